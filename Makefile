@@ -1,0 +1,35 @@
+# make demo | test | lint | slow | clean      Another Python: make PYTHON=python3.12 demo
+PYTHON ?= python3
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint slow clean
+
+demo: $(STAMP)
+	$(RUN) -m experiments.demo
+
+test: lint
+	$(RUN) -m pytest
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+slow: $(STAMP)
+	$(RUN) -m pytest -m slow
+
+# --no-build-isolation: setuptools is pinned in requirements-dev.txt, so nothing unpinned is fetched here.
+$(STAMP): requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'abd_jax needs Python 3.11 or newer and "$(PYTHON)" is not; try: make PYTHON=python3.12 demo' >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""Checkpoints of a run and its frozen teachers: the only file that imports orbax."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from abd_jax.errors import UserError
+
+PyTree = Any
+KINDS = ('student', 'generator')
+
+
+class Checkpoints:
+  """`checkpoints/<kind>/<number>/` and `teachers/<task>/` under a work directory.
+
+  Each trained state is written only in the phases that change it (a generator with its Adam state is 100 MB), and
+  always together with the run's position, a dict of plain Python values whose 'number' counts the saves. So the
+  newest save says where the run stands, and each kind's newest save holds its state there.
+  """
+
+  def __init__(self, workdir: Path):
+    root = workdir.absolute()
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+    self._managers = {
+      kind: ocp.CheckpointManager(root / 'checkpoints' / kind, options=options, item_names=('state', 'position'))
+      for kind in KINDS
+    }
+    self._teachers = root / 'teachers'
+    self._checkpointer = ocp.StandardCheckpointer()
+
+  def save(self, kind: str, state: PyTree, position: dict) -> None:
+    """Starts writing `state`; the write goes on in the background and is atomic."""
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position))
+    self._managers[kind].save(position['number'], args=items)
+
+  def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], dict | None]:
+    """(newest state per kind that has one, newest position or None).
+
+    abstract: shapes, dtypes and shardings per kind. Raises UserError if a checkpoint cannot be read.
+    """
+    states, position = {}, None
+    for kind, manager in self._managers.items():
+      number = manager.latest_step()
+      if number is None:
+        continue
+      items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract[kind]), position=ocp.args.JsonRestore())
+      path = manager.directory / str(number)
+      restored = _read(path, lambda: manager.restore(number, args=items))  # noqa: B023
+      states[kind] = restored['state']
+      if position is None or restored['position']['number'] > position['number']:
+        position = restored['position']
+    return states, position
+
+  def save_teacher(self, task: int, teacher: PyTree) -> None:
+    """Writes teachers/<task>/ (over one that an interrupted run may have left) and waits for it."""
+    self._checkpointer.save(self._teachers / str(task), teacher, force=True)
+    self._checkpointer.wait_until_finished()
+
+  def load_teacher(self, task: int, abstract: PyTree) -> PyTree:
+    """The frozen model after `task`. Raises UserError if it cannot be read."""
+    path = self._teachers / str(task)
+    return _read(path, lambda: self._checkpointer.restore(path, abstract))
+
+  def wait(self) -> None:
+    """Returns once every save is on disk."""
+    for manager in self._managers.values():
+      manager.wait_until_finished()
+
+  def close(self) -> None:
+    for manager in self._managers.values():
+      manager.close()
+    self._checkpointer.close()
+
+
+def _read(path, restore):
+  try:
+    return restore()
+  except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
+    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    raise UserError(
+      f'checkpoint {path} cannot be read ({reason}). Delete that folder to go on from the save before it, if any.'
+    ) from error
+
+
+def abstract_like(init, sharding) -> PyTree:
+  """Shapes and dtypes of what `init()` would return, each placed by `sharding`."""
+  place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+  return jax.tree.map(place, jax.eval_shape(init))

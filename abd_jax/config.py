@@ -1,0 +1,154 @@
+"""The default configuration: every field there is, with its unit, and the paper's values for CIFAR-100.
+
+Files in configs/ start from `default()` and change what their data set needs. Where the paper and the authors'
+released code disagree, a field selects; 'released' is the default because it produced the published tables.
+"""
+
+from ml_collections import ConfigDict
+
+from abd_jax.errors import UserError, nearest
+
+# Fields that are one of a few words.
+CHOICES = {
+  'bn_gamma_init': ('ones', 'uniform'),
+  'inversion.diversity': ('normalised', 'entropy'),
+  'abd.first_softmax': ('all', 'seen'),
+  'abd.ft_softmax': ('all', 'seen'),
+  'abd.local_weight': ('balanced', 'one'),
+  'abd.kd_reduction': ('mean', 'sum'),
+}
+
+
+def default() -> ConfigDict:
+  """An unlocked config. Tuples may be overridden as --config.student.milestones='(5, 10)'."""
+  c = ConfigDict()
+  c.method = 'abd'  # a file in abd_jax/methods
+  c.trial = 0  # seeds the class order, as in the paper: python's random.seed(trial), shuffle
+  c.seed = -1  # of every other random number; -1: the trial
+
+  # Tasks.
+  c.tasks = 10  # equal ones, unless:
+  c.first_task_classes = 0  # >0: the first task has this many classes, the others share the rest equally
+  c.task_sizes = ()  # classes of each task; may sum to less than all
+  c.class_order = ''  # '': shuffled by trial; '3,1,2,...': original ids; else the path of a file with them
+
+  c.data = ConfigDict()
+  c.data.name = 'cifar100'  # a TFDS builder, ours or any prepared as array_record under data.dir
+  c.data.dir = ''  # where prepared data lies; '': TFDS's default
+  c.data.folds = 0  # >0: train and test on folds of the TRAINING split, for choosing hyper-parameters
+  c.data.fold = 0  # 0-based; the one held out
+  c.data.max_value = 255.0  # images are divided by it, then normalised by channel
+  c.data.mean = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)
+  c.data.std = (0.2673342858792409, 0.25643846291708816, 0.2761504713256834)
+  c.data.pad = 4  # pixels of zeros around training images before a random crop
+  c.data.flip = True  # half of the training images left to right
+
+  # Networks.
+  c.model = ConfigDict()
+  c.model.blocks = (5, 5, 5)  # per stage: ResNet-32
+  c.model.widths = (16, 32, 64)  # channels per stage
+  c.generator = ConfigDict()
+  c.generator.latent = 1000
+  c.generator.start = (8, 8, 128)  # height, width, channels
+  c.generator.widths = (128, 64)  # channels after each doubling of the resolution
+  c.bn_gamma_init = 'ones'  # 'uniform': U(0, 1), what the authors' framework version drew
+
+  # The student, task by task.
+  c.student = ConfigDict()
+  c.student.batch_size = 128  # real images, over all devices; as many dreams are added
+  c.student.epochs = 250
+  c.student.milestones = (100, 150, 200)  # 0-based epochs; lr / 10 from each on
+  c.student.lr = 0.1
+  c.student.momentum = 0.9
+  c.student.weight_decay = 2e-4  # coupled, on all parameters
+
+  # Dreaming: Eq. 7 at the end of every task but the last.
+  c.inversion = ConfigDict()
+  c.inversion.steps = 10000  # released; the paper says 5000
+  c.inversion.batch_size = 128
+  c.inversion.lr = 1e-3  # Adam
+  c.inversion.content_weight = 1.0
+  c.inversion.diversity_weight = 1.0
+  c.inversion.stat_weight = 50.0
+  c.inversion.prior_weight = 1e-3
+  c.inversion.temperature = 1e3  # divides the logits of Eq. 2
+  c.inversion.diversity = 'normalised'  # released: 1 - H/ln K; 'entropy': -H, Eq. 1
+  c.inversion.prior_sigma = 2.0**0.5  # pixels; of the released blur kernel, meant as 1
+  c.inversion.warm_start = True  # released: one generator goes on over all tasks; False: a fresh one per task
+
+  # Methods: one group each.
+  c.abd = ConfigDict()
+  c.abd.kd_weight = 0.1  # lambda_kd
+  c.abd.ft_weight = 1.0  # lambda_ft; the paper's Table F says 0.1, its text and the released code 1
+  c.abd.first_softmax = 'all'  # released: the first task's softmax runs over all classes of the head; or 'seen'
+  c.abd.ft_softmax = 'all'  # released: so does Eq. 14's; 'seen': as in the paper
+  c.abd.local_weight = 'balanced'  # released: Eq. 11 times new / seen classes; 'one': as in Eq. 15
+  c.abd.kd_reduction = 'mean'  # released: over old classes; 'sum': the squared norm of Eq. 13
+  c.abd.bn_passes = 2  # released: two forward passes fold each batch into the running statistics twice
+  c.lwf = ConfigDict()
+  c.lwf.weight = 1.0  # of the distillation
+  c.lwf.temperature = 2.0
+
+  # Running.
+  c.devices = 0  # how many to use; 0: all. Batch sizes must be multiples of it
+  c.distributed = False  # several hosts: calls jax.distributed.initialize()
+  c.eval_batch_size = 500  # images
+  c.chunk_steps = 100  # steps between looks at the host; one compiled scan on GPU and TPU
+  c.checkpoint_seconds = 60.0  # between checkpoints, at the end of a chunk
+  c.max_seconds = 0.0  # >0: save and stop after this long; the same command goes on
+  return c
+
+
+def parse_argument(text: str | None) -> dict:
+  """The part of --config after the colon: 'tasks=5,method=lwf,trial=1,quick' as a dict.
+
+  Raises UserError for an unknown or ill-formed item.
+  """
+  kinds = {'tasks': int, 'method': str, 'trial': int, 'quick': lambda _: True}
+  options = {}
+  for item in filter(None, (text or '').split(',')):
+    name, _, value = item.partition('=')
+    if name not in kinds:
+      raise UserError(f"'{name}' in --config=...:{text} is not an option.{nearest(name, kinds)}")
+    try:
+      options[name] = kinds[name](value)
+    except ValueError as error:
+      raise UserError(f"'{item}' in --config=...:{text} must be a whole number, such as {name}=1.") from error
+  return options
+
+
+def finish(config: ConfigDict, argument: str | None, quick: dict) -> ConfigDict:
+  """`config` with the argument's fields set, those of `quick` too if it asks for it; locked."""
+  options = parse_argument(argument)
+  if options.pop('quick', False):
+    config.update_from_flattened_dict(quick)
+  config.update(options)
+  return config.lock()
+
+
+def check(config: ConfigDict) -> None:
+  """Raises UserError for a value no run could use."""
+  flat = flatten(config.to_dict())
+  for name, words in CHOICES.items():
+    if flat[name] not in words:
+      raise UserError(f"config.{name}='{flat[name]}' is not a choice.{nearest(flat[name], words)}")
+  for name in (
+    'student.batch_size',
+    'student.epochs',
+    'inversion.batch_size',
+    'eval_batch_size',
+    'chunk_steps',
+  ):
+    if flat[name] < 1:
+      raise UserError(f'config.{name}={flat[name]} must be at least 1.')
+  for name in ('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes'):
+    if flat[name] < 0:
+      raise UserError(f'config.{name}={flat[name]} must not be negative.')
+
+
+def flatten(tree: dict, prefix: str = '') -> dict:
+  """A nested dict as one of dotted names."""
+  flat = {}
+  for key, value in tree.items():
+    flat |= flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+  return flat

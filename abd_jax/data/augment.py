@@ -1,0 +1,75 @@
+"""Random crop, flip and normalisation of raw images, inside jit."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Augment(NamedTuple):
+  """Three pure functions between raw pixels and the network's input; b, h, w, c are any sizes.
+
+  Attributes:
+    augment: (key, uint8[b, h, w, c] raw pixels) -> dtype[b, h, w, c], each image flipped and cropped at
+      random, then normalised.
+    normalise: uint8[b, h, w, c] raw pixels -> dtype[b, h, w, c]; the input for evaluation.
+    denormalise: normalised float[b, h, w, c] -> dtype[b, h, w, c] clipped to [0, 1]; for pictures.
+  """
+
+  augment: Callable[[jax.Array, jax.Array], jax.Array]
+  normalise: Callable[[jax.Array], jax.Array]
+  denormalise: Callable[[jax.Array], jax.Array]
+
+
+def make_augment(
+  *,
+  max_value: float,
+  mean: float | Sequence[float],
+  std: float | Sequence[float],
+  pad: int,
+  flip: bool,
+  dtype: jnp.dtype = jnp.float32,
+) -> Augment:
+  """Builds the augmentation of one data set.
+
+  Args:
+    max_value: raw value of white: 255, or 16 for digits.
+    mean: per channel (or one for all), of the images scaled to [0, 1].
+    std: likewise.
+    pad: pixels of raw 0 added on each side before the crop back to h x w; offsets are uniform in 0..2*pad.
+    flip: whether to mirror each image left-right with probability 1/2.
+    dtype: of the results.
+  """
+  # Arithmetic in at least float32: bfloat16 rounds pixel/255 before the mean is taken off.
+  wide = jnp.promote_types(dtype, jnp.float32)
+  mean, std = np.asarray(mean, wide), np.asarray(std, wide)
+
+  def normalise(images: jax.Array) -> jax.Array:
+    return ((images.astype(wide) / max_value - mean) / std).astype(dtype)
+
+  def denormalise(images: jax.Array) -> jax.Array:
+    return jnp.clip(images.astype(wide) * std + mean, 0, 1).astype(dtype)
+
+  def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+    flip_key, crop_key = jax.random.split(key)
+    if flip:
+      # Dtypes are spelled out, here and below, so that the draws are the same under jax_enable_x64.
+      flipped = jax.random.bernoulli(flip_key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
+      images = jnp.where(flipped, images[:, :, ::-1], images)
+    if pad:
+      offsets = jax.random.randint(crop_key, (images.shape[0], 2), 0, 2 * pad + 1, jnp.int32)
+      images = _crop(jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0))), offsets, images.shape[1:])
+    return normalise(images)
+
+  return Augment(augment, normalise, denormalise)
+
+
+def _crop(images: jax.Array, offsets: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+  """Window of `shape` (h, w, c) out of each image [b, H, W, c], at `offsets` int32[b, 2] (top, left)."""
+
+  def crop_one(image: jax.Array, offset: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_slice(image, (offset[0], offset[1], jnp.int32(0)), shape)
+
+  return jax.vmap(crop_one)(images, offsets)

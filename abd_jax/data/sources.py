@@ -1,0 +1,296 @@
+"""Reads prepared data sets, one task at a time, without TensorFlow.
+
+Labels are read at once, images are decoded only when a task asks for them. A data set that is not on disk yet
+is prepared by its builder in `abd_jax.data.builders`.
+"""
+
+import contextlib
+import functools
+import importlib
+import io
+import os
+import pkgutil
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from abd_jax.data import builders
+from abd_jax.errors import UserError, nearest
+from abd_jax.tasks import Tasks
+
+# Records are read in blocks: a split's encoded images may not fit in memory at once.
+_BLOCK = 1024
+_FOLD_SEED = 0
+
+
+class _Part(NamedTuple):
+  """Some images of a split on disk.
+
+  Attributes:
+    source: random access to the records of the split, images left encoded.
+    rows: int64[n], positions in `source`.
+    labels: int32[n], original ids.
+    image_shape: (h, w, c).
+  """
+
+  source: Sequence[Mapping[str, Any]]
+  rows: np.ndarray
+  labels: np.ndarray
+  image_shape: tuple[int, int, int]
+
+  def take(self, mask: np.ndarray) -> '_Part':
+    """The images where `mask` bool[n] holds."""
+    return self._replace(rows=self.rows[mask], labels=self.labels[mask])
+
+  def of_classes(self, original_ids: Collection[int]) -> '_Part':
+    return self.take(np.isin(self.labels, list(original_ids)))
+
+  def decode(self) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8[n, h, w, c], int32[n])."""
+    from PIL import Image
+
+    mode = 'L' if self.image_shape[-1] == 1 else 'RGB'
+    images = np.empty((len(self.rows), *self.image_shape), np.uint8)
+    for i, record in enumerate(_records(self.source, self.rows)):
+      images[i] = np.asarray(Image.open(io.BytesIO(record['image'])).convert(mode)).reshape(self.image_shape)
+    return images, self.labels.copy()
+
+
+def _records(source: Sequence[Mapping[str, Any]], rows: np.ndarray) -> Iterator[Mapping[str, Any]]:
+  for start in range(0, len(rows), _BLOCK):
+    yield from source.__getitems__(rows[start : start + _BLOCK].tolist())
+
+
+def _open_split(builder: Any, split: str) -> _Part:
+  """All images of one split of a prepared tfds builder.
+
+  Raises:
+    UserError: the files hold fewer images than they should.
+  """
+  import tensorflow_datasets as tfds
+
+  _check_count(builder, split)
+  source = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+  rows = np.arange(len(source))
+  labels = np.fromiter((record['label'] for record in _records(source, rows)), np.int32, len(rows))
+  return _Part(source, rows, labels, builder.info.features['image'].shape)
+
+
+def _check_count(builder: Any, split: str) -> None:
+  """Compares what the files hold with what their description, and our builder of that name, say."""
+  from array_record.python import array_record_data_source
+
+  info = builder.info.splits[split]
+  own = _builder_class(builder.name)
+  expected = (own.COUNTS if own else {}).get(split, info.num_examples)
+  try:
+    found = len(array_record_data_source.ArrayRecordDataSource([os.fspath(path) for path in info.filepaths]))
+  except Exception:  # array_record raises whatever its C++ reader says of a damaged or missing file.
+    found = 0
+  if not found == expected == info.num_examples:
+    raise UserError(
+      f'{builder.data_path} is incomplete: {found} readable {split} images instead of {expected}; '
+      'delete that folder and run again.'
+    )
+
+
+class Dataset:
+  """A data set on disk; made by `open_dataset`.
+
+  Attributes:
+    name: as in `open_dataset`.
+    class_names: name of each original class id.
+    num_classes: number of classes.
+    image_shape: (h, w, c).
+  """
+
+  def __init__(self, name: str, builder: Any, folds: int, fold: int):
+    features = builder.info.features
+    self.name = name
+    self.class_names: tuple[str, ...] = tuple(features['label'].names)
+    self.num_classes = len(self.class_names)
+    self.image_shape: tuple[int, int, int] = features['image'].shape
+    self._builder, self._folds, self._fold = builder, folds, fold
+
+  @functools.cached_property
+  def _train_and_test(self) -> tuple[_Part, _Part]:
+    train = _open_split(self._builder, 'train')
+    if not self._folds:
+      return train, _open_split(self._builder, 'test')
+    held_out = _deal(train.labels, self._folds) == self._fold
+    return train.take(~held_out), train.take(held_out)
+
+  def train(self, original_ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Training images of these classes, in the order on disk: (uint8[n, h, w, c], int32[n] original ids)."""
+    return self._train_and_test[0].of_classes(original_ids).decode()
+
+  def test(self, original_ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The same of the test images or, with folds, of the held-out ones."""
+    return self._train_and_test[1].of_classes(original_ids).decode()
+
+  def count(self, original_ids: Collection[int]) -> int:
+    """Number of training images of these classes; decodes none."""
+    return len(self._train_and_test[0].of_classes(original_ids).rows)
+
+
+def _deal(labels: np.ndarray, folds: int) -> np.ndarray:
+  """int[n]: the fold of each image. Folds differ by at most one image, in each class and in all."""
+  rng = np.random.default_rng(_FOLD_SEED)
+  shuffled = np.concatenate([rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)])
+  fold_of = np.empty(len(labels), int)
+  fold_of[shuffled] = np.arange(len(labels)) % folds
+  return fold_of
+
+
+def open_dataset(name: str, data_dir: str, *, folds: int = 0, fold: int = 0) -> Dataset:
+  """Opens a data set, preparing it first if need be.
+
+  Args:
+    name: a folder of `data_dir` that holds a prepared array_record copy (the newest version in it is
+      taken), or a builder of ours.
+    data_dir: where prepared data sets live; '' for tfds's own default.
+    folds: if positive, `test` gives one of this many stratified parts of the training split and `train` the
+      others; the official test split is never opened. For choosing settings.
+    fold: which part is held out, 0..folds-1.
+
+  Raises:
+    UserError: unknown name, unusable folder, incomplete or unsuitable files, or no such fold.
+  """
+  if folds == 1 or folds < 0 or fold not in range(max(folds, 1)):
+    raise UserError(f'fold={fold} with folds={folds}: folds must be 0 or at least 2, and fold in 0..folds-1.')
+  import tensorflow_datasets as tfds
+
+  root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
+  folder = _find(root / name) or _prepare(name, root)
+  builder = tfds.builder_from_directory(folder)
+  _check_suitable(builder)
+  return Dataset(name, builder, folds, fold)
+
+
+def _find(folder: Path) -> Path | None:
+  """The newest prepared version under `folder`."""
+  versions = [path.parent for path in folder.glob('*/dataset_info.json')]
+  versions = [path for path in versions if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
+  return max(versions, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
+
+
+def _check_suitable(builder: Any) -> None:
+  info, where = builder.info, builder.data_path
+  if info.file_format.value != 'array_record':
+    raise UserError(
+      f"{where} is stored as {info.file_format.value}, which needs TensorFlow; prepare it with tfds's "
+      "file_format='array_record', or choose another data_dir."
+    )
+  if missing := {'train', 'test'} - set(info.splits) or {'image', 'label'} - set(info.features):
+    raise UserError(f'{where} has no {min(missing)!r}; needed: splits train, test and features image, label.')
+  if None in info.features['image'].shape:
+    raise UserError(f'{where} holds images of varying size; prepare a copy with all images of one size.')
+
+
+def _builder_names() -> list[str]:
+  return [module.name for module in pkgutil.iter_modules(builders.__path__)]
+
+
+def _builder_class(name: str) -> Any | None:
+  """Our builder of that name, if there is one."""
+  if name not in _builder_names():
+    return None
+  return importlib.import_module(f'{builders.__name__}.{name}').Builder
+
+
+def _prepare(name: str, root: Path) -> Path:
+  """Writes data set `name` under `root` and returns its folder.
+
+  It grows in a folder of its own and is renamed when complete, so a killed run leaves nothing half-done, and
+  of two processes that prepare at the same moment one wins and both read its copy.
+
+  Raises:
+    UserError: no builder of that name, `root` is not writable, or fewer images arrived than there should be.
+  """
+  builder_class = _builder_class(name)
+  if builder_class is None:
+    prepared = [path.name for path in root.glob('*') if _find(path)]
+    hint = nearest(name, {*prepared, *_builder_names()})
+    raise UserError(f'no data set {name!r} under {root} and no builder of that name.{hint}')
+  import tensorflow_datasets as tfds
+
+  try:
+    (root / name).mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f'incomplete.{name}.', dir=root))
+  except OSError as error:
+    raise UserError(f'cannot write to data_dir {root}: {error.strerror}; choose another data_dir.') from None
+  logging.info('Preparing %s under %s', name, root)
+  tfds.disable_progress_bar()
+  try:
+    builder = builder_class(data_dir=scratch)
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder.
+      builder.download_and_prepare(download_dir=root / 'downloads', file_format='array_record')
+    folder = root / name / str(builder.version)
+    try:
+      os.rename(builder.data_path, folder)
+    except OSError:
+      if not folder.exists():  # Otherwise another process was faster.
+        raise
+  finally:
+    shutil.rmtree(scratch, ignore_errors=True)
+  prepared = tfds.builder_from_directory(folder)
+  for split in prepared.info.splits:
+    _check_count(prepared, split)
+  return folder
+
+
+class TaskStream:
+  """Gives out training data task by task, and keeps the method's promise: no way back to an earlier task."""
+
+  def __init__(self, dataset: Dataset, tasks: Tasks, offline: bool = False):
+    """Streams `dataset` in the order of `tasks`; `offline` lifts the promise, for the upper bound.
+
+    Raises:
+      ValueError: the two differ in their number of classes.
+    """
+    if tasks.num_classes != dataset.num_classes:
+      raise ValueError(f'tasks order {tasks.num_classes} classes, {dataset.name} has {dataset.num_classes}')
+    self._dataset, self.tasks, self._offline = dataset, tasks, offline
+    self._latest = 0
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """Names of the classes in learning order."""
+    return tuple(self._dataset.class_names[original] for original in self.tasks.order)
+
+  @property
+  def sizes(self) -> tuple[int, ...]:
+    """Number of training images of each task."""
+    return tuple(self._dataset.count(self.tasks.original_ids(t)) for t in range(self.tasks.num_tasks))
+
+  def task(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training data of task t: (uint8[n, h, w, c], int32[n] learning labels). Not kept here.
+
+    Raises:
+      RuntimeError: a later task was given before, and this is not an offline stream.
+      IndexError: no such task.
+    """
+    original_ids = self.tasks.original_ids(t)
+    if t < self._latest and not self._offline:
+      raise RuntimeError(f'task {t} is over: task {self._latest} has been given; only offline may go back')
+    self._latest = t
+    images, labels = self._dataset.train(original_ids)
+    return images, self.tasks.learning_labels(labels)
+
+  def test(self, upto: int) -> tuple[np.ndarray, np.ndarray]:
+    """Test data of tasks 0..upto, sorted by task: (uint8[n, h, w, c], int32[n] learning labels).
+
+    Raises:
+      IndexError: no such task.
+    """
+    self.tasks.original_ids(upto)
+    images, labels = self._dataset.test(self.tasks.order[: sum(self.tasks.sizes[: upto + 1])])
+    labels = self.tasks.learning_labels(labels)
+    by_task = np.argsort(self.tasks.task_of_class[labels], kind='stable')
+    return images[by_task], labels[by_task]

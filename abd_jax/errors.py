@@ -1,0 +1,19 @@
+"""The one exception that stands for a user's mistake."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+  """A mistake of the user's: its text is one line that says what, where and what to do.
+
+  `main` prints that line without a traceback and exits with code 2.
+  """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+  """' Did you mean ...?' for the known word nearest to `word`; the known ones if none is near and they are few."""
+  known = sorted(known)
+  if close := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
+    return f" Did you mean '{close[0]}'?"
+  return f' Known: {", ".join(known)}.' if len(known) <= 20 else ''

@@ -1,0 +1,38 @@
+"""What every step is built from: networks, optimizers and image pipeline, made once per run."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from abd_jax import optim
+from abd_jax.data.augment import Augment, make_augment
+from abd_jax.models.generator import Generator
+from abd_jax.models.resnet import Classifier, ResNet
+
+
+class Kit(NamedTuple):
+  model: Classifier
+  generator: Generator
+  sgd: optax.GradientTransformation  # the student's
+  adam: optax.GradientTransformation  # the generator's
+  images: Augment
+  constrain: Callable[[jax.Array], jax.Array]  # marks a batch as split over the devices
+
+
+def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constrain, dtype=jnp.float32) -> Kit:
+  """The parts that `config` describes, for a head of `num_classes` and images of `image_shape` (h, w, c)."""
+  common = dict(gamma_init=config.bn_gamma_init, dtype=dtype, param_dtype=dtype)
+  net, gen, data = config.model, config.generator, config.data
+  return Kit(
+    model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), **common), num_classes, dtype),
+    generator=Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common),
+    sgd=optim.sgd(config.student.momentum, config.student.weight_decay),
+    adam=optim.adam(),
+    images=make_augment(
+      max_value=data.max_value, mean=data.mean, std=data.std, pad=data.pad, flip=data.flip, dtype=dtype
+    ),
+    constrain=constrain,
+  )

@@ -1,0 +1,85 @@
+"""python -m abd_jax.main --config=configs/digits.py --workdir=runs/digits
+
+Learns a sequence of tasks without keeping one old image, and writes what came of it to the workdir. The same
+command goes on where an earlier one was stopped.
+
+  --config=configs/digits.py:tasks=5,method=lwf,trial=1,quick   options of the config file, after a colon
+  --config.student.lr=0.05                                      any field of the config; abd_jax/config.py lists
+                                                                them with their units
+
+Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit code 2: a mistake, in one line.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from abd_jax.config import default, flatten
+from abd_jax.errors import UserError, nearest
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Config file, with options after a colon: FILE[:tasks=5,method=lwf,trial=1,quick].'
+)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run lives: checkpoints, dreams, metrics, results.')
+
+
+def main(argv: list[str]) -> None:
+  """Runs what the command line's flags say."""
+  del argv
+  logging.set_verbosity(logging.ERROR)  # orbax tells every step it takes
+  # Imported here, so that --help and a mistyped flag answer at once.
+  import jax
+
+  from abd_jax.programs import use_compilation_cache
+  from abd_jax.report import SUMMARY, summary_line, table
+  from abd_jax.session import Paused
+  from abd_jax.train import train_and_evaluate
+
+  use_compilation_cache(os.path.join(WORKDIR.value, 'compilation_cache'))
+  if CONFIG.value.distributed:
+    jax.distributed.initialize()
+  try:
+    results = train_and_evaluate(CONFIG.value, WORKDIR.value)
+  except Paused as pause:
+    print(pause, file=sys.stderr)
+    return
+  print(table(SUMMARY, [summary_line(results)]))
+  print(f'results: {os.path.join(WORKDIR.value, "results.json")}')
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line. Raises UserError for any mistake in it."""
+  fields = flatten(default().to_dict())
+  for word in argv[1:]:
+    name = word.lstrip('-').partition('=')[0].removeprefix('config.')
+    if word.lstrip('-').startswith('config.') and name not in fields:
+      raise UserError(f'config.{name} is not a field.{nearest(name, fields)}')
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    raise UserError(' '.join(str(error).split())) from error
+  if rest[1:]:
+    raise UserError(f"'{rest[1]}' is not a flag. Flags begin with --, as in --workdir=runs/digits.")
+  if CONFIG.value is None or WORKDIR.value is None:
+    missing = '--config=configs/digits.py' if CONFIG.value is None else '--workdir=runs/digits'
+    raise UserError(f'{missing.partition("=")[0]} is missing, as in {missing}. --help says more.')
+  if not isinstance(CONFIG.value, ConfigDict):
+    file = Path(config_flags.get_config_filename(flags.FLAGS['config']))
+    raise UserError(f"config file '{file}' does not exist.{nearest(str(file), map(str, file.parent.glob('*.py')))}")
+  return rest
+
+
+def cli() -> None:
+  """The command: a user's mistake is one line on stderr and exit code 2."""
+  try:
+    app.run(main, flags_parser=parse_flags)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  cli()

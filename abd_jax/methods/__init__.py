@@ -1,0 +1,91 @@
+"""Methods: each is one file here with `make(config) -> Method`, found by its file's name.
+
+A method is a VALUE: phases of training, each with a loss. The loop, the steps and the checkpoints know no
+method's name. A loss is a pure function of `LossInputs` that returns (value f[], metrics dict of f[]).
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+
+from abd_jax.errors import UserError, nearest
+from abd_jax.state import Classes
+
+PyTree = Any
+
+
+class Output(NamedTuple):
+  """What a network says about the joined batch, and its linear head."""
+
+  features: jax.Array  # f[n, d]
+  logits: jax.Array  # f[n, c]
+  kernel: jax.Array  # f[d, c]
+  bias: jax.Array  # f[c]
+
+
+class LossInputs(NamedTuple):
+  """What a loss may look at. Labels of dreamed rows are the newest teacher's choice among the old classes."""
+
+  student: Output
+  teachers: tuple[Output, ...]  # newest first; no gradient flows into them
+  labels: jax.Array  # i32[n], in learning order
+  is_real: jax.Array  # bool[n]
+  classes: Classes
+  extra: PyTree  # the method's own parameters
+
+
+Loss = Callable[[LossInputs], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+@dataclass(frozen=True)
+class Phase:
+  """One stretch of training on one task."""
+
+  loss: Loss
+  epochs: int
+  lr: float
+  milestones: tuple[int, ...] = ()  # 0-based epochs from which the rate is divided by ten
+  teachers: int = 0  # how many of the newest frozen models the loss sees
+  dreams: bool = False  # adds to each real batch as many images dreamed from the newest teacher
+  joint_bn: bool = True  # real and dreamed images share batch norm's moments
+  bn_passes: int = 1  # times each batch is folded into the running statistics
+  trainable: tuple[str, ...] = ('backbone', 'head', 'extra')
+  reset_optimizer: bool = True  # at the start of the phase
+
+
+@dataclass(frozen=True)
+class Method:
+  """A way of learning classes task after task."""
+
+  first: tuple[Phase, ...]  # phases of the first task, when there is nothing to remember
+  later: tuple[Phase, ...]  # phases of every later task
+  extra_init: Callable[[jax.Array], PyTree] | None = None  # key -> the method's own parameters
+
+  def phases(self, task: int) -> tuple[Phase, ...]:
+    return self.later if task else self.first
+
+  @property
+  def dreams(self) -> bool:
+    """Whether a generator must be trained at the end of a task."""
+    return any(phase.dreams for phase in self.later)
+
+
+def available() -> list[str]:
+  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(config) -> Method:
+  """The method that config.method names. Raises UserError for an unknown one."""
+  if config.method not in available():
+    raise UserError(f"config.method='{config.method}' is not a method.{nearest(config.method, available())}")
+  return importlib.import_module(f'{__name__}.{config.method}').make(config)
+
+
+def student_schedule(config) -> dict[str, Any]:
+  """The epochs, rate and milestones that config.student gives: what most phases use."""
+  student = config.student
+  return dict(epochs=student.epochs, lr=student.lr, milestones=tuple(student.milestones))

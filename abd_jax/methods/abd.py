@@ -1,0 +1,41 @@
+"""Always Be Dreaming (Smith et al., ICCV 2021), Eq. 15.
+
+Dreamed images stand in for the old data. The new classes are learnt among themselves (Eq. 11), features that the
+old heads use are held in place on real and dreamed images (Eq. 13), and only the head learns to tell old from new
+(Eq. 14), so that nothing rewards telling real from dreamed.
+"""
+
+import jax.numpy as jnp
+
+from abd_jax import losses
+from abd_jax.methods import LossInputs, Method, Phase, student_schedule
+
+
+def make(config) -> Method:
+  c = config.abd
+  weights = {'kd': c.kd_weight, 'ft': c.ft_weight}
+
+  def first_loss(inputs: LossInputs):
+    where = inputs.classes.seen if c.first_softmax == 'seen' else None
+    ce = jnp.mean(losses.cross_entropy(inputs.student.logits, inputs.labels, where))
+    return ce, {'ce': ce}
+
+  def later_loss(inputs: LossInputs):
+    student, teacher, classes = inputs.student, inputs.teachers[0], inputs.classes
+    local = losses.local_cross_entropy(student.logits, inputs.labels, inputs.is_real, classes.new)
+    kd = losses.weighted_feature_distillation(
+      student.features, teacher.features, teacher.kernel, classes.old, c.kd_reduction
+    )
+    balance = losses.task_balance(inputs.labels, classes.old, classes.seen)
+    where = classes.seen if c.ft_softmax == 'seen' else None
+    ft = losses.finetune_cross_entropy(student.features, student.kernel, student.bias, inputs.labels, balance, where)
+    if c.local_weight == 'balanced':  # as released: the balancing weight of the new classes, 1 - r
+      local = local * (jnp.sum(classes.new) / jnp.sum(classes.seen))
+    terms = {'ce': local, 'kd': kd, 'ft': ft}
+    return losses.weighted_sum(terms, weights), terms
+
+  schedule = student_schedule(config)
+  return Method(
+    first=(Phase(first_loss, **schedule),),
+    later=(Phase(later_loss, **schedule, teachers=1, dreams=True, bn_passes=c.bn_passes),),
+  )

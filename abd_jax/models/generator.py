@@ -1,0 +1,53 @@
+"""The generator that inversion trains: noise in, images in the classifier's normalised space out."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from abd_jax.models.norm import GAMMA_INITS, BatchNorm
+from abd_jax.models.resnet import fan_in_uniform
+
+# In the authors' code the second positional argument of their inner batch norms, meant as a momentum, is epsilon.
+INNER_EPSILON = 0.8
+
+
+class Generator(nn.Module):
+  """Linear, batch norm, then [upsample x2, convolution, batch norm, leaky ReLU] per width, to an image.
+
+  z f32[b, latent] -> f32[b, h, w, channels] with h, w = start * 2^len(widths); each channel leaves an affine-free
+  batch norm, so over a batch it is about N(0, 1), as normalised images are. The authors' CIFAR generator is
+  latent 1000, start (8, 8, 128), widths (128, 64): 8,423,939 parameters.
+  """
+
+  latent: int
+  start: Sequence[int]
+  widths: Sequence[int]
+  channels: int
+  gamma_init: str = 'ones'
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, z: jax.Array, train: bool) -> jax.Array:
+    common = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+    norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], param_dtype=self.param_dtype)
+
+    def conv(width: int, x: jax.Array, name: str) -> jax.Array:
+      init = fan_in_uniform(9 * x.shape[-1])
+      padding = ((1, 1), (1, 1))
+      return nn.Conv(width, (3, 3), padding=padding, kernel_init=init, bias_init=init, name=name, **common)(x)
+
+    height, width, depth = self.start
+    init = fan_in_uniform(self.latent)
+    x = nn.Dense(height * width * depth, kernel_init=init, bias_init=init, name='project', **common)(z)
+    x = norm(name='norm')(x.reshape(-1, height, width, depth), train)
+    for i, features in enumerate(self.widths):
+      x = x.repeat(2, axis=1).repeat(2, axis=2)
+      x = norm(epsilon=INNER_EPSILON, name=f'norm{i}')(conv(features, x, f'conv{i}'), train)
+      x = nn.leaky_relu(x, 0.2)
+    x = jnp.tanh(conv(self.channels, x, 'to_image'))
+    return norm(affine=False, name='norm_out')(x, train)

@@ -1,0 +1,113 @@
+"""The CIFAR family of residual networks (He et al., 2016) and the linear head on top."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from abd_jax.models.norm import GAMMA_INITS, BatchNorm, Initializer
+
+# Kaiming normal, fan in, gain sqrt(2), not truncated.
+kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+
+
+def fan_in_uniform(fan_in: int) -> Initializer:
+  """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): the authors' framework's default for weights and biases."""
+  bound = fan_in**-0.5
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+class Stem(nn.Module):
+  """3x3 convolution and batch norm: [b, h, w, c] -> [b, h, w, width]."""
+
+  width: int
+  conv: Any
+  norm: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    x = self.conv(self.width, name='conv')(x)
+    return nn.relu(self.norm(name='norm')(x, train))
+
+
+class Block(nn.Module):
+  """Basic block with the parameter-free shortcut (option A): subsample, then pad channels on both sides."""
+
+  width: int
+  stride: int
+  conv: Any
+  norm: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    y = self.conv(self.width, strides=self.stride, name='conv1')(x)
+    y = nn.relu(self.norm(name='norm1')(y, train))
+    y = self.norm(name='norm2')(self.conv(self.width, name='conv2')(y), train)
+    if self.stride > 1 or x.shape[-1] != self.width:
+      missing = self.width - x.shape[-1]
+      x = x[:, :: self.stride, :: self.stride, :]
+      x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+    return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """Stem and stages of basic blocks, each later stage at half the resolution; global average pooling.
+
+  blocks (5, 5, 5) and widths (16, 32, 64) are ResNet-32. [b, h, w, c] -> features f32[b, widths[-1]].
+  """
+
+  blocks: Sequence[int]
+  widths: Sequence[int]
+  gamma_init: str = 'ones'
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    conv = partial(
+      nn.Conv,
+      kernel_size=(3, 3),
+      padding=((1, 1), (1, 1)),
+      use_bias=False,
+      kernel_init=kaiming_normal,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+    )
+    norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], param_dtype=self.param_dtype)
+    x = Stem(self.widths[0], conv, norm, name='stem')(x, train)
+    for i, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
+      for j in range(count):
+        stride = 2 if i > 0 and j == 0 else 1
+        x = Block(width, stride, conv, norm, name=f'stage{i}_block{j}')(x, train)
+    return x.mean((1, 2)).astype(self.param_dtype)
+
+
+class Classifier(nn.Module):
+  """A backbone and one linear head over ALL classes of the run; classes not seen yet are masked in losses.
+
+  Returns (features f32[b, d], logits f32[b, c]). Parameters: {'backbone': ..., 'head': {kernel, bias}}.
+  """
+
+  backbone: nn.Module
+  num_classes: int
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    features = self.backbone(images, train)
+    head = nn.Dense(
+      self.num_classes,
+      name='head',
+      kernel_init=kaiming_normal,
+      bias_init=fan_in_uniform(features.shape[-1]),
+      dtype=self.param_dtype,
+      param_dtype=self.param_dtype,
+    )
+    return features, head(features)

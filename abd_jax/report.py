@@ -1,0 +1,80 @@
+"""Pictures, tables and the facts about where a run ran."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
+
+
+def save_grid(images: np.ndarray, labels: Sequence[str], file: Path, scale: int = 4) -> None:
+  """A PNG of images f[n, h, w, c] in [0, 1], eight to a row, each under its label; c is 1 or 3."""
+  from PIL import Image, ImageDraw  # only pictures need it
+
+  n, height, width, channels = images.shape
+  scale = max(1, scale * 8 // height)
+  columns, caption, gap = min(8, n), 12, 2
+  cell_w, cell_h = width * scale + gap, height * scale + caption + gap
+  sheet = Image.new('RGB', (columns * cell_w, -(-n // columns) * cell_h), 'white')
+  draw = ImageDraw.Draw(sheet)
+  pixels = np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
+  for k in range(n):
+    left, top = k % columns * cell_w, k // columns * cell_h
+    tile = pixels[k, :, :, 0] if channels == 1 else pixels[k]
+    tile = Image.fromarray(tile).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+    sheet.paste(tile.convert('RGB'), (left, top + caption))
+    draw.text((left + 1, top), labels[k][: width * scale // 6], fill='black')
+  sheet.save(file)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """A Markdown table, columns aligned for reading as plain text."""
+  widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
+  line = lambda row: '| ' + ' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + ' |'
+  rule = '|' + '|'.join('-' * (w + 2) for w in widths) + '|'
+  return '\n'.join([line(header), rule, *map(line, rows)])
+
+
+def percent(fraction: float | None) -> str:
+  return '-' if fraction is None else f'{100 * fraction:.1f}'
+
+
+def summary_line(results: dict) -> list[str]:
+  """The cells of one run's row in a table headed by SUMMARY."""
+  numbers = [results[key] for key in ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer')]
+  return [results['method'], *map(percent, numbers), f'{sum(results["seconds"].values()):.0f}']
+
+
+SUMMARY = ('method', 'final accuracy %', 'average accuracy %', 'forgetting', 'backward transfer', 'seconds')
+
+
+def environment() -> dict:
+  """Versions, device and commit, for results.json."""
+  device = jax.devices()[0]
+  return {
+    'versions': {'python': platform.python_version()} | {name: version(name) for name in PACKAGES},
+    'device': {
+      'platform': device.platform,
+      'kind': device.device_kind,
+      'count': jax.device_count(),
+      'cpu_cores': os.cpu_count(),
+    },
+    'commit': _commit(),
+  }
+
+
+def _commit() -> str | None:
+  """The commit of the code that runs, '+' appended if files differ from it; None outside a checkout."""
+  git = lambda *words: subprocess.run(
+    ['git', *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+  ).stdout.strip()
+  try:
+    return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain') else '')
+  except (OSError, subprocess.CalledProcessError):
+    return None

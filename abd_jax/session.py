@@ -1,0 +1,140 @@
+"""One process's stretch of a run: where it stands, when it saves, when it must stop."""
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from abd_jax import loop
+from abd_jax.checkpoint import Checkpoints
+from abd_jax.console import Console
+from abd_jax.workdir import Workdir
+
+PyTree = Any
+COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
+
+
+class Paused(Exception):
+  """The run has saved itself and stops here; the same command goes on."""
+
+
+@dataclass
+class Position:
+  """Everything about a run that is not an array. Saved with every checkpoint."""
+
+  number: int = 0  # of saves so far
+  task: int = 0  # 0-based
+  phase: int = 0  # of the task; the one after the student's last is dreaming
+  step: int = 0  # steps done in this phase
+  accuracy: list[list[float]] = field(default_factory=list)
+  seconds: dict[str, float] = field(
+    default_factory=lambda: {'compile': 0.0, 'train': 0.0, 'invert': 0.0, 'evaluate': 0.0}
+  )
+  log_bytes: int = 0
+
+
+class Session:
+  """Restores a run's position and states on entering, and runs its phases from there."""
+
+  def __init__(self, workdir: Workdir, abstract: dict[str, PyTree], config, total_steps: int):
+    self.workdir = workdir
+    self.checkpoints = Checkpoints(workdir.path)
+    self.states, position = self.checkpoints.restore(abstract)
+    self.position = Position(**position) if position else Position()
+    workdir.cut_log(self.position.log_bytes)
+    self._chunk_steps = config.chunk_steps
+    self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
+    self._began = self._saved = time.monotonic()
+    self._stop_signal = ''
+    self._total_steps = total_steps
+    self._compiled = 0.0
+
+  def __enter__(self) -> 'Session':
+    done = sum(int(state.step) for state in self.states.values())
+    self.console = Console(self._total_steps, done)
+    jax.monitoring.register_event_duration_secs_listener(self._on_event)
+    # A second Ctrl-C stops at once.
+    self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+    return self
+
+  def __exit__(self, *exc) -> None:
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+    jax.monitoring.unregister_event_duration_listener(self._on_event)
+    self.console.close()
+    self.checkpoints.wait()
+    self.checkpoints.close()
+
+  def _on_event(self, event: str, seconds: float, **_) -> None:
+    if event == COMPILE_EVENT:
+      self._compiled += seconds
+
+  def _on_signal(self, number: int, _frame) -> None:
+    self._stop_signal = signal.Signals(number).name
+    signal.signal(number, self._handlers[number])
+
+  @contextmanager
+  def clock(self, name: str):
+    """Adds the block's seconds to position.seconds[name], those spent compiling to 'compile'."""
+    began, compiled = time.monotonic(), self._compiled
+    try:
+      yield
+    finally:
+      compiling = self._compiled - compiled
+      self.position.seconds['compile'] += compiling
+      self.position.seconds[name] += time.monotonic() - began - compiling
+
+  def run(
+    self,
+    kind: str,
+    where: str,
+    chunk: loop.Chunk,
+    state: PyTree,
+    context: PyTree,
+    inputs: Callable[[int, int], PyTree],
+    steps: int,
+    images: int,
+  ) -> PyTree:
+    """Runs what is left of a phase of `steps` steps of `images` images each; logs, saves and may raise Paused."""
+    marks = [time.monotonic(), self.position.step]
+
+    def on_chunk(state: PyTree, metrics: PyTree, done: int) -> None:
+      means = {name: float(np.mean(values)) for name, values in metrics.items()}
+      now, count = time.monotonic(), done - marks[1]
+      rate = count * images / (now - marks[0])
+      marks[:] = now, done
+      record = {'task': self.position.task, 'phase': where, 'step': done} | means
+      self.position.step = done
+      self.position.log_bytes = self.workdir.log(record | {'images_per_second': round(rate, 1)})
+      self.console.step(f'task {self.position.task + 1} {where}', count, means, rate)
+      if now - self._saved >= self._save_every or self._must_stop():
+        self.save(kind, state)
+
+    with self.clock('train' if kind == 'student' else 'invert'):
+      remaining = range(self.position.step, steps)
+      return loop.run(chunk, state, context, inputs, remaining, self._chunk_steps, on_chunk)
+
+  def evaluated(self, row: list[float], seen: float) -> None:
+    """Notes a row of the accuracy matrix and the accuracy over all classes seen, fractions."""
+    self.position.accuracy.append(row)
+    record = {'task': self.position.task, 'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen}
+    self.position.log_bytes = self.workdir.log(record)
+    self.console.line(f'after task {len(row)}: accuracy on all classes seen {100 * seen:.1f} %')
+
+  def save(self, kind: str, state: PyTree) -> None:
+    """Saves `state` and the position; raises Paused, with all on disk, if it is time to stop."""
+    self.position.number += 1
+    self.checkpoints.save(kind, state, asdict(self.position))
+    self._saved = time.monotonic()
+    if self._must_stop():
+      self.checkpoints.wait()
+      why = self._stop_signal or f'max_seconds={self._limit:g}'
+      raise Paused(f'paused ({why}) in task {self.position.task + 1}; the same command goes on from here')
+
+  def _must_stop(self) -> bool:
+    return bool(self._stop_signal) or 0 < self._limit <= time.monotonic() - self._began

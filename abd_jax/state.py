@@ -1,0 +1,70 @@
+"""The pytrees that flow through every step."""
+
+from typing import Any
+
+import jax
+from flax import struct
+
+PyTree = Any
+
+
+@struct.dataclass
+class TrainState:
+  """Whatever is being trained: the student or the generator. `extra` holds parameters a method owns, or {}."""
+
+  params: PyTree
+  batch_stats: PyTree
+  opt_state: PyTree
+  step: jax.Array  # i32[], counted over the whole run; randomness is a function of it
+  extra: PyTree
+
+
+@struct.dataclass
+class Teacher:
+  """A frozen student and, where a method dreams, the generator trained by inverting it. Never updated."""
+
+  params: PyTree
+  batch_stats: PyTree
+  extra: PyTree
+  generator: PyTree  # {'params', 'batch_stats'} or {}
+
+  @property
+  def variables(self) -> PyTree:
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+@struct.dataclass
+class Classes:
+  """Which classes are old, new and seen: arrays, so that one compiled step serves every task.
+
+  Classes are numbered in learning order; `task` is 0-based; classes never learnt carry a task past the last.
+  """
+
+  task_of_class: jax.Array  # i32[c]
+  task: jax.Array  # i32[]
+
+  @property
+  def old(self) -> jax.Array:
+    """bool[c]"""
+    return self.task_of_class < self.task
+
+  @property
+  def new(self) -> jax.Array:
+    """bool[c]"""
+    return self.task_of_class == self.task
+
+  @property
+  def seen(self) -> jax.Array:
+    """bool[c]"""
+    return self.task_of_class <= self.task
+
+
+@struct.dataclass
+class Context:
+  """What all steps of a phase read and none writes."""
+
+  images: jax.Array | None  # u8[n, h, w, c], one task's, padded to the largest; None while dreaming
+  labels: jax.Array | None  # i32[n], in learning order
+  classes: Classes
+  teachers: tuple[Teacher, ...]  # newest first
+  seed: jax.Array  # u32[]

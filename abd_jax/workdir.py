@@ -1,0 +1,96 @@
+"""What a run leaves on disk besides checkpoints: config.json, metrics.jsonl, dreams, results.json."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import jax
+
+from abd_jax.config import flatten
+from abd_jax.errors import UserError
+
+# Fields that may differ when a run goes on: they change where and when it runs, not what it computes.
+FREE_FIELDS = ('max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir')
+
+
+class Workdir:
+  """One run's directory. Raises UserError if it is unwritable, in use, or another config's."""
+
+  def __init__(self, path: str, config_dict: dict):
+    self.path = Path(path).absolute()
+    self.is_main = jax.process_index() == 0  # of several hosts, one writes
+    self.config = json.loads(json.dumps(config_dict))
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._lock = os.open(self.path / '.lock', os.O_CREAT | os.O_WRONLY)
+    except OSError as error:
+      raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
+    if self.is_main:
+      self._claim()
+      self._check_config()
+
+  def _claim(self) -> None:
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise UserError(f'workdir {self.path} is in use by another process. Wait for it, or stop it.') from error
+
+  def _check_config(self) -> None:
+    file = self.path / 'config.json'
+    if not file.exists():
+      return write_atomically(file, json.dumps(self.config, indent=2) + '\n')
+    try:
+      stored = json.loads(file.read_text())
+    except ValueError as error:
+      raise UserError(f'{file} is not JSON: restore it, or choose another --workdir.') from error
+    there, here = flatten(stored), flatten(self.config)
+    for name in sorted(there.keys() | here.keys()):
+      if name not in FREE_FIELDS and there.get(name) != here.get(name):
+        raise UserError(
+          f'workdir {self.path} holds a run with config.{name}={there.get(name)!r}, not {here.get(name)!r}. '
+          'Choose another --workdir, or that config to go on.'
+        )
+
+  @property
+  def results_file(self) -> Path:
+    return self.path / 'results.json'
+
+  def read_results(self) -> dict | None:
+    """results.json of a run that is complete, or None."""
+    return json.loads(self.results_file.read_text()) if self.results_file.exists() else None
+
+  def write_results(self, results: dict) -> None:
+    if self.is_main:
+      write_atomically(self.results_file, json.dumps(results, indent=2) + '\n')
+
+  @property
+  def log_file(self) -> Path:
+    return self.path / 'metrics.jsonl'
+
+  def log(self, record: dict) -> int:
+    """Appends a line to metrics.jsonl; returns the file's size in bytes."""
+    with open(self.log_file if self.is_main else os.devnull, 'a') as file:
+      file.write(json.dumps(record) + '\n')
+      return file.tell()
+
+  def cut_log(self, size: int) -> None:
+    """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again."""
+    if self.is_main:
+      with open(self.log_file, 'a') as file:
+        file.truncate(size)
+
+  def dream_file(self, task: int) -> Path:
+    """The picture of what was dreamed after 0-based `task`."""
+    (self.path / 'dreams').mkdir(exist_ok=True)
+    return self.path / 'dreams' / f'task_{task + 1}.png'
+
+  def close(self) -> None:
+    os.close(self._lock)
+
+
+def write_atomically(file: Path, text: str) -> None:
+  """The file holds the old text or the new one, never a part."""
+  temporary = file.with_name(file.name + '.tmp')
+  temporary.write_text(text)
+  temporary.replace(file)

@@ -1,0 +1,1 @@
+"""Runs behind the numbers in the documentation; each writes a JSON file under results/."""

@@ -1,0 +1,547 @@
+"""Independent NumPy restatement of two 'Always Be Dreaming' training steps (float64, complex-step gradients).
+
+The test oracle: plain arrays and nested dicts, no automatic differentiation. Every function also takes
+complex input; decisions (max, argmax, ReLU) look at the real part only, so Im f(x + ih) / h is the
+exact derivative.
+Shapes: N samples, D features, M classes, C channels, H, W pixels. Images are NHWC, class masks are (M,) bool.
+`python tests/reference.py` compares the losses with the golden numbers of the specification.
+"""
+
+import re
+
+import numpy as np
+
+STEP = 1e-30  # complex step
+INVERSION_WEIGHTS = {'content': 1.0, 'diversity': 1.0, 'stat': 50.0, 'prior': 1e-3, 'temperature': 1e3}
+
+
+# ---------------------------------------------------------------------------------------------------- trees
+def tree_map(function, tree, *rest):
+  """Apply function leaf by leaf to nested dicts of the same structure."""
+  if isinstance(tree, dict) or hasattr(tree, 'items'):
+    return {key: tree_map(function, tree[key], *(other[key] for other in rest)) for key in tree}
+  return function(tree, *rest)
+
+
+def as_float64(tree):
+  """A deep copy of the tree with float64 NumPy leaves."""
+  return tree_map(lambda leaf: np.array(leaf, dtype=np.float64), tree)
+
+
+def zeros_like(tree):
+  """A tree of float64 zeros."""
+  return tree_map(lambda leaf: np.zeros(np.shape(leaf)), tree)
+
+
+def leaf_paths(tree, prefix=()):
+  """List of the key tuples of all leaves."""
+  if not isinstance(tree, dict):
+    return [prefix]
+  return [path for key in tree for path in leaf_paths(tree[key], (*prefix, key))]
+
+
+def get(tree, path):
+  """The node at a key tuple."""
+  for key in path:
+    tree = tree[key]
+  return tree
+
+
+def replaced(tree, path, leaf):
+  """The tree with one leaf replaced; other leaves are shared."""
+  if not path:
+    return leaf
+  return {key: replaced(value, path[1:], leaf) if key == path[0] else value for key, value in tree.items()}
+
+
+def complex_gradient(function, tree):
+  """Gradient tree of a real scalar function of a float64 tree (or array), one complex step per element."""
+  gradients = zeros_like(tree)
+  for path in leaf_paths(tree):
+    leaf = get(tree, path)
+    gradient = np.zeros(leaf.shape)
+    for index in np.ndindex(*leaf.shape):
+      perturbed = leaf.astype(np.complex128)
+      perturbed[index] += 1j * STEP
+      gradient[index] = np.imag(function(replaced(tree, path, perturbed))) / STEP
+    gradients = replaced(gradients, path, gradient)
+  return gradients
+
+
+# --------------------------------------------------------------------------------------------------- losses
+def logsumexp(x, axis):
+  """log sum exp along an axis, which is removed."""
+  shift = np.max(np.real(x), axis=axis, keepdims=True)
+  return np.squeeze(np.log(np.sum(np.exp(x - shift), axis=axis, keepdims=True)) + shift, axis)
+
+
+def log_softmax(logits):
+  """(N, K) -> (N, K) log-probabilities."""
+  return logits - logsumexp(logits, 1)[:, None]
+
+
+def per_sample_cross_entropy(logits, labels, mask=None):
+  """Logits (N, M), labels (N,) inside the mask -> (N,); the softmax runs over the classes of the mask."""
+  mask = np.ones(logits.shape[1], bool) if mask is None else np.asarray(mask, bool)
+  labels = np.asarray(labels)
+  assert mask[labels].all(), 'a label lies outside the classes of the softmax'
+  position = np.cumsum(mask) - 1
+  return -log_softmax(logits[:, mask])[np.arange(len(labels)), position[labels]]
+
+
+def label_diversity(logits, seen):
+  """Eq. 1, normalised: 1 + sum_k p_k ln p_k / ln K, p the batch-mean softmax over the K seen classes."""
+  count = int(np.sum(seen))
+  if count == 1:
+    return 0.0
+  log_p = logsumexp(log_softmax(logits[:, np.asarray(seen, bool)]), 0) - np.log(len(logits))
+  return 1 + np.sum(np.exp(log_p) * log_p) / np.log(count)
+
+
+def content(logits, seen, temperature=1e3):
+  """Eq. 2 and 3: mean cross-entropy of logits / temperature against their argmax, over seen classes."""
+  chosen = logits[:, np.asarray(seen, bool)]
+  labels = np.argmax(np.real(chosen), axis=1)
+  return np.mean(per_sample_cross_entropy(chosen / temperature, labels))
+
+
+def bn_kl(mean, var, running_mean, running_var, eps=1e-8):
+  """Eq. 5: channel mean of KL(N(running) || N(batch)); all arguments (C,), variances biased."""
+  var, running_var = var + eps, running_var + eps
+  ratio = (running_var + (running_mean - mean) ** 2) / var
+  return np.mean(0.5 * np.log(var / running_var) - 0.5 * (1 - ratio))
+
+
+def stat_alignment(moments, stats):
+  """Eq. 4: mean of Eq. 5 over all batch-norm layers; trees of {'mean', 'var'} with the same paths."""
+  paths = [path[:-1] for path in leaf_paths(stats) if path[-1] == 'mean']
+  terms = []
+  for path in paths:
+    batch, stored = get(moments, path), get(stats, path)
+    terms.append(bn_kl(batch['mean'], batch['var'], stored['mean'], stored['var']))
+  return sum(terms) / len(terms)
+
+
+def smoothness(images):
+  """Eq. 6: mean of (x - blur(x))^2; images (N, H, W, C), 5x5 Gaussian exp(-d^2 / 4), reflect padding."""
+  _, height, width, _ = images.shape
+  offsets = np.arange(-2, 3)
+  kernel = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / 4)
+  kernel = kernel / kernel.sum()
+  padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode='reflect')
+  blurred = sum(kernel[i, j] * padded[:, i : i + height, j : j + width] for i in range(5) for j in range(5))
+  return np.mean((images - blurred) ** 2)
+
+
+def inversion_objective(images, logits, moments, stats, seen, weights=None):
+  """Eq. 7: weighted sum of content, diversity, statistics and smoothness; -> (total, dict of raw terms)."""
+  weights = {**INVERSION_WEIGHTS, **(weights or {})}
+  terms = {
+    'content': content(logits, seen, weights['temperature']),
+    'diversity': label_diversity(logits, seen),
+    'stat': stat_alignment(moments, stats),
+    'prior': smoothness(images),
+  }
+  return sum(weights[name] * term for name, term in terms.items()), terms
+
+
+def local_cross_entropy(logits, labels, is_real, new):
+  """Eq. 11: mean over the real rows of the cross-entropy over the new classes only (no balancing factor)."""
+  rows = np.asarray(is_real, bool)
+  return np.mean(per_sample_cross_entropy(logits[rows], np.asarray(labels)[rows], new))
+
+
+def feature_distillation(features, teacher_features, reduction='mean'):
+  """Eq. 12, features (N, D): mean over samples of the mean ('mean') or sum ('sum') of squares over D."""
+  squares = (features - teacher_features) ** 2
+  return np.mean(squares) if reduction == 'mean' else np.mean(np.sum(squares, axis=1))
+
+
+def weighted_feature_distillation(features, teacher_features, kernel, old, bias=0.0, reduction='mean'):
+  """Eq. 13: the same in the old logits of the frozen head; features (N, D), kernel (D, M), old (M,)."""
+  student, teacher = features @ kernel + bias, teacher_features @ kernel + bias
+  old = np.asarray(old, bool)
+  return feature_distillation(student[:, old], teacher[:, old], reduction)
+
+
+def balancing_weights(old, seen):
+  """(M,) task-balancing class weights: r = #old / #seen for old classes, 1 - r for the others."""
+  ratio = np.sum(old) / np.sum(seen)
+  return np.where(old, ratio, 1 - ratio)
+
+
+def finetune_cross_entropy(logits, labels, class_weights, over=None):
+  """Eq. 14: mean over all N rows of w_y CE over the classes of `over` (None: all M), not renormalised."""
+  weights = np.asarray(class_weights)[np.asarray(labels)]
+  return np.mean(weights * per_sample_cross_entropy(logits, labels, over))
+
+
+def abd_terms(
+  features,
+  logits,
+  head_logits,
+  teacher_features,
+  prev_kernel,
+  labels,
+  is_real,
+  old,
+  seen,
+  *,
+  kd_weight=0.1,
+  ft_weight=1.0,
+  over=None,
+  local_weight=None,
+):
+  """Terms of Eq. 15 after weighting, dict of local, ft and kd.
+
+  features (N, D) and logits (N, M) feed the local and kd terms, head_logits (N, M) feed the fine-tuning term
+  (the same values; apart so that gradients can be taken separately). local_weight None: 1 - #old / #seen.
+  """
+  old, seen = np.asarray(old, bool), np.asarray(seen, bool)
+  if local_weight is None:
+    local_weight = 1 - old.sum() / seen.sum()
+  return {
+    'local': local_weight * local_cross_entropy(logits, labels, is_real, seen & ~old),
+    'ft': ft_weight * finetune_cross_entropy(head_logits, labels, balancing_weights(old, seen), over),
+    'kd': kd_weight * weighted_feature_distillation(features, teacher_features, prev_kernel, old),
+  }
+
+
+def abd_total(*args, **kwargs):
+  """Eq. 15: the sum of abd_terms (same arguments)."""
+  return sum(abd_terms(*args, **kwargs).values())
+
+
+def softmax_kd(logits, teacher_logits, mask, temperature=2.0):
+  """Mean over samples of the cross-entropy of softened softmaxes over the masked classes; both (N, M)."""
+  mask = np.asarray(mask, bool)
+  teacher = np.exp(log_softmax(teacher_logits[:, mask] / temperature))
+  return np.mean(-np.sum(teacher * log_softmax(logits[:, mask] / temperature), axis=1))
+
+
+def base_cross_entropy(logits, labels, seen):
+  """Base: mean cross-entropy over the seen classes."""
+  return np.mean(per_sample_cross_entropy(logits, labels, seen))
+
+
+def lwf(logits, teacher_logits, labels, old, seen, mu=1.0, temperature=2.0):
+  """LwF: Base plus mu times softmax distillation over the old classes, both over all rows."""
+  return base_cross_entropy(logits, labels, seen) + mu * softmax_kd(logits, teacher_logits, old, temperature)
+
+
+# ------------------------------------------------------------------------------------------------- networks
+def conv3x3(x, kernel, stride=1):
+  """x (N, H, W, I), kernel (3, 3, I, O) -> (N, H', W', O); zero padding of one pixel on every side."""
+  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  rows, columns = ((size - 1) // stride + 1 for size in x.shape[1:3])
+  patches = np.concatenate(
+    [
+      padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+      for i in range(3)
+      for j in range(3)
+    ],
+    axis=-1,
+  )
+  return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def moments_of(x):
+  """x (..., C) -> {'mean' (C,), 'var' (C,) biased, 'n' elements per channel}."""
+  axes = tuple(range(x.ndim - 1))
+  mean = np.mean(x, axis=axes)
+  return {'mean': mean, 'var': np.mean((x - mean) ** 2, axis=axes), 'n': x.size // x.shape[-1]}
+
+
+def batch_norm(x, affine, stats, train, eps=1e-5):
+  """x (..., C) -> (y, moments of x); batch moments if train, else stats; affine None or {'scale', 'bias'}."""
+  moments = moments_of(x)
+  used = moments if train else stats
+  y = (x - used['mean']) / np.sqrt(used['var'] + eps)
+  return (y if affine is None else y * affine['scale'] + affine['bias']), moments
+
+
+def relu(x, slope=0.0):
+  """(Leaky) ReLU decided on the real part."""
+  return np.where(np.real(x) > 0, x, slope * x)
+
+
+def shortcut(x, stride, channels):
+  """Option A: every stride-th pixel, zero channels on both sides (an odd one goes to the end)."""
+  extra = channels - x.shape[-1]
+  return np.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
+
+
+def backbone_forward(params, stats, images, train, strides=None):
+  """Subtrees without 'backbone', images (N, H, W, C) -> (features (N, D), moments tree).
+
+  strides: one per stage, default 1 for the first and 2 for the others (first block of a stage only).
+  """
+  x, moment = batch_norm(
+    conv3x3(images, params['stem']['conv']['kernel']),
+    params['stem']['norm'],
+    None if train else stats['stem']['norm'],
+    train,
+  )
+  x, moments = relu(x), {'stem': {'norm': moment}}
+  blocks = sorted(
+    tuple(map(int, match.groups()))
+    for match in (re.fullmatch(r'stage(\d+)_block(\d+)', name) for name in params)
+    if match
+  )
+  for i, j in blocks:
+    name = f'stage{i}_block{j}'
+    block, stored = params[name], {'norm1': None, 'norm2': None} if train else stats[name]
+    stride = (strides[i] if strides else (1 if i == 0 else 2)) if j == 0 else 1
+    y = conv3x3(x, block['conv1']['kernel'], stride)
+    y, first = batch_norm(y, block['norm1'], stored['norm1'], train)
+    y = conv3x3(relu(y), block['conv2']['kernel'])
+    y, second = batch_norm(y, block['norm2'], stored['norm2'], train)
+    x = relu(y + shortcut(x, stride, y.shape[-1]))
+    moments[name] = {'norm1': first, 'norm2': second}
+  return np.mean(x, axis=(1, 2)), moments
+
+
+def head_forward(head, features):
+  """features (N, D), kernel (D, M), bias (M,) -> logits (N, M)."""
+  return features @ head['kernel'] + head['bias']
+
+
+def resnet_forward(params, stats, images, train, strides=None):
+  """-> (features (N, D), logits (N, M), {'backbone': moments of batch-norm inputs}); train ignores stats."""
+  stored = None if train else stats['backbone']
+  features, moments = backbone_forward(params['backbone'], stored, images, train, strides)
+  return features, head_forward(params['head'], features), {'backbone': moments}
+
+
+def generator_forward(params, z, stats=None, start=None):
+  """z (N, Z) -> (images (N, H, W, C), moments tree); batch statistics unless running stats are given.
+
+  start: (h0, w0) of the projected map, default a square.
+  """
+  train = stats is None
+  channels = params['norm']['scale'].shape[0]
+  x = z @ params['project']['kernel'] + params['project']['bias']
+  side = round((x.shape[1] / channels) ** 0.5)
+  x = x.reshape((len(z), *(start or (side, side)), channels))
+  moments = {}
+
+  def norm(x, name, eps):
+    y, moments[name] = batch_norm(x, params.get(name), None if train else stats[name], train, eps)
+    return y
+
+  x = norm(x, 'norm', 1e-5)
+  for i in sorted(int(name[4:]) for name in params if re.fullmatch(r'conv\d+', name)):
+    x = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
+    x = conv3x3(x, params[f'conv{i}']['kernel']) + params[f'conv{i}']['bias']
+    x = relu(norm(x, f'norm{i}', 0.8), 0.2)
+  x = np.tanh(conv3x3(x, params['to_image']['kernel']) + params['to_image']['bias'])
+  return norm(x, 'norm_out', 1e-5), moments
+
+
+def updated_stats(stats, moments, decay):
+  """decay * running + (1 - decay) * batch, with the unbiased batch variance var * n / (n - 1)."""
+  new = {}
+  for name, node in stats.items():
+    if 'mean' in node:
+      batch = moments[name]
+      unbiased = batch['var'] * batch['n'] / (batch['n'] - 1)
+      new[name] = {
+        'mean': decay * node['mean'] + (1 - decay) * batch['mean'],
+        'var': decay * node['var'] + (1 - decay) * unbiased,
+      }
+    else:
+      new[name] = updated_stats(node, moments[name], decay)
+  return new
+
+
+# ---------------------------------------------------------------------------------------------------- steps
+def abd_step(
+  params,
+  batch_stats,
+  momentum,
+  teacher_params,
+  teacher_stats,
+  images_joined,
+  labels,
+  is_real,
+  task_of_class,
+  task,
+  *,
+  lr,
+  weight_decay,
+  momentum_coef=0.9,
+  kd_weight=0.1,
+  ft_weight=1.0,
+  ft_over='all',
+  decay=0.81,
+  strides=None,
+):
+  """One student step after task 1 -> dict(params, batch_stats, momentum, loss, grads, terms, labels).
+
+  images_joined (2B, H, W, C), labels (2B,) read where is_real (2B,), task_of_class (M,), task same numbering.
+  """
+  params, batch_stats, momentum, teacher_params, teacher_stats = (
+    as_float64(tree) for tree in (params, batch_stats, momentum, teacher_params, teacher_stats)
+  )
+  images = np.asarray(images_joined, np.float64)
+  is_real, task_of_class = np.asarray(is_real, bool), np.asarray(task_of_class)
+  old, seen = task_of_class < task, task_of_class <= task
+  over = {'all': np.ones_like(seen), 'seen': seen}[ft_over]
+
+  teacher_features, teacher_logits, _ = resnet_forward(teacher_params, teacher_stats, images, False, strides)
+  dreamed = np.argmax(np.where(old, teacher_logits, -np.inf), axis=1)
+  labels = np.where(is_real, np.asarray(labels), dreamed)
+  prev_kernel = teacher_params['head']['kernel']
+  features, logits, moments = resnet_forward(params, None, images, True, strides)
+
+  def terms_of(features, logits, head_logits):
+    return abd_terms(
+      features,
+      logits,
+      head_logits,
+      teacher_features,
+      prev_kernel,
+      labels,
+      is_real,
+      old,
+      seen,
+      kd_weight=kd_weight,
+      ft_weight=ft_weight,
+      over=over,
+    )
+
+  def backbone_loss(backbone):
+    moved, _ = backbone_forward(backbone, None, images, True, strides)
+    terms = terms_of(moved, head_forward(params['head'], moved), logits)
+    return terms['local'] + terms['kd']
+
+  def head_loss(head):
+    moved = head_forward(head, features)
+    terms = terms_of(features, moved, moved)
+    return terms['local'] + terms['ft']
+
+  terms = terms_of(features, logits, logits)
+  grads = {
+    'backbone': complex_gradient(backbone_loss, params['backbone']),
+    'head': complex_gradient(head_loss, params['head']),
+  }
+  momentum = tree_map(lambda v, g, p: momentum_coef * v + g + weight_decay * p, momentum, grads, params)
+  return {
+    'params': tree_map(lambda p, v: p - lr * v, params, momentum),
+    'batch_stats': updated_stats(batch_stats, moments, decay),
+    'momentum': momentum,
+    'loss': float(sum(terms.values())),
+    'grads': grads,
+    'terms': {name: float(term) for name, term in terms.items()},
+    'labels': labels,
+  }
+
+
+def inversion_step(
+  gen_params,
+  gen_stats,
+  adam,
+  teacher_params,
+  teacher_stats,
+  z,
+  task_of_class,
+  task,
+  *,
+  lr,
+  weights=None,
+  b1=0.9,
+  b2=0.999,
+  eps=1e-8,
+  decay=0.9,
+  strides=None,
+  start=None,
+):
+  """One Adam step of the generator -> dict(params, stats, adam, loss, grads, terms).
+
+  adam: dict of mu and nu (trees like gen_params) and count (steps so far); z (B, Z); task_of_class (M,).
+  """
+  params, stats, mu, nu, teacher_params, teacher_stats = (
+    as_float64(tree) for tree in (gen_params, gen_stats, adam['mu'], adam['nu'], teacher_params, teacher_stats)
+  )
+  z, seen = np.asarray(z, np.float64), np.asarray(task_of_class) <= task
+
+  def objective(params):
+    images, moments = generator_forward(params, z, start=start)
+    _, logits, inputs = resnet_forward(teacher_params, teacher_stats, images, False, strides)
+    total, terms = inversion_objective(images, logits, inputs, teacher_stats, seen, weights)
+    return total, terms, moments
+
+  loss, terms, moments = objective(params)
+  grads = complex_gradient(lambda params: objective(params)[0], params)
+  count = int(adam['count']) + 1
+  mu = tree_map(lambda m, g: b1 * m + (1 - b1) * g, mu, grads)
+  nu = tree_map(lambda n, g: b2 * n + (1 - b2) * g**2, nu, grads)
+  new = tree_map(lambda p, m, n: p - lr * (m / (1 - b1**count)) / (np.sqrt(n / (1 - b2**count)) + eps), params, mu, nu)
+  return {
+    'params': new,
+    'stats': updated_stats(stats, moments, decay),
+    'adam': {'mu': mu, 'nu': nu, 'count': count},
+    'loss': float(loss),
+    'grads': grads,
+    'terms': {name: float(term) for name, term in terms.items()},
+  }
+
+
+# ------------------------------------------------------------------------------------------- golden numbers
+def golden_numbers():
+  """List of (name, value here, value of the specification, unit of its last digit)."""
+  rows, dims, classes = np.arange(8)[:, None], np.arange(4), np.arange(8)
+  features = np.sin(0.7 * (4 * rows + dims) + 0.3)
+  kernel = np.cos(0.5 * (4 * classes[:, None] + dims)).T
+  bias = 0.1 * classes
+  teacher_features = features + 0.05 * np.cos(rows + dims)
+  prev_kernel = kernel + 0.02 * np.sin(classes[:, None] - dims).T
+  labels = np.array([3, 4, 3, 4, 0, 1, 2, 0])
+  is_real, old, seen = np.arange(8) < 4, classes < 3, classes < 5
+  logits, teacher_logits = features @ kernel + bias, teacher_features @ prev_kernel + bias
+
+  def terms_of(features, kernel, over=None):
+    moved = features @ kernel + bias
+    return abd_terms(features, moved, moved, teacher_features, prev_kernel, labels, is_real, old, seen, over=over)
+
+  def feature_loss(features):
+    terms = terms_of(features, kernel)
+    return terms['local'] + terms['kd']
+
+  def head_loss(kernel):
+    terms = terms_of(features, kernel)
+    return terms['local'] + terms['ft']
+
+  terms = terms_of(features, kernel)
+  total = abd_total(features, logits, logits, teacher_features, prev_kernel, labels, is_real, old, seen)
+  gradient, head_gradient = complex_gradient(feature_loss, features), complex_gradient(head_loss, kernel)
+  hidden = np.sin(np.arange(16.0)).reshape(2, 2, 2, 2).transpose(0, 2, 3, 1)
+  stored = {'mean': np.array([0.1, -0.2]), 'var': np.array([0.5, 2.0])}
+  image = np.sin(0.37 * np.arange(108.0)).reshape(1, 3, 6, 6).transpose(0, 2, 3, 1)
+  kd = 0.1 * softmax_kd(logits, teacher_logits, old)
+  return [
+    ('ABD local', terms['local'], 0.02709759, 1e-8),
+    ('ABD ft, all classes', terms['ft'], 1.05771044, 1e-8),
+    ('ABD ft, seen classes', terms_of(features, kernel, seen)['ft'], 0.73103334, 1e-8),
+    ('ABD kd', terms['kd'], 0.000351771, 1e-9),
+    ('ABD total', total, 1.08515980, 1e-8),
+    ('ABD |d features|', np.linalg.norm(gradient), 0.049057, 1e-6),
+    ('ABD |d features| real', np.linalg.norm(gradient[:4]), 0.048971, 1e-6),
+    ('ABD |d features| synthetic', np.linalg.norm(gradient[4:]), 0.002902, 1e-6),
+    ('ABD |d head kernel|', np.linalg.norm(head_gradient), 0.284680, 1e-6),
+    ('Base', base_cross_entropy(logits, labels, seen), 1.337800, 1e-6),
+    ('LwF', lwf(logits, teacher_logits, labels, old, seen), 2.245054, 1e-6),
+    ('real rows CE', base_cross_entropy(logits[:4], labels[:4], seen), 0.716462, 1e-6),
+    ('LwF-synthetic kd', kd, 0.090725, 1e-6),
+    ('LwF-synthetic total', base_cross_entropy(logits[:4], labels[:4], seen) + kd, 0.807187, 1e-6),
+    ('L_con', content(teacher_logits, old), 1.097043, 1e-6),
+    ('L_div', label_diversity(teacher_logits, old), 0.004914, 1e-6),
+    ('L_stat', stat_alignment({'norm': moments_of(hidden)}, {'norm': stored}), 0.464402, 1e-6),
+    ('L_prior', smoothness(image), 0.50773996, 1e-8),
+  ]
+
+
+if __name__ == '__main__':
+  for name, value, golden, digit in golden_numbers():
+    units = abs(value - golden) / digit
+    print(f'{name:28s} {value:.10f} {golden:.8f} difference {value - golden:+.1e} ({units:.2f} units)')
