@@ -85,9 +85,7 @@ def default() -> ConfigDict:
   c.abd.local_weight = 'balanced'  # released: Eq. 11 times new / seen classes; 'one': as in Eq. 15
   c.abd.kd_reduction = 'mean'  # released: over old classes; 'sum': the squared norm of Eq. 13
   c.abd.bn_passes = 2  # released: two forward passes fold each batch into the running statistics twice
-  c.lwf = ConfigDict()
-  c.lwf.weight = 1.0  # of the distillation
-  c.lwf.temperature = 2.0
+  c.lwf = ConfigDict(dict(weight=1.0, temperature=2.0))  # of the distillation
 
   # Running.
   c.devices = 0  # how many to use; 0: all. Batch sizes must be multiples of it

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from abd_jax import losses, optim
 from abd_jax.kit import Kit
+from abd_jax.models.generator import hold_cancelled_biases
 from abd_jax.models.norm import absorb, pair
 from abd_jax.state import Context, TrainState
 
@@ -60,7 +61,7 @@ def make_inversion_step(kit: Kit, config):
     teacher, seen = context.teachers[0], context.classes.seen
 
     def objective(params):
-      variables = {'params': params, 'batch_stats': state.batch_stats}
+      variables = {'params': hold_cancelled_biases(params), 'batch_stats': state.batch_stats}
       images, updates = kit.generator.apply(variables, z, train=True, mutable=['moments'])
       images = kit.constrain(images)
       (_, logits), read = kit.model.apply(teacher.variables, images, train=False, mutable=['moments'])

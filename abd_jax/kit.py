@@ -9,6 +9,7 @@ import optax
 
 from abd_jax import optim
 from abd_jax.data.augment import Augment, make_augment
+from abd_jax.errors import UserError
 from abd_jax.models.generator import Generator
 from abd_jax.models.resnet import Classifier, ResNet
 
@@ -23,7 +24,11 @@ class Kit(NamedTuple):
 
 
 def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constrain, dtype=jnp.float32) -> Kit:
-  """The parts that `config` describes, for a head of `num_classes` and images of `image_shape` (h, w, c)."""
+  """The parts that `config` describes, for a head of `num_classes` and images of `image_shape` (h, w, c).
+
+  Raises UserError if they do not fit these images.
+  """
+  _check_shapes(config, image_shape)
   common = dict(gamma_init=config.bn_gamma_init, dtype=dtype, param_dtype=dtype)
   net, gen, data = config.model, config.generator, config.data
   return Kit(
@@ -36,3 +41,20 @@ def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constr
     ),
     constrain=constrain,
   )
+
+
+def _check_shapes(config, image_shape: tuple[int, int, int]) -> None:
+  height, width, channels = image_shape
+  for name in ('mean', 'std'):
+    if len(config.data[name]) != channels:
+      raise UserError(
+        f"config.data.{name} has {len(config.data[name])} values, but images of '{config.data.name}' have "
+        f'{channels} channels. Give one value per channel.'
+      )
+  doublings = len(config.generator.widths)
+  dreamed = tuple(side * 2**doublings for side in config.generator.start[:2])
+  if dreamed != (height, width):
+    raise UserError(
+      f"the generator makes {dreamed[0]}x{dreamed[1]} images, but those of '{config.data.name}' are {height}x{width}. "
+      'Choose config.generator.start and .widths so that start * 2^len(widths) is that size.'
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from abd_jax import loop
 from abd_jax.checkpoint import Checkpoints
@@ -112,7 +113,7 @@ class Session:
       self.position.step = done
       self.position.log_bytes = self.workdir.log(record | {'images_per_second': round(rate, 1)})
       self.console.step(f'task {self.position.task + 1} {where}', count, means, rate)
-      if now - self._saved >= self._save_every or self._must_stop():
+      if _agreed(now - self._saved >= self._save_every or self._must_stop()):
         self.save(kind, state)
 
     with self.clock('train' if kind == 'student' else 'invert'):
@@ -131,10 +132,17 @@ class Session:
     self.position.number += 1
     self.checkpoints.save(kind, state, asdict(self.position))
     self._saved = time.monotonic()
-    if self._must_stop():
+    if _agreed(self._must_stop()):
       self.checkpoints.wait()
       why = self._stop_signal or f'max_seconds={self._limit:g}'
       raise Paused(f'paused ({why}) in task {self.position.task + 1}; the same command goes on from here')
 
   def _must_stop(self) -> bool:
     return bool(self._stop_signal) or 0 < self._limit <= time.monotonic() - self._began
+
+
+def _agreed(mine: bool) -> bool:
+  """Whether any host says so: clocks and signals differ between hosts, and all must save together."""
+  if jax.process_count() == 1:
+    return mine
+  return bool(multihost_utils.process_allgather(np.asarray(mine)).any())

@@ -91,13 +91,14 @@ class Run:
     if at.phase >= len(phases):
       return
     images, labels = self.stream.task(task)
-    context = self._context(task, self.teachers, images, labels)
+    context = self._context(task, (), images, labels)
     while at.phase < len(phases):
       phase = phases[at.phase]
       if at.step == 0 and phase.reset_optimizer:
         self.student = self.programs.reset_optimizer(self.student)
       inputs = EpochIndices((self.seed, task, at.phase), len(images), self.config.student.batch_size, phase)
       chunk, size = self.programs.train[phase], self.config.student.batch_size * (1 + phase.dreams)
+      context = context.replace(teachers=self.teachers[: phase.teachers])
       self.student = self.session.run('student', 'learning', chunk, self.student, context, inputs, inputs.steps, size)
       if at.phase + 1 == len(phases):
         self.evaluate(task)

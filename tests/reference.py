@@ -33,6 +33,15 @@ def zeros_like(tree):
   return tree_map(lambda leaf: np.zeros(np.shape(leaf)), tree)
 
 
+def random_weights(shapes, rng):
+  """A tree like `shapes` (nested dicts of things with a shape): scales and variances about 1, the rest about 0."""
+  draw = lambda name, shape: rng.uniform(0.5, 1.5, shape) if name in ('scale', 'var') else 0.4 * rng.normal(size=shape)
+  return {
+    name: random_weights(node, rng) if isinstance(node, dict) else draw(name, node.shape)
+    for name, node in shapes.items()
+  }
+
+
 def leaf_paths(tree, prefix=()):
   """List of the key tuples of all leaves."""
   if not isinstance(tree, dict):

@@ -51,3 +51,13 @@ class Generator(nn.Module):
       x = nn.leaky_relu(x, 0.2)
     x = jnp.tanh(conv(self.channels, x, 'to_image'))
     return norm(affine=False, name='norm_out')(x, train)
+
+
+def hold_cancelled_biases(params: dict) -> dict:
+  """The parameters with no gradient into biases that a batch norm takes out again.
+
+  Their exact gradient is zero; what rounding leaves of it, Adam would blow up to steps of the learning rate.
+  """
+  cancelled = lambda layer: layer == 'project' or layer.startswith('conv')
+  hold = lambda layer: layer | {'bias': jax.lax.stop_gradient(layer['bias'])}
+  return {name: hold(layer) if cancelled(name) else layer for name, layer in params.items()}

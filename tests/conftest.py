@@ -1,0 +1,168 @@
+"""What every test file shares: where data and compiled programs lie, eight CPU devices, a config of seconds.
+
+The environment is set before anything imports jax. Subprocesses inherit it, except XLA_FLAGS (`cli_env`).
+"""
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+_scratch = Path(tempfile.mkdtemp(prefix='abd_jax_tests_'))
+atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+
+os.environ |= {
+  'JAX_PLATFORMS': 'cpu',
+  'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+  'TFDS_DATA_DIR': str(_scratch / 'data'),
+  # Programs are compiled once, not once per process.
+  'JAX_COMPILATION_CACHE_DIR': str(_scratch / 'compiled'),
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+}
+sys.path.insert(0, str(REPO))  # for configs
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from absl import logging  # noqa: E402
+
+# The overrides of configs/digits.py that make a run small: six of the ten classes, 9 or 10 steps a task, 6 of dreaming.
+TINY = {
+  'task_sizes': (2, 2, 2),
+  'devices': 1,
+  'model.widths': (4, 4, 4),
+  'generator.latent': 8,
+  'generator.start': (2, 2, 8),
+  'generator.widths': (8, 8),
+  'student.epochs': 1,
+  'student.milestones': (1,),
+  'inversion.steps': 6,
+  'inversion.batch_size': 16,
+  'chunk_steps': 4,
+  'checkpoint_seconds': 1000.0,
+}
+
+
+@pytest.fixture(scope='session')
+def cli_env():
+  """The environment of a subprocess that runs the command as a user would."""
+  return {name: value for name, value in os.environ.items() if name not in ('XLA_FLAGS', 'NO_COLOR')}
+
+
+@pytest.fixture(scope='session')
+def digits_data():
+  """Prepares digits once; several processes of a test may then read it."""
+  from abd_jax.data.sources import open_dataset
+
+  open_dataset('digits')
+
+
+@pytest.fixture
+def tiny_config(digits_data):
+  """make(method='abd', **fields of the config, dots as '__') -> a config that runs in a second once compiled."""
+  from configs.digits import get_config
+
+  logging.set_verbosity(logging.ERROR)
+
+  def make(method='abd', **fields):
+    config = get_config(f'tasks=3,method={method}').unlock()
+    config.update_from_flattened_dict(TINY)
+    config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
+    return config.lock()
+
+  return make
+
+
+_compiled = {}
+
+
+@pytest.fixture
+def learn(monkeypatch, tiny_config):
+  """learn(path, **fields) -> results: the library's own entry point, compiling once per method and not per run."""
+  import abd_jax.train as train
+
+  get, make_programs = train.methods.get, train.make_programs
+  once = lambda key, make: _compiled[key] if key in _compiled else _compiled.setdefault(key, make())
+  monkeypatch.setattr(train.methods, 'get', lambda c: once(c.method, lambda: get(c)))
+  monkeypatch.setattr(
+    train, 'make_programs', lambda c, *rest: once(('programs', c.method), lambda: make_programs(c, *rest))
+  )
+
+  def run(path, **fields):
+    try:
+      return train.train_and_evaluate(tiny_config(**fields), str(path))
+    finally:
+      release_lock(path)  # as the end of the process would
+
+  return run
+
+
+def release_lock(path):
+  """Closes what this process holds open of a work directory's lock."""
+  for descriptor in Path('/proc/self/fd').iterdir():
+    if os.path.realpath(descriptor) == os.path.realpath(path / '.lock'):
+      os.close(int(descriptor.name))
+
+
+def snapshot(path):
+  """Name -> bytes of every file under `path`."""
+  return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob('*')) if file.is_file()}
+
+
+def log_records(path):
+  """The lines of metrics.jsonl as they would be on any other day."""
+  records = [json.loads(line) for line in (path / 'metrics.jsonl').read_text().splitlines()]
+  return [{name: value for name, value in record.items() if name != 'images_per_second'} for record in records]
+
+
+def assert_same_outcome(path, reference):
+  """Equal accuracies, log records, pictures; teachers (weights and their generators) equal bit by bit."""
+  import jax
+  import orbax.checkpoint as ocp
+
+  ours, theirs = (json.loads((p / 'results.json').read_text()) for p in (path, reference))
+  for name in ours.keys() - {'seconds', 'config'}:
+    assert ours[name] == theirs[name], name
+  assert log_records(path) == log_records(reference)
+  assert snapshot(path / 'dreams') == snapshot(reference / 'dreams')
+  names = sorted(folder.name for folder in (reference / 'teachers').iterdir())
+  assert names == sorted(folder.name for folder in (path / 'teachers').iterdir())
+  with ocp.StandardCheckpointer() as checkpointer:
+    for name in names:
+      a, b = (
+        jax.tree.leaves_with_path(checkpointer.restore(p.absolute() / 'teachers' / name)) for p in (path, reference)
+      )
+      assert [key for key, _ in a] == [key for key, _ in b]
+      for (key, x), (_, y) in zip(a, b, strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.dtype == y.dtype and x.tobytes() == y.tobytes(), (name, jax.tree_util.keystr(key))
+
+
+def command(*words):
+  """The command line as a list."""
+  return [sys.executable, '-m', 'abd_jax.main', *map(str, words)]
+
+
+def flags_of(fields):
+  return [f'--config.{name}={value}' for name, value in fields.items()]
+
+
+# Long enough to be killed in.
+KILLABLE = TINY | {
+  'student.epochs': 3, 'student.milestones': (1, 2), 'inversion.steps': 24, 'chunk_steps': 2, 'checkpoint_seconds': 0.05
+}  # fmt: skip
+RUN = ['--config=configs/digits.py:tasks=3', *flags_of(KILLABLE)]
+
+
+@pytest.fixture(scope='session')
+def finished(tmp_path_factory, cli_env, digits_data):
+  """(workdir, finished process) of the command, undisturbed."""
+  path = tmp_path_factory.mktemp('finished') / 'run'
+  done = subprocess.run(command(*RUN, f'--workdir={path}'), env=cli_env, cwd=REPO, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  return path, done

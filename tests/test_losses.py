@@ -1,0 +1,327 @@
+"""abd_jax.losses: golden numbers of the specification, the NumPy restatement, gradients, and NaN traps."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from absl.testing import parameterized
+
+from abd_jax import losses
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation():
+  """The tests spend their time compiling networks that then run once."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+# The specification's example: 8 rows, the first 4 real; 4 features; 8 classes of which 3 are old and 2 new.
+ROWS, DIMS, CLASSES = np.arange(8)[:, None], np.arange(4), np.arange(8)
+FEATURES = np.sin(0.7 * (4 * ROWS + DIMS) + 0.3)
+KERNEL = np.cos(0.5 * (4 * CLASSES + DIMS[:, None]))
+BIAS = 0.1 * CLASSES
+TEACHER_FEATURES = FEATURES + 0.05 * np.cos(ROWS + DIMS)
+TEACHER_KERNEL = KERNEL + 0.02 * np.sin(CLASSES - DIMS[:, None])
+TEACHER_LOGITS = TEACHER_FEATURES @ TEACHER_KERNEL + BIAS
+LABELS = np.array([3, 4, 3, 4, 0, 1, 2, 0], np.int32)
+IS_REAL, OLD, SEEN = np.arange(8) < 4, CLASSES < 3, CLASSES < 5
+NEW = SEEN & ~OLD
+HIDDEN = np.sin(np.arange(16.0)).reshape(2, 2, 2, 2).transpose(0, 2, 3, 1)
+IMAGE = np.sin(0.37 * np.arange(108.0)).reshape(1, 3, 6, 6).transpose(0, 2, 3, 1)
+
+
+def abd_terms(features, kernel, where=None):
+  balance = losses.task_balance(LABELS, OLD, SEEN)
+  return {
+    'local': 0.4 * losses.local_cross_entropy(features @ kernel + BIAS, LABELS, IS_REAL, NEW),
+    'ft': losses.finetune_cross_entropy(features, kernel, BIAS, LABELS, balance, where),
+    'kd': losses.weighted_feature_distillation(features, TEACHER_FEATURES, TEACHER_KERNEL, OLD),
+  }
+
+
+def abd_total(features, kernel):
+  return losses.weighted_sum(abd_terms(features, kernel), {'kd': 0.1})
+
+
+class GoldenTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_always_be_dreaming(self):
+    terms = self.variant(abd_terms)(FEATURES, KERNEL)
+    chex.assert_shape(list(terms.values()), ())
+    golden = {'local': 0.02709759, 'ft': 1.05771044, 'kd': 0.00351771}
+    chex.assert_trees_all_close(terms, golden, rtol=1e-4)
+    chex.assert_trees_all_close(abd_total(FEATURES, KERNEL), 1.08515980, rtol=1e-4)
+
+  def test_finetuning_over_the_seen_classes(self):
+    chex.assert_trees_all_close(abd_terms(FEATURES, KERNEL, SEEN)['ft'], 0.73103334, rtol=1e-4)
+
+  def test_gradients_of_always_be_dreaming(self):
+    features, kernel = jax.jit(jax.grad(abd_total, (0, 1)))(FEATURES, KERNEL)
+    norms = [np.linalg.norm(g) for g in (features, features[:4], features[4:], kernel)]
+    half_a_digit = 5e-7
+    np.testing.assert_allclose(norms, [0.049057, 0.048971, 0.002902, 0.284680], rtol=1e-4, atol=half_a_digit)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_base_lwf_and_lwf_with_dreams(self):
+    def terms(logits, teacher):
+      ce = losses.cross_entropy(logits, LABELS, SEEN)
+      kd = losses.distillation(logits, teacher, OLD)
+      chex.assert_shape([ce, kd], (8,))
+      ce_real, kd = jnp.mean(ce[:4]), jnp.mean(kd)
+      return {
+        'base': jnp.mean(ce),
+        'lwf': jnp.mean(ce) + kd,
+        'ce of real rows': ce_real,
+        'kd of DeepInversion-LwF': 0.1 * kd,
+        'total of it': ce_real + 0.1 * kd,
+      }
+
+    golden = {
+      'base': 1.337800,
+      'lwf': 2.245054,
+      'ce of real rows': 0.716462,
+      'kd of DeepInversion-LwF': 0.090725,
+      'total of it': 0.807187,
+    }
+    terms = self.variant(terms)(FEATURES @ KERNEL + BIAS, TEACHER_LOGITS)
+    chex.assert_trees_all_close(terms, golden, rtol=1e-4)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_inversion(self):
+    def terms(logits, hidden, image):
+      mean, stored_mean, stored_var = hidden.mean((0, 1, 2)), jnp.array([0.1, -0.2]), jnp.array([0.5, 2.0])
+      var = jnp.square(hidden - mean).mean((0, 1, 2))
+      return {
+        'content': losses.content(logits, OLD),
+        'diversity': losses.label_diversity(logits, OLD),
+        'stat': losses.stat_alignment([(mean, var, stored_mean, stored_var)]),
+        'prior': losses.smoothness(image),
+      }
+
+    golden = {'content': 1.097043, 'diversity': 0.004914, 'stat': 0.464402, 'prior': 0.50773996}
+    terms = self.variant(terms)(*map(jnp.float32, (TEACHER_LOGITS, HIDDEN, IMAGE)))
+    chex.assert_shape(list(terms.values()), ())
+    chex.assert_trees_all_close(terms, golden, rtol=1e-4)
+
+
+def restated():
+  """{name: (ours, theirs, where)}: scalar functions of one array, and an array to compare them at."""
+  rng = np.random.default_rng(0)
+  logits, teacher = 3 * rng.normal(size=(2, 6, 7))
+  features, teacher_features = rng.normal(size=(2, 6, 4))
+  kernel, bias = rng.normal(size=(4, 7)), rng.normal(size=7)
+  # Not in a row, so that nothing may depend on where classes lie.
+  old, new = np.array([0, 1, 0, 0, 1, 1, 0], bool), np.array([0, 0, 1, 0, 0, 0, 1], bool)
+  seen, is_real, labels = old | new, np.array([1, 1, 0, 1, 0, 0], bool), np.array([2, 6, 1, 2, 5, 4])
+  layers = np.stack([rng.normal(size=(2, 3)), rng.uniform(0.1, 3, size=(2, 3))], axis=1)
+  stored = np.stack([rng.normal(size=(2, 3)), rng.uniform(0.1, 3, size=(2, 3))], axis=1)
+  tree = lambda layers: {str(i): {'mean': layer[0], 'var': layer[1]} for i, layer in enumerate(layers)}
+  balance = losses.task_balance(labels, old, seen)
+  class_weights = reference.balancing_weights(old, seen)
+  r = reference
+
+  def finetune(where):
+    return lambda w: losses.finetune_cross_entropy(features, w, bias, labels, balance, where)
+
+  def weighted(reduction):
+    return lambda f: losses.weighted_feature_distillation(f, teacher_features, kernel, old, reduction)
+
+  return {
+    'cross_entropy': (
+      lambda z: jnp.mean(losses.cross_entropy(z, labels)),
+      lambda z: np.mean(r.per_sample_cross_entropy(z, labels)),
+      logits,
+    ),
+    'cross_entropy, seen': (
+      lambda z: jnp.mean(losses.cross_entropy(z, labels, seen)),
+      lambda z: r.base_cross_entropy(z, labels, seen),
+      logits,
+    ),
+    'label_diversity': (
+      lambda z: losses.label_diversity(z, seen),
+      lambda z: r.label_diversity(z, seen),
+      logits,
+    ),
+    'label_diversity, entropy': (
+      lambda z: losses.label_diversity(z, seen, normalised=False),
+      lambda z: (r.label_diversity(z, seen) - 1) * np.log(5),
+      logits,
+    ),
+    'content': (lambda z: losses.content(z, seen), lambda z: r.content(z, seen), logits),
+    'content, T=3': (lambda z: losses.content(z, seen, 3.0), lambda z: r.content(z, seen, 3.0), logits),
+    'stat_alignment': (
+      lambda x: losses.stat_alignment([(*a, *b) for a, b in zip(x, stored, strict=True)]),
+      lambda x: r.stat_alignment(tree(x), tree(stored)),
+      layers,
+    ),
+    'smoothness': (losses.smoothness, r.smoothness, rng.normal(size=(2, 6, 5, 3))),
+    'distillation': (
+      lambda z: jnp.mean(losses.distillation(z, teacher, old, 2.0)),
+      lambda z: r.softmax_kd(z, teacher, old, 2.0),
+      logits,
+    ),
+    'local_cross_entropy': (
+      lambda z: losses.local_cross_entropy(z, labels, is_real, new),
+      lambda z: r.local_cross_entropy(z, labels, is_real, new),
+      logits,
+    ),
+    'feature_distillation': (
+      lambda f: losses.feature_distillation(f, teacher_features),
+      lambda f: r.feature_distillation(f, teacher_features, 'sum'),
+      features,
+    ),
+    'weighted_feature_distillation, mean': (
+      weighted('mean'),
+      lambda f: r.weighted_feature_distillation(f, teacher_features, kernel, old, bias),
+      features,
+    ),
+    'weighted_feature_distillation, sum': (
+      weighted('sum'),
+      lambda f: r.weighted_feature_distillation(f, teacher_features, kernel, old, bias, 'sum'),
+      features,
+    ),
+    'finetune_cross_entropy, all': (
+      finetune(None),
+      lambda w: r.finetune_cross_entropy(features @ w + bias, labels, class_weights),
+      kernel,
+    ),
+    'finetune_cross_entropy, seen': (
+      finetune(seen),
+      lambda w: r.finetune_cross_entropy(features @ w + bias, labels, class_weights, seen),
+      kernel,
+    ),
+  }
+
+
+# The restatement slices where the package masks: masking equals slicing, in value and gradient.
+@pytest.mark.parametrize('name', restated())
+def test_value_and_gradient_equal_the_restatement(name):
+  with jax.enable_x64(True):
+    ours, theirs, x = restated()[name]
+    value, gradient = jax.jit(jax.value_and_grad(ours))(x)
+    np.testing.assert_allclose(value, theirs(x), rtol=1e-11)
+    np.testing.assert_allclose(gradient, reference.complex_gradient(theirs, x), rtol=1e-9, atol=1e-14)
+
+
+class GradientTest(chex.TestCase):
+  def test_finetuning_never_reaches_features(self):
+    balance = np.where(IS_REAL, 0.6, 0.4)
+    loss = lambda *args: losses.finetune_cross_entropy(*args, LABELS, balance, None)
+    features, kernel, bias = jax.jit(jax.grad(loss, (0, 1, 2)))(FEATURES, KERNEL, BIAS)
+    assert not features.any()
+    assert kernel.any(0).all() and bias.all()
+
+  def test_weighted_feature_distillation_never_reaches_the_teachers_head(self):
+    loss = lambda f, kernel: losses.weighted_feature_distillation(f, TEACHER_FEATURES, kernel, OLD)
+    features, kernel = jax.jit(jax.grad(loss, (0, 1)))(FEATURES, KERNEL)
+    assert features.all() and not kernel.any()
+
+  def test_weighted_feature_distillation_reads_old_heads_only(self):
+    loss = jax.jit(lambda kernel: losses.weighted_feature_distillation(FEATURES, TEACHER_FEATURES, kernel, OLD))
+    chex.assert_trees_all_close(loss(KERNEL), loss(np.where(OLD, KERNEL, 1e6)))
+    assert loss(KERNEL) != loss(np.where(CLASSES == 1, 0.0, KERNEL))
+
+  def test_local_cross_entropy_leaves_dreams_and_other_classes_alone(self):
+    loss = lambda z: losses.local_cross_entropy(z, LABELS, IS_REAL, NEW)
+    gradient = jax.jit(jax.grad(loss))(FEATURES @ KERNEL)
+    np.testing.assert_array_equal(np.asarray(gradient) != 0, IS_REAL[:, None] & NEW)
+
+  @parameterized.named_parameters(
+    ('cross_entropy', lambda z: losses.cross_entropy(z, np.minimum(LABELS, 2), OLD).sum()),
+    ('label_diversity', lambda z: losses.label_diversity(z, OLD)),
+    ('content', lambda z: losses.content(z, OLD)),
+    ('distillation', lambda z: losses.distillation(z, TEACHER_LOGITS, OLD).sum()),
+  )
+  def test_masked_classes_get_no_gradient_at_all(self, loss):
+    gradient = np.asarray(jax.jit(jax.grad(loss))(FEATURES @ KERNEL))
+    np.testing.assert_array_equal(gradient != 0, np.broadcast_to(OLD, (8, 8)))
+
+  def test_content_is_nearly_inert(self):
+    gradient = jax.jit(jax.grad(lambda z: losses.content(z, SEEN)))(FEATURES @ KERNEL)
+    assert 1e-5 < np.abs(gradient).max() * 8 <= 1e-3
+
+
+def peaked(column, columns=4, rows=3, by=1e4):
+  """Logits f[rows, columns], `by` in one column, 0 elsewhere."""
+  return np.where(np.arange(columns) == column, by, 0.0) * np.ones((rows, 1))
+
+
+def first(k, columns=4):
+  return np.arange(columns) < k
+
+
+TINY_STATS = (np.zeros(2), np.ones(2))
+# {name: (loss, where, value)}
+TRAPS = {
+  'diversity of one class': (lambda z: losses.label_diversity(z, first(1)), peaked(1), 0.0),
+  'diversity, underflow': (lambda z: losses.label_diversity(z, first(3)), peaked(0), 1.0),
+  'diversity, underflow, entropy': (lambda z: losses.label_diversity(z, first(3), False), peaked(0), 0.0),
+  'diversity, uniform': (lambda z: losses.label_diversity(z, first(3)), peaked(3), 0.0),
+  'content, huge logits': (lambda z: losses.content(z, first(3)), peaked(0, by=1e8), 0.0),
+  'distillation, agreeing': (lambda z: losses.distillation(z, peaked(0), first(3)).sum(), peaked(0), 0.0),
+  'distillation, at odds': (lambda z: losses.distillation(z, peaked(0), first(3)).mean(), peaked(1), 5e3),
+  'distillation, one class': (lambda z: losses.distillation(z, peaked(1), first(1)).sum(), peaked(0), 0.0),
+  'cross entropy, masked peak': (
+    lambda z: losses.cross_entropy(z, np.zeros(3, int), first(3)).mean(),
+    peaked(3),
+    math.log(3),
+  ),
+  'cross entropy, at odds': (lambda z: losses.cross_entropy(z, np.zeros(3, int)).mean(), peaked(1), 1e4),
+  'local, dreams of old classes': (
+    lambda z: losses.local_cross_entropy(z, np.array([2, 0, 1]), np.array([True, False, False]), ~first(2)),
+    peaked(0),
+    math.log(2),
+  ),
+  'statistics, no variance': (
+    lambda v: losses.stat_alignment([(np.zeros(2), v, *TINY_STATS)]),
+    np.zeros(2),
+    0.5e8 + 0.5 * math.log(1e-8),
+  ),
+  'statistics, no variance at all': (
+    lambda v: losses.stat_alignment([(np.zeros(2), v, np.zeros(2), np.zeros(2))]),
+    np.zeros(2),
+    0.0,
+  ),
+  'smoothness, flat': (losses.smoothness, np.ones((1, 4, 4, 1)), 0.0),
+  'features, no difference': (lambda f: losses.feature_distillation(f, FEATURES), FEATURES, 0.0),
+  'weighted, no difference': (
+    lambda f: losses.weighted_feature_distillation(f, FEATURES, KERNEL, OLD),
+    FEATURES,
+    0.0,
+  ),
+  'weighted, nothing old': (
+    lambda f: losses.weighted_feature_distillation(f, TEACHER_FEATURES, KERNEL, np.zeros(8, bool)),
+    FEATURES,
+    0.0,
+  ),
+}
+
+
+@pytest.mark.parametrize('name', TRAPS)
+def test_value_and_gradient_are_finite(name):
+  loss, x, expected = TRAPS[name]
+  value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.float32(x))
+  chex.assert_tree_all_finite((value, gradient))
+  np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('num_old, num_new', [(6, 2), (2, 6), (4, 4)])
+def test_task_balance_gives_every_class_the_same_weight(num_old, num_new):
+  classes = np.arange(10)
+  old, seen = classes < num_old, classes < num_old + num_new
+  # As many dreamed rows as real ones, each over its classes evenly.
+  labels = np.concatenate([np.resize(classes[old], 24), np.resize(classes[seen & ~old], 24)])
+  weights = losses.task_balance(labels, old, seen)
+  chex.assert_shape(weights, (48,))
+  per_class = np.bincount(labels, weights)
+  np.testing.assert_allclose(per_class, 24 / (num_old + num_new), rtol=1e-6)
+
+
+def test_weighted_sum_takes_missing_weights_as_one():
+  assert losses.weighted_sum({'a': 1.0, 'b': 2.0, 'c': 4.0}, {'b': 10.0, 'c': 0.0}) == 21.0

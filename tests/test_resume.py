@@ -1,0 +1,167 @@
+"""A run that was stopped, however, ends as if it had not been."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from abd_jax import report
+from abd_jax.checkpoint import Checkpoints
+from abd_jax.session import Paused
+from abd_jax.workdir import Workdir
+from conftest import REPO, RUN, assert_same_outcome, command, log_records
+
+
+@pytest.fixture(scope='module')
+def undisturbed_path(tmp_path_factory):
+  return tmp_path_factory.mktemp('undisturbed') / 'run'
+
+
+@pytest.fixture
+def undisturbed(undisturbed_path, learn):
+  """The workdir of a run in this process that saved only where it must."""
+  learn(undisturbed_path)
+  return undisturbed_path
+
+
+def pause_until(learn, path, task, phase):
+  """Runs chunk by chunk up to the first pause in `phase` of 0-based `task`."""
+  while True:
+    with pytest.raises(Paused):
+      learn(path, max_seconds=1e-9)
+    if (log_records(path)[-1]['task'], log_records(path)[-1]['phase']) == (task, phase):
+      return
+
+
+def test_resuming_from_every_checkpoint_gives_the_same_bits(learn, undisturbed, tmp_path):
+  pauses = 0
+  while True:
+    try:
+      learn(tmp_path, max_seconds=1e-9)  # stops after each chunk
+      break
+    except Paused:
+      pauses += 1
+  # Three tasks of 3 chunks (9 or 10 steps) and their ends, two of 2 chunks of dreaming and their ends.
+  assert pauses == 3 * 4 + 2 * 3
+  assert_same_outcome(tmp_path, undisturbed)
+
+
+class Crash(BaseException):
+  """What nothing in the package catches."""
+
+
+def test_a_crash_before_or_after_anything_is_written_changes_nothing(learn, undisturbed, tmp_path, monkeypatch):
+  survived = set()
+
+  def crash_once(key):
+    if key not in survived:
+      survived.add(key)
+      raise Crash
+
+  def crash_around(owner, name, key_of):
+    write = getattr(owner, name)
+
+    def crashing(*args):
+      key = name, key_of(*args)
+      crash_once((*key, 'before'))
+      result = write(*args)
+      crash_once((*key, 'after'))
+      return result
+
+    monkeypatch.setattr(owner, name, crashing)
+
+  crash_around(Workdir, 'log', lambda _, record: (record['task'], record['phase'], record.get('step')))
+  crash_around(Workdir, 'write_results', lambda *_: None)
+  crash_around(Checkpoints, 'save', lambda _, kind, __, position: (kind, position['number']))
+  crash_around(Checkpoints, 'save_teacher', lambda _, task, __: task)
+  crash_around(report, 'save_grid', lambda _, __, file: file.name)
+  starts = 1
+  while True:
+    try:
+      learn(tmp_path, checkpoint_seconds=0.0)
+      break
+    except Crash:
+      starts += 1
+  assert starts > 60
+  assert {key[0] for key in survived} == {'log', 'write_results', 'save', 'save_teacher', 'save_grid'}
+  monkeypatch.undo()
+  assert_same_outcome(tmp_path, undisturbed)
+
+
+def test_two_saves_in_flight_cannot_overtake_each_other(learn, undisturbed, tmp_path, monkeypatch):
+  """A kill may leave the newer of two background writes finished and the older one not."""
+  overlaps = []
+  save = Checkpoints.save
+
+  def checked(self, kind, state, position):
+    others = [manager for name, manager in self._managers.items() if name != kind]
+    save(self, kind, state, position)
+    overlaps.append(any(manager.is_saving_in_progress() for manager in others))
+
+  monkeypatch.setattr(Checkpoints, 'save', checked)
+  learn(tmp_path, checkpoint_seconds=0.0)
+  assert overlaps and not any(overlaps)
+
+
+def test_deleting_a_checkpoint_as_told_never_changes_the_outcome_silently(learn, undisturbed, tmp_path):
+  """While the generator trains, the student's newest save is the one that counts."""
+  pause_until(learn, tmp_path, 1, 'dreaming')
+  newest = max((tmp_path / 'checkpoints/student').iterdir(), key=lambda folder: int(folder.name))
+  shutil.rmtree(newest)
+  learn(tmp_path)
+  assert_same_outcome(tmp_path, undisturbed)
+
+
+def test_seconds_include_what_was_spent_before_a_pause(learn, tmp_path):
+  began = time.monotonic()
+  with pytest.raises(Paused):
+    learn(tmp_path, max_seconds=1e-9, chunk_steps=8)
+  spent = time.monotonic() - began
+  (folder,) = (tmp_path / 'checkpoints/student').iterdir()
+  saved = json.loads((folder / 'position/metadata').read_text())['seconds']
+  assert 0 < saved['train'] + saved['compile'] <= spent
+
+
+def kill_and_resume(path, words, env, moments, seed):
+  """Starts the command, kills it once its log has as many lines as the next of `moments`; at last lets it finish."""
+  rng = random.Random(seed)
+  for moment in moments:
+    process = subprocess.Popen(command(*words, f'--workdir={path}'), env=env, cwd=REPO, stderr=subprocess.DEVNULL)
+    log = path / 'metrics.jsonl'
+    while not log.exists() or log.read_bytes().count(b'\n') < moment:
+      assert process.poll() is None, 'ended before it could be killed'
+      time.sleep(0.002)
+    time.sleep(rng.random() * 0.03)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+  done = subprocess.run(command(*words, f'--workdir={path}'), env=env, cwd=REPO, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+
+
+def moments_to_kill(path, phases, seed):
+  """One random line of the finished run's log per item of `phases`, in order."""
+  records, rng = log_records(path), random.Random(seed)
+  lines = lambda phase: [k + 1 for k, record in enumerate(records[:-5]) if record['phase'] == phase and k > 1]
+  return sorted(rng.choice(lines(phase)) for phase in phases)
+
+
+def test_kill_dash_nine_at_five_random_moments_changes_nothing(finished, cli_env, tmp_path):
+  reference, _ = finished
+  moments = moments_to_kill(reference, ['learning'] * 3 + ['dreaming'] * 2, seed=0)
+  kill_and_resume(tmp_path, RUN, cli_env, moments, seed=0)
+  assert_same_outcome(tmp_path, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['abd', 'lwf', 'base'])
+def test_kill_dash_nine_changes_nothing_in_the_demo(method, cli_env, tmp_path, digits_data):
+  words = [f'--config=configs/digits.py:method={method}', '--config.checkpoint_seconds=0.5']
+  reference = tmp_path / 'reference'
+  subprocess.run(command(*words, f'--workdir={reference}'), env=cli_env, cwd=REPO, check=True, capture_output=True)
+  phases = ['learning'] * 3 + (['dreaming'] * 2 if method == 'abd' else ['learning'] * 2)
+  kill_and_resume(tmp_path / 'run', words, cli_env, moments_to_kill(reference, phases, seed=1), seed=1)
+  assert_same_outcome(tmp_path / 'run', reference)

@@ -1,0 +1,78 @@
+"""Whole runs: how often steps are traced, and that accuracy comes from the dreams."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from abd_jax import losses, methods
+from abd_jax.train import train_and_evaluate
+
+ROOT = Path(__file__).parents[1]
+
+
+def digits_config(argument='', **overrides):
+  spec = importlib.util.spec_from_file_location('digits', ROOT / 'configs/digits.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(argument)
+  config.update_from_flattened_dict({'devices': 1, **{k.replace('__', '.'): v for k, v in overrides.items()}})
+  return config
+
+
+def count_traces(monkeypatch, config):
+  """Names of the student's and inversion's step kinds, one entry per trace, in order."""
+  traces, real_get, real_prior = [], methods.get, losses.smoothness
+
+  def counting(name, phase):
+    loss = phase.loss
+    return dataclasses.replace(phase, loss=lambda inputs: (traces.append(name), loss(inputs))[1])
+
+  def get(config):
+    method = real_get(config)
+    if method.first == method.later:  # one kind of step, as for Base
+      phases = tuple(counting('student', phase) for phase in method.first)
+      return dataclasses.replace(method, first=phases, later=phases)
+    first = tuple(counting('first', phase) for phase in method.first)
+    return dataclasses.replace(method, first=first, later=tuple(counting('later', phase) for phase in method.later))
+
+  monkeypatch.setattr(methods, 'get', get)
+  monkeypatch.setattr(losses, 'smoothness', lambda *args: (traces.append('inversion'), real_prior(*args))[1])
+  return traces
+
+
+TINY = dict(model__widths=(4, 8, 8), student__epochs=1, student__milestones=(), inversion__steps=3, chunk_steps=4)
+
+
+@pytest.mark.parametrize(
+  ('method', 'expected'),
+  [('abd', ['first', 'inversion', 'later']), ('lwf', ['first', 'later']), ('base', ['student'])],
+)
+def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, method, expected):
+  config = digits_config(f'method={method}', task_sizes=(3, 2, 1, 4), tasks=4, **TINY)
+  traces = count_traces(monkeypatch, config)
+  results = train_and_evaluate(config, str(tmp_path))
+  assert [len(row) for row in results['accuracy_matrix']] == [1, 2, 3, 4]
+  assert traces == expected
+
+
+def test_without_inversion_dreaming_does_not_help(tmp_path):
+  """The control: an untrained generator's images carry nothing of the old classes."""
+  results = train_and_evaluate(digits_config(inversion__steps=0), str(tmp_path))
+  assert results['final_accuracy'] <= 0.30
+  assert results['accuracy_matrix'][-1][-1] >= 0.9  # it did learn the last task
+
+
+@pytest.mark.slow
+def test_the_demo_remembers_and_its_baselines_do_not(tmp_path):
+  final = {
+    method: train_and_evaluate(digits_config(f'method={method}'), str(tmp_path / method))['final_accuracy']
+    for method in ('abd', 'lwf', 'base')
+  }
+  assert final['abd'] >= 0.72 and final['lwf'] <= 0.25 and final['base'] <= 0.25
+
+
+@pytest.mark.slow
+def test_trained_on_everything_at_once(tmp_path):
+  assert train_and_evaluate(digits_config('tasks=1,method=base'), str(tmp_path))['final_accuracy'] >= 0.98
