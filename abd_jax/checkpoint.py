@@ -16,8 +16,8 @@ class Checkpoints:
   """`checkpoints/<kind>/<number>/` and `teachers/<task>/` under a work directory.
 
   Each trained state is written only in the phases that change it (a generator with its Adam state is 100 MB), and
-  always together with the run's position, a dict of plain Python values whose 'number' counts the saves. So the
-  newest save says where the run stands, and each kind's newest save holds its state there.
+  always together with the run's position: a dict of plain Python values whose 'saves' gives the number of each kind's
+  newest save. Numbers count over both kinds, so the highest one says where the run stands.
   """
 
   def __init__(self, workdir: Path):
@@ -31,27 +31,34 @@ class Checkpoints:
     self._checkpointer = ocp.StandardCheckpointer()
 
   def save(self, kind: str, state: PyTree, position: dict) -> None:
-    """Starts writing `state`; the write goes on in the background and is atomic."""
+    """Starts writing `state` as number position['saves'][kind]; goes on in the background, and is atomic."""
+    self.wait()  # a save of the other kind must not come to disk after this one
     items = ocp.args.Composite(state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position))
-    self._managers[kind].save(position['number'], args=items)
+    self._managers[kind].save(position['saves'][kind], args=items)
 
   def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], dict | None]:
-    """(newest state per kind that has one, newest position or None).
+    """(newest state of each kind that has one, newest position or None).
 
     abstract: shapes, dtypes and shardings per kind. Raises UserError if a checkpoint cannot be read.
     """
-    states, position = {}, None
-    for kind, manager in self._managers.items():
-      number = manager.latest_step()
-      if number is None:
-        continue
-      items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract[kind]), position=ocp.args.JsonRestore())
-      path = manager.directory / str(number)
-      restored = _read(path, lambda: manager.restore(number, args=items))  # noqa: B023
-      states[kind] = restored['state']
-      if position is None or restored['position']['number'] > position['number']:
-        position = restored['position']
+    newest = {kind: manager.latest_step() for kind, manager in self._managers.items()}
+    newest = {kind: number for kind, number in newest.items() if number is not None}
+    if not newest:
+      return {}, None
+    last = max(newest, key=newest.get)
+    position = self._restore(last, newest[last], position=ocp.args.JsonRestore())['position']
+    states = {
+      kind: self._restore(kind, number, state=ocp.args.StandardRestore(abstract[kind]))['state']
+      for kind, number in position['saves'].items()
+    }
     return states, position
+
+  def _restore(self, kind: str, number: int, **items):
+    manager = self._managers[kind]
+    is_last = all(number >= (other.latest_step() or 0) for other in self._managers.values())
+    remedy = 'Delete that folder to go on from the save before it' if is_last else 'Put it back as it was'
+    path = manager.directory / str(number)
+    return _read(path, lambda: manager.restore(number, args=ocp.args.Composite(**items)), remedy)
 
   def save_teacher(self, task: int, teacher: PyTree) -> None:
     """Writes teachers/<task>/ (over one that an interrupted run may have left) and waits for it."""
@@ -61,7 +68,7 @@ class Checkpoints:
   def load_teacher(self, task: int, abstract: PyTree) -> PyTree:
     """The frozen model after `task`. Raises UserError if it cannot be read."""
     path = self._teachers / str(task)
-    return _read(path, lambda: self._checkpointer.restore(path, abstract))
+    return _read(path, lambda: self._checkpointer.restore(path, abstract), 'Put it back as it was')
 
   def wait(self) -> None:
     """Returns once every save is on disk."""
@@ -74,14 +81,12 @@ class Checkpoints:
     self._checkpointer.close()
 
 
-def _read(path, restore):
+def _read(path, restore, remedy: str):
   try:
     return restore()
   except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-    raise UserError(
-      f'checkpoint {path} cannot be read ({reason}). Delete that folder to go on from the save before it, if any.'
-    ) from error
+    reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+    raise UserError(f'checkpoint {path} cannot be read ({reason}). {remedy}, or choose another --workdir.') from error
 
 
 def abstract_like(init, sharding) -> PyTree:

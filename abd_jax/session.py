@@ -28,7 +28,7 @@ class Paused(Exception):
 class Position:
   """Everything about a run that is not an array. Saved with every checkpoint."""
 
-  number: int = 0  # of saves so far
+  saves: dict[str, int] = field(default_factory=dict)  # number of the newest save of each kind
   task: int = 0  # 0-based
   phase: int = 0  # of the task; the one after the student's last is dreaming
   step: int = 0  # steps done in this phase
@@ -129,7 +129,7 @@ class Session:
 
   def save(self, kind: str, state: PyTree) -> None:
     """Saves `state` and the position; raises Paused, with all on disk, if it is time to stop."""
-    self.position.number += 1
+    self.position.saves[kind] = 1 + max(self.position.saves.values(), default=0)
     self.checkpoints.save(kind, state, asdict(self.position))
     self._saved = time.monotonic()
     if _agreed(self._must_stop()):

@@ -59,7 +59,7 @@ def digits_data():
   """Prepares digits once; several processes of a test may then read it."""
   from abd_jax.data.sources import open_dataset
 
-  open_dataset('digits')
+  open_dataset('digits', '')
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from abd_jax.data import builders, sources
+from abd_jax.data import builders, prepare, sources
 from abd_jax.errors import UserError
 from abd_jax.tasks import Tasks
 
@@ -186,7 +186,7 @@ def test_loser_of_a_race_uses_the_winners_copy(data_dir, tmp_path, monkeypatch):
       (folder / 'winner').touch()
     real(source, target)
 
-  monkeypatch.setattr(sources.os, 'rename', rename_too_late)
+  monkeypatch.setattr(prepare.os, 'rename', rename_too_late)
   dataset = sources.open_dataset('digits', str(tmp_path))
   assert len(dataset.train(ALL)[0]) == 1500
   assert (folder / 'winner').exists()
@@ -194,7 +194,7 @@ def test_loser_of_a_race_uses_the_winners_copy(data_dir, tmp_path, monkeypatch):
 
 
 def test_interrupted_prepare_leaves_nothing(tmp_path, monkeypatch):
-  builder = sources._builder_class('digits')
+  builder = prepare.builder_class('digits')
 
   def interrupted(self, images, labels):
     yield 0, {'image': Image.fromarray(images[0]), 'label': 0}
@@ -209,7 +209,7 @@ def test_interrupted_prepare_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_incomplete_prepare(tmp_path, monkeypatch):
-  builder = sources._builder_class('digits')
+  builder = prepare.builder_class('digits')
   real = builder._generate_examples
   monkeypatch.setattr(
     builder, '_generate_examples', lambda self, images, labels: real(self, images[:100], labels[:100])

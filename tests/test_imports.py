@@ -33,7 +33,15 @@ ALLOWED = {
   'data.augment': set(),
   'config': {'errors'},
   'tasks': {'errors'},
-  **{leaf: set() for leaf in ('console', 'errors', 'loop', 'losses', 'metrics', 'optim', 'report', 'sharding', 'state')},
+  'console': set(),
+  'errors': set(),
+  'loop': set(),
+  'losses': set(),
+  'metrics': set(),
+  'optim': set(),
+  'report': set(),
+  'sharding': set(),
+  'state': set(),
 }  # fmt: skip
 
 

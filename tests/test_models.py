@@ -117,7 +117,7 @@ def test_generator_weights_are_uniform_within_fan_in(generator):
   for (name, _), kernel in weights_at(generator, 'kernel').items():
     z, bias = kernel * fan_in[name] ** 0.5, generator['params'][name]['bias'] * fan_in[name] ** 0.5
     assert 0.95 < abs(z).max() <= 1 + 1e-6 and abs(z.var() - 1 / 3) < 0.04, name
-    assert 0 < abs(bias).min() and abs(bias).max() <= 1 + 1e-6, name
+    assert abs(bias).min() > 0 and abs(bias).max() <= 1 + 1e-6, name
   assert len(fan_in) == len(weights_at(generator, 'kernel'))
 
 

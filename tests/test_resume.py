@@ -8,12 +8,12 @@ import subprocess
 import time
 
 import pytest
+from conftest import REPO, RUN, assert_same_outcome, command, log_records
 
 from abd_jax import report
 from abd_jax.checkpoint import Checkpoints
 from abd_jax.session import Paused
 from abd_jax.workdir import Workdir
-from conftest import REPO, RUN, assert_same_outcome, command, log_records
 
 
 @pytest.fixture(scope='module')

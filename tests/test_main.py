@@ -1,0 +1,318 @@
+"""The command: what it writes, what it prints, and one line for every mistake."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import REPO, RUN, assert_same_outcome, command, log_records, snapshot
+
+from abd_jax.errors import UserError
+from abd_jax.session import Paused
+
+DIGITS = '--config=configs/digits.py'
+
+
+@pytest.fixture
+def cli(cli_env):
+  """cli(*words) -> the finished process, started in the repository's root."""
+
+  def run(*words, **env):
+    return subprocess.run(command(*words), env=cli_env | env, cwd=REPO, capture_output=True, text=True, timeout=300)
+
+  return run
+
+
+def assert_mistake(done, *words):
+  """One line on stderr, with these words in it, and exit code 2."""
+  assert done.returncode == 2, (done.returncode, done.stderr)
+  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
+  assert not done.stdout
+  assert all(word in done.stderr for word in words), done.stderr
+
+
+# Mistakes on the command line.
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    ([DIGITS, '--config.student.leraning_rate=1'], ['config.student.leraning_rate', 'is not a field']),
+    ([DIGITS, '--config.student.epoch=1'], ['config.student.epoch', "'student.epochs'"]),
+    ([DIGITS, '--config.student.epochs=many'], ['student.epochs', 'many']),
+    ([DIGITS, '--config.tasks=1e3'], ['tasks', '1e3']),
+    ([f'{DIGITS}:qick'], ["'qick'", "'quick'"]),
+    ([f'{DIGITS}:tasks=two'], ["'tasks=two'", 'whole number']),
+    (['--config=configs/digit.py'], ["'configs/digit.py'", "'configs/digits.py'"]),
+    ([], ['--config is missing', '--config=configs/digits.py']),
+    ([DIGITS, '--confgi=3'], ['confgi', 'config']),
+    ([DIGITS, 'tasks=3'], ["'tasks=3'"]),
+  ],
+)
+def test_a_mistyped_command_is_told_in_one_line(cli, tmp_path, flags, words):
+  assert_mistake(cli(*flags, f'--workdir={tmp_path / "run"}'), *words)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_missing_workdir_is_told_in_one_line(cli):
+  assert_mistake(cli(DIGITS), '--workdir is missing', '--workdir=runs/digits')
+
+
+def test_help_explains_the_config_options(cli):
+  done = cli('--help')
+  text = done.stdout + done.stderr
+  assert '--config' in text and '--workdir' in text and 'tasks=5,method=lwf,trial=1,quick' in text
+  assert '--config.student.lr=0.05' in text and 'Traceback' not in text
+
+
+@pytest.mark.xfail(strict=True, reason='absl exits with 1 after --help')
+def test_help_is_no_failure(cli):
+  assert cli('--help').returncode == 0
+
+
+# Mistakes in the config or the workdir: raised as UserError, which the command turns into its one line.
+
+
+@pytest.mark.parametrize(
+  'fields, words',
+  [
+    ({'method': 'adb'}, ["'adb'", "'abd'"]),
+    ({'task_sizes': ()}, ['10 classes', '3 equal tasks', '2 or 5']),
+    ({'task_sizes': (5, 5, 5)}, ['15', '10 classes']),
+    ({'student__batch_size': 400}, ['student.batch_size=400', 'Use at most']),
+    ({'student__batch_size': 30, 'devices': 8}, ['student.batch_size=30', '8 devices', 'multiple of 8']),
+    ({'inversion__batch_size': 12, 'devices': 8}, ['inversion.batch_size=12', 'multiple of 8']),
+    ({'devices': 99}, ['devices=99', 'Use 0']),
+    ({'class_order': '0,1,2,3,4,5,6,7,8,8'}, ['class_order', '8', 'twice']),
+    ({'class_order': '0,1,2'}, ['class_order', 'missing']),
+    ({'class_order': 'no_such_file'}, ['no_such_file', 'cannot be read']),
+    ({'data__folds': 5, 'data__fold': 5}, ['fold=5', 'folds=5']),
+    ({'data__name': 'digit'}, ["'digit'", "'digits'"]),
+    ({'abd__first_softmax': 'sen'}, ['abd.first_softmax', "'seen'"]),
+    ({'chunk_steps': 0}, ['chunk_steps=0', 'at least 1']),
+  ],
+)
+def test_an_impossible_config_is_told_before_anything_is_written(tiny_config, tmp_path, fields, words):
+  from abd_jax.train import train_and_evaluate
+
+  with pytest.raises(UserError) as error:
+    train_and_evaluate(tiny_config(**fields), str(tmp_path / 'run'))
+  assert '\n' not in str(error.value)
+  assert all(word in str(error.value) for word in words), error.value
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_users_mistake_past_the_flags_is_one_line_too(cli, tmp_path, digits_data):
+  assert_mistake(cli(f'{DIGITS}:tasks=3', f'--workdir={tmp_path / "run"}'), '3 equal tasks')
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('folder', ['file/run', 'file'])
+def test_an_unwritable_workdir_is_told(learn, tmp_path, folder):
+  (tmp_path / 'file').write_text('a file, not a folder')
+  with pytest.raises(UserError, match=r'cannot be written .* Choose another --workdir'):
+    learn(tmp_path / folder)
+  assert snapshot(tmp_path) == {'file': b'a file, not a folder'}
+
+
+@pytest.fixture(scope='module')
+def paused_once(tmp_path_factory):
+  return tmp_path_factory.mktemp('paused') / 'run'
+
+
+@pytest.fixture
+def paused(paused_once, learn, tmp_path):
+  """A copy of a run paused while it dreams of task 2: both kinds of checkpoint and a teacher are in use."""
+  while not (paused_once / 'metrics.jsonl').exists() or not (
+    (last := log_records(paused_once)[-1])['task'] == 1 and last['phase'] == 'dreaming'
+  ):
+    with pytest.raises(Paused):
+      learn(paused_once, max_seconds=1e-9)
+  shutil.copytree(paused_once, tmp_path / 'run')
+  return tmp_path / 'run'
+
+
+def assert_told(learn, path, match, **fields):
+  """The run is refused in one line, and every file is as it was."""
+  before = snapshot(path)
+  with pytest.raises(UserError, match=match) as error:
+    learn(path, **fields)
+  assert '\n' not in str(error.value)
+  assert snapshot(path) == before
+
+
+def test_a_workdir_of_another_config_is_refused(learn, paused):
+  assert_told(learn, paused, r'config\.student\.lr=0\.1, not 0\.2', student__lr=0.2)
+
+
+@pytest.mark.parametrize(
+  'text',
+  ['{"tasks": 3', '', '[]', 'null'],
+)
+def test_a_damaged_config_json_is_told(learn, paused, text):
+  (paused / 'config.json').write_text(text)
+  assert_told(learn, paused, 'config.json')
+
+
+def test_a_workdir_in_use_by_another_process_is_refused(cli, finished):
+  path, _ = finished
+  before = snapshot(path)
+  with open(path / '.lock') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert_mistake(cli(*RUN, f'--workdir={path}'), str(path), 'in use by another process')
+  assert snapshot(path) == before
+
+
+def damages(folder):
+  """(name, damage()) for one way of spoiling each file under `folder`, the three ways in turn."""
+  ways = {
+    'cut': lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    'garbage': lambda file: file.write_bytes(b'\xa5' * max(1, file.stat().st_size)),
+    'gone': lambda file: file.unlink(),
+  }
+  files = sorted(file.relative_to(folder) for file in folder.rglob('*') if file.is_file())
+  for k, file in enumerate(files):
+    for shift in range(len(ways)) if os.environ.get('ALL_DAMAGES') else (0,):
+      way = list(ways)[(k + shift) % len(ways)]
+      yield f'{way}: {file}', lambda root, file=file, way=way: ways[way](root / file)
+
+
+@pytest.mark.parametrize('kind', ['checkpoints/student', 'checkpoints/generator', 'teachers'])
+def test_a_damaged_checkpoint_is_told_or_harmless_and_never_written_over(learn, paused, tmp_path, kind):
+  learn(tmp_path / 'reference')
+  folder = max((paused / kind).iterdir(), key=lambda path: int(path.name)).relative_to(paused)
+  told, wrong = 0, {}
+  for name, damage in damages(paused / folder):
+    shutil.rmtree(tmp_path / 'copy', ignore_errors=True)
+    shutil.copytree(paused, tmp_path / 'copy')
+    damage(tmp_path / 'copy' / folder)
+    before = snapshot(tmp_path / 'copy')
+    try:
+      learn(tmp_path / 'copy')
+      assert_same_outcome(tmp_path / 'copy', tmp_path / 'reference')
+    except UserError as error:
+      told += 1
+      if '\n' in str(error) or 'cannot be read' not in str(error) or 'Delete that folder' not in str(error):
+        wrong[name] = str(error)
+      elif snapshot(tmp_path / 'copy') != before:
+        wrong[name] = 'files changed'
+    except Exception as error:
+      wrong[name] = repr(error)[:300]
+  assert not wrong, '\n'.join(f'{name}: {what}' for name, what in wrong.items())
+  assert told >= 3
+
+
+# A run from end to end.
+
+DOCUMENTED = {
+  'schema_version', 'method', 'class_order', 'task_sizes', 'test_images', 'accuracy_matrix', 'seen_accuracy',
+  'final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer', 'seconds', 'versions', 'device', 'seed',
+  'commit', 'config',
+}  # fmt: skip
+
+
+def test_results_have_every_documented_key(finished):
+  results = json.loads((finished[0] / 'results.json').read_text())
+  assert set(results) == DOCUMENTED
+  assert results['schema_version'] == 1 and results['method'] == 'abd' and results['seed'] == 0
+  assert len(results['class_order']['names']) == 10
+  assert sorted(results['class_order']['original_ids']) == list(range(10))
+  assert set(results['seconds']) == {'compile', 'train', 'invert', 'evaluate'}
+  assert all(seconds > 0 for seconds in results['seconds'].values())
+  assert {'platform', 'kind', 'count'} <= set(results['device']) and 'jax' in results['versions']
+
+
+def test_accuracies_are_fractions_of_a_lower_triangle(finished):
+  results = json.loads((finished[0] / 'results.json').read_text())
+  matrix = results['accuracy_matrix']
+  assert [len(row) for row in matrix] == [1, 2, 3]
+  for numbers in (*matrix, results['seen_accuracy'], [results['final_accuracy'], results['average_accuracy']]):
+    assert all(0 <= number <= 1 for number in numbers)
+  weights = results['test_images']
+  last = sum(weight * number for weight, number in zip(weights, matrix[-1], strict=True)) / sum(weights)
+  assert results['final_accuracy'] == pytest.approx(last)
+  assert matrix[0][0] > 0.5 and results['final_accuracy'] > 1 / 6  # it has learnt something
+
+
+def test_the_config_that_ran_is_kept(finished):
+  config = json.loads((finished[0] / 'config.json').read_text())
+  assert config == json.loads((finished[0] / 'results.json').read_text())['config']
+  assert config['student']['epochs'] == 3 and config['data']['name'] == 'digits'
+
+
+def test_every_chunk_and_evaluation_is_a_line_of_json(finished):
+  records = log_records(finished[0])
+  assert [r['phase'] for r in records].count('evaluating') == 3
+  assert [r['step'] for r in records if (r['task'], r['phase']) == (1, 'dreaming')] == list(range(2, 25, 2))
+  assert len({(r['task'], r['phase'], r.get('step')) for r in records}) == len(records)
+
+
+def test_dreams_of_all_tasks_but_the_last_and_teachers_of_all_are_kept(finished):
+  path = finished[0]
+  assert sorted(file.name for file in (path / 'dreams').iterdir()) == ['task_1.png', 'task_2.png']
+  assert all(file.read_bytes().startswith(b'\x89PNG') for file in (path / 'dreams').iterdir())
+  assert sorted(folder.name for folder in (path / 'teachers').iterdir()) == ['0', '1', '2']
+
+
+def test_output_that_is_no_terminal_has_plain_lines_only(finished):
+  _, done = finished
+  assert '\r' not in done.stdout + done.stderr and '\x1b' not in done.stdout + done.stderr
+  assert '| abd ' in done.stdout and 'results.json' in done.stdout
+  assert 'after task 3: accuracy on all classes seen' in done.stderr
+
+
+def test_running_again_prints_the_table_and_changes_no_file(finished, cli):
+  path, done = finished
+  before = snapshot(path)
+  again = cli(*RUN, f'--workdir={path}')
+  assert (again.returncode, again.stdout, again.stderr) == (0, done.stdout, '')
+  assert snapshot(path) == before
+
+
+def on_terminal(words, env):
+  """(exit code, all output) of the command on a pseudo-terminal."""
+  ours, theirs = pty.openpty()
+  process = subprocess.Popen(command(*words), env=env, cwd=REPO, stdout=theirs, stderr=theirs)
+  os.close(theirs)
+  output = b''
+  while select.select([ours], [], [], 300)[0]:
+    try:
+      output += os.read(ours, 4096)
+    except OSError:  # closed on the other side
+      break
+  os.close(ours)
+  return process.wait(), output.decode()
+
+
+def test_a_terminal_shows_a_bar_and_max_seconds_pauses_a_run_that_then_completes(finished, cli_env, tmp_path):
+  path, _ = finished
+  code, output = on_terminal([*RUN, f'--workdir={tmp_path}', '--config.max_seconds=0.01'], cli_env)
+  assert code == 0 and 'paused (max_seconds=0.01) in task 1; the same command goes on' in output
+  assert '\r' in output and re.search(r'task 1 learning: .*%\|', output)
+  assert '\x1b[32m' in output or '\x1b[38' in output
+  assert not (tmp_path / 'results.json').exists()
+
+  code, output = on_terminal([*RUN, f'--workdir={tmp_path}'], cli_env | {'NO_COLOR': '1'})
+  assert code == 0 and '\r' in output and '| abd ' in output
+  assert not re.search(r'\x1b\[[0-9;]*m', output)
+  assert_same_outcome(tmp_path, path)
+
+
+def test_sigterm_pauses_a_run(cli_env, tmp_path, digits_data):
+  words = [*RUN, '--config.inversion.steps=100000', f'--workdir={tmp_path}']
+  process = subprocess.Popen(command(*words), env=cli_env, cwd=REPO, stderr=subprocess.PIPE, text=True)
+  log = tmp_path / 'metrics.jsonl'
+  while not log.exists() or 'dreaming' not in log.read_text():
+    assert process.poll() is None
+    time.sleep(0.02)
+  process.send_signal(signal.SIGTERM)
+  stderr = process.communicate(timeout=60)[1]
+  assert process.returncode == 0 and 'paused (SIGTERM) in task 1' in stderr
+  assert any((tmp_path / 'checkpoints/generator').iterdir())
