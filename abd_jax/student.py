@@ -83,9 +83,8 @@ def make_train_step(kit: Kit, phase: Phase):
       labels = jnp.where(is_real, labels, jnp.argmax(old_logits, axis=-1))
 
     def objective(trained):
-      student, batch_stats = _forward(kit, phase, trained['params'], state.batch_stats, images)
-      loss_inputs = LossInputs(student, teachers, labels, is_real, context.classes, trained['extra'])
-      value, metrics = phase.loss(loss_inputs)
+      student, batch_stats = _forward(kit, phase, trained, state.batch_stats, images)
+      value, metrics = phase.loss(LossInputs(images, student, teachers, labels, is_real, context.classes))
       return value, (metrics, student.logits, batch_stats)
 
     trained = {'params': state.params, 'extra': state.extra}
@@ -105,12 +104,12 @@ def interleave(a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
 
 
-def _forward(kit: Kit, phase: Phase, params: PyTree, batch_stats: PyTree, images: jax.Array):
+def _forward(kit: Kit, phase: Phase, trained: PyTree, batch_stats: PyTree, images: jax.Array):
   """The student in training mode: (Output, running statistics after this batch)."""
   decay = 0.9**phase.bn_passes
 
   def forward(images, batch_stats):
-    variables = {'params': params, 'batch_stats': batch_stats}
+    variables = {'params': trained['params'], 'batch_stats': batch_stats}
     (features, logits), updates = kit.model.apply(variables, images, train=True, mutable=['moments'])
     return features, logits, absorb(batch_stats, updates['moments'], decay)
 
@@ -120,13 +119,13 @@ def _forward(kit: Kit, phase: Phase, params: PyTree, batch_stats: PyTree, images
     features, logits = interleave(real_features, features), interleave(real_logits, logits)
   else:
     features, logits, batch_stats = forward(images, batch_stats)
-  return Output(features, logits, **params['head']), batch_stats
+  return Output(features, logits, **trained['params']['head'], extra=trained['extra']), batch_stats
 
 
 def _look(kit: Kit, teacher: Teacher, images: jax.Array) -> Output:
   """What a frozen model says about the images: running statistics, no gradient."""
   features, logits = kit.model.apply(teacher.variables, images, train=False)
-  return jax.lax.stop_gradient(Output(features, logits, **teacher.params['head']))
+  return jax.lax.stop_gradient(Output(features, logits, **teacher.params['head'], extra=teacher.extra))
 
 
 def _only(groups: tuple[str, ...], direction: PyTree) -> PyTree:

@@ -43,7 +43,7 @@ TINY = {
   'student.milestones': (1,),
   'inversion.steps': 6,
   'inversion.batch_size': 16,
-  'chunk_steps': 4,
+  'chunk_steps': 5,
   'checkpoint_seconds': 1000.0,
 }
 

@@ -36,7 +36,7 @@ def settings(**fields):
 
 
 def look(features, kernel, bias=BIAS):
-  return Output(features, features @ kernel + bias, kernel, bias)
+  return Output(features, features @ kernel + bias, kernel, bias, {})
 
 
 def evaluate(phase, is_real=IS_REAL, labels=LABELS, task=1, **student):
@@ -45,7 +45,7 @@ def evaluate(phase, is_real=IS_REAL, labels=LABELS, task=1, **student):
   def objective(student):
     teachers = (look(TEACHER_FEATURES, TEACHER_KERNEL),)[: phase.teachers]
     classes = Classes(TASK_OF_CLASS, np.int32(task))
-    return phase.loss(LossInputs(look(**student), teachers, labels, is_real, classes, {}))
+    return phase.loss(LossInputs(None, look(**student), teachers, labels, is_real, classes))
 
   student = {'features': FEATURES, 'kernel': KERNEL, 'bias': BIAS} | student
   (value, metrics), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(student)

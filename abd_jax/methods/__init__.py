@@ -19,23 +19,24 @@ PyTree = Any
 
 
 class Output(NamedTuple):
-  """What a network says about the joined batch, and its linear head."""
+  """What a network says about the joined batch, its linear head, and the method's own parameters beside it."""
 
   features: jax.Array  # f[n, d]
   logits: jax.Array  # f[n, c]
   kernel: jax.Array  # f[d, c]
   bias: jax.Array  # f[c]
+  extra: PyTree  # what Method.extra_init made, or {}
 
 
 class LossInputs(NamedTuple):
   """What a loss may look at. Labels of dreamed rows are the newest teacher's choice among the old classes."""
 
+  images: jax.Array  # f[n, h, w, ch], augmented and normalised
   student: Output
   teachers: tuple[Output, ...]  # newest first; no gradient flows into them
   labels: jax.Array  # i32[n], in learning order
   is_real: jax.Array  # bool[n]
   classes: Classes
-  extra: PyTree  # the method's own parameters
 
 
 Loss = Callable[[LossInputs], tuple[jax.Array, dict[str, jax.Array]]]

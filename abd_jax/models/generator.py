@@ -58,6 +58,5 @@ def hold_cancelled_biases(params: dict) -> dict:
 
   Their exact gradient is zero; what rounding leaves of it, Adam would blow up to steps of the learning rate.
   """
-  cancelled = lambda layer: layer == 'project' or layer.startswith('conv')
   hold = lambda layer: layer | {'bias': jax.lax.stop_gradient(layer['bias'])}
-  return {name: hold(layer) if cancelled(name) else layer for name, layer in params.items()}
+  return {name: hold(layer) if name.startswith('conv') else layer for name, layer in params.items()}
