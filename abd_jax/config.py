@@ -124,24 +124,32 @@ def finish(config: ConfigDict, argument: str | None, quick: dict) -> ConfigDict:
   return config.lock()
 
 
+# Lowest values of the fields that have one.
+LOWEST = {
+  **dict.fromkeys(('student.batch_size', 'inversion.batch_size', 'eval_batch_size', 'chunk_steps'), 1),
+  **dict.fromkeys(('student.epochs', 'generator.latent', 'abd.bn_passes'), 1),
+  **dict.fromkeys(('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes', 'data.pad'), 0),
+  'seed': -1,
+}
+
+
 def check(config: ConfigDict) -> None:
   """Raises UserError for a value no run could use."""
   flat = flatten(config.to_dict())
   for name, words in CHOICES.items():
     if flat[name] not in words:
       raise UserError(f"config.{name}='{flat[name]}' is not a choice.{nearest(flat[name], words)}")
-  for name in (
-    'student.batch_size',
-    'student.epochs',
-    'inversion.batch_size',
-    'eval_batch_size',
-    'chunk_steps',
-  ):
-    if flat[name] < 1:
-      raise UserError(f'config.{name}={flat[name]} must be at least 1.')
-  for name in ('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes'):
-    if flat[name] < 0:
-      raise UserError(f'config.{name}={flat[name]} must not be negative.')
+  for name, lowest in LOWEST.items():
+    if flat[name] < lowest:
+      raise UserError(f'config.{name}={flat[name]} must be at least {lowest}.')
+  for name in ('seed', 'trial'):
+    if flat[name] >= 2**32:
+      raise UserError(f'config.{name}={flat[name]} must be below 2^32.')
+  blocks, widths = config.model.blocks, config.model.widths
+  if not len(blocks) == len(widths) > 0:
+    raise UserError(f'config.model.blocks={blocks} and .widths={widths} must be as many: one of each per stage.')
+  if len(config.generator.start) != 3:
+    raise UserError(f'config.generator.start={config.generator.start} must be (height, width, channels).')
 
 
 def flatten(tree: dict, prefix: str = '') -> dict:

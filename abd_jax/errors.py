@@ -16,4 +16,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
   known = sorted(known)
   if close := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
     return f" Did you mean '{close[0]}'?"
-  return f' Known: {", ".join(known)}.' if len(known) <= 20 else ''
+  return f' Known: {", ".join(known)}.' if 0 < len(known) <= 20 else ''

@@ -52,6 +52,8 @@ def main(argv: list[str]) -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line. Raises UserError for any mistake in it."""
+  if {'--help', '-help', '-h'} & set(argv):
+    app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
   fields = flatten(default().to_dict())
   for word in argv[1:]:
     name = word.lstrip('-').partition('=')[0].removeprefix('config.')
@@ -61,9 +63,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
     raise UserError(' '.join(str(error).split())) from error
+  except (SyntaxError, AttributeError, OSError) as error:
+    raise UserError(
+      f'the config file cannot be used ({" ".join(str(error).split())}). configs/ has working ones.'
+    ) from error
   if rest[1:]:
     raise UserError(f"'{rest[1]}' is not a flag. Flags begin with --, as in --workdir=runs/digits.")
-  if CONFIG.value is None or WORKDIR.value is None:
+  if CONFIG.value is None or not WORKDIR.value:
     missing = '--config=configs/digits.py' if CONFIG.value is None else '--workdir=runs/digits'
     raise UserError(f'{missing.partition("=")[0]} is missing, as in {missing}. --help says more.')
   if not isinstance(CONFIG.value, ConfigDict):

@@ -82,13 +82,18 @@ class Session:
   @contextmanager
   def clock(self, name: str):
     """Adds the block's seconds to position.seconds[name], those spent compiling to 'compile'."""
-    began, compiled = time.monotonic(), self._compiled
+    self._mark = time.monotonic(), self._compiled
     try:
       yield
     finally:
-      compiling = self._compiled - compiled
-      self.position.seconds['compile'] += compiling
-      self.position.seconds[name] += time.monotonic() - began - compiling
+      self._add_seconds(name)
+
+  def _add_seconds(self, name: str) -> None:
+    """Those since the last mark; and marks now."""
+    began, compiled = self._mark
+    self._mark = time.monotonic(), self._compiled
+    self.position.seconds['compile'] += self._mark[1] - compiled
+    self.position.seconds[name] += self._mark[0] - began - (self._mark[1] - compiled)
 
   def run(
     self,
@@ -102,6 +107,7 @@ class Session:
     images: int,
   ) -> PyTree:
     """Runs what is left of a phase of `steps` steps of `images` images each; logs, saves and may raise Paused."""
+    clock = 'train' if kind == 'student' else 'invert'
     marks = [time.monotonic(), self.position.step]
 
     def on_chunk(state: PyTree, metrics: PyTree, done: int) -> None:
@@ -109,6 +115,7 @@ class Session:
       now, count = time.monotonic(), done - marks[1]
       rate = count * images / (now - marks[0])
       marks[:] = now, done
+      self._add_seconds(clock)
       record = {'task': self.position.task, 'phase': where, 'step': done} | means
       self.position.step = done
       self.position.log_bytes = self.workdir.log(record | {'images_per_second': round(rate, 1)})
@@ -116,7 +123,7 @@ class Session:
       if _agreed(now - self._saved >= self._save_every or self._must_stop()):
         self.save(kind, state)
 
-    with self.clock('train' if kind == 'student' else 'invert'):
+    with self.clock(clock):
       remaining = range(self.position.step, steps)
       return loop.run(chunk, state, context, inputs, remaining, self._chunk_steps, on_chunk)
 

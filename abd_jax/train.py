@@ -14,7 +14,7 @@ import numpy as np
 from abd_jax import config as config_lib
 from abd_jax import methods, metrics, report
 from abd_jax.checkpoint import abstract_like
-from abd_jax.data.sources import TaskStream, open_dataset
+from abd_jax.data.sources import Dataset, TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.kit import make_kit
 from abd_jax.methods import Method
@@ -42,10 +42,12 @@ def train_and_evaluate(config, workdir: str) -> dict:
   stream = TaskStream(data, Tasks(order, sizes))
   place = Placement(_devices(config.devices))
   _check_batches(config, stream.sizes, place.size)
-  files = Workdir(workdir, config.to_dict())
-  if (results := files.read_results()) is not None:
-    return results
+  with Workdir(workdir, config.to_dict()) as files:
+    return files.read_results() or _run(config, method, data, stream, place, files)
 
+
+def _run(config, method: Method, data: Dataset, stream: TaskStream, place: Placement, files: Workdir) -> dict:
+  """The loop: what is left of a run whose parts fit together."""
   seed = config.seed if config.seed >= 0 else config.trial
   kit = make_kit(config, data.num_classes, data.image_shape, place.constrain)
   programs = make_programs(config, kit, method, data.image_shape, seed, place)
@@ -55,9 +57,9 @@ def train_and_evaluate(config, workdir: str) -> dict:
   }
   with Session(files, abstract, config, _total_steps(config, method, stream.sizes)) as session:
     run = Run(config, method, stream, place, programs, session, abstract, seed)
-    for task in range(session.position.task, len(sizes)):
+    for task in range(session.position.task, stream.tasks.num_tasks):
       run.learn(task)
-      if method.dreams and task + 1 < len(sizes):
+      if method.dreams and task + 1 < stream.tasks.num_tasks:
         run.dream(task)
       run.freeze(task)
     results = _results(config, method, stream, session, seed)

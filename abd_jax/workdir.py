@@ -40,10 +40,7 @@ class Workdir:
     file = self.path / 'config.json'
     if not file.exists():
       return write_atomically(file, json.dumps(self.config, indent=2) + '\n')
-    try:
-      stored = json.loads(file.read_text())
-    except ValueError as error:
-      raise UserError(f'{file} is not JSON: restore it, or choose another --workdir.') from error
+    stored = _read_json(file)
     there, here = flatten(stored), flatten(self.config)
     for name in sorted(there.keys() | here.keys()):
       if name not in FREE_FIELDS and there.get(name) != here.get(name):
@@ -58,7 +55,7 @@ class Workdir:
 
   def read_results(self) -> dict | None:
     """results.json of a run that is complete, or None."""
-    return json.loads(self.results_file.read_text()) if self.results_file.exists() else None
+    return _read_json(self.results_file) if self.results_file.exists() else None
 
   def write_results(self, results: dict) -> None:
     if self.is_main:
@@ -76,17 +73,30 @@ class Workdir:
 
   def cut_log(self, size: int) -> None:
     """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again."""
-    if self.is_main:
-      with open(self.log_file, 'a') as file:
-        file.truncate(size)
+    if self.is_main and self.log_file.exists() and self.log_file.stat().st_size > size:
+      os.truncate(self.log_file, size)
 
   def dream_file(self, task: int) -> Path:
     """The picture of what was dreamed after 0-based `task`."""
     (self.path / 'dreams').mkdir(exist_ok=True)
     return self.path / 'dreams' / f'task_{task + 1}.png'
 
-  def close(self) -> None:
+  def __enter__(self) -> 'Workdir':
+    return self
+
+  def __exit__(self, *exc) -> None:
     os.close(self._lock)
+
+
+def _read_json(file: Path) -> dict:
+  """The object in `file`. Raises UserError if there is none."""
+  try:
+    content = json.loads(file.read_text())
+  except ValueError:
+    content = None
+  if not isinstance(content, dict):
+    raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
+  return content
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """The same numbers on one device and eight, scanned and looped, in chunks of any length."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,14 @@ from abd_jax.sharding import Placement
 from abd_jax.state import Classes, Context
 from abd_jax.student import EpochIndices
 from abd_jax.train import as_teacher
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compiles_quickly():
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
 
 CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 10
 
@@ -45,21 +54,30 @@ def build(devices, dtype=jnp.float32):
   return c, place, kit, phase, place.replicate(learner), place.replicate(generator), context
 
 
+@functools.cache
+def compiled(devices, scan_steps, dtype):
+  """build() and the chunks of both kinds of step."""
+  c, place, kit, phase, *states = build(devices, dtype)
+  make = lambda step: loop.make_chunk(step, scan_steps=scan_steps, out_sharding=place.replicated)
+  chunks = make(student.make_train_step(kit, phase)), make(inversion.make_inversion_step(kit, c.inversion))
+  return c, phase, chunks, states
+
+
 def ten_steps(devices, chunk_steps, scan_steps, dtype=jnp.float32):
   """Student and generator states after ten ABD and ten inversion steps."""
-  c, place, kit, phase, learner, generator, context = build(devices, dtype)
-  make = lambda step: loop.make_chunk(step, scan_steps=scan_steps, out_sharding=place.replicated)
+  c, phase, (train, invert), (learner, generator, context) = compiled(devices, scan_steps, dtype)
 
-  def run(step, state, inputs):
-    states = loop.run(make(step), state, context, inputs, range(STEPS), chunk_steps, lambda *_: None)
+  def run(chunk, state, inputs):
+    state = jax.tree.map(jnp.copy, state)  # a chunk reuses its state's buffers
+    states = loop.run(chunk, state, context, inputs, range(STEPS), chunk_steps, lambda *_: None)
     return jax.device_get((states.params, states.batch_stats))
 
   indices = EpochIndices((0, 1, 0), 20, c.student.batch_size, phase)
   assert indices.steps == STEPS
   rates = lambda start, stop: np.full(stop - start, c.inversion.lr, np.float32)
   return {
-    'student': run(student.make_train_step(kit, phase), learner, indices),
-    'generator': run(inversion.make_inversion_step(kit, c.inversion), generator, rates),
+    'student': run(train, learner, indices),
+    'generator': run(invert, generator, rates),
   }
 
 
@@ -76,7 +94,6 @@ def difference(a, b):
 # Devices, steps in a chunk, steps in a compiled scan: shorter chunks run step by step.
 WAYS = {
   'eight devices, scans of 4 and a rest': (8, 4, 4),
-  'one device, one scan': (1, STEPS, STEPS),
   'chunks of 3, step by step': (1, 3, 0),
 }
 

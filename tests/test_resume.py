@@ -118,7 +118,6 @@ def test_deleting_a_checkpoint_as_told_never_changes_the_outcome_silently(learn,
     assert_same_outcome(tmp_path, undisturbed)
 
 
-@pytest.mark.xfail(strict=True, reason='seconds are added when a phase ends, not when it is saved')
 def test_seconds_include_what_was_spent_before_a_pause(learn, tmp_path):
   began = time.monotonic()
   with pytest.raises(Paused):
