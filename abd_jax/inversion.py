@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from abd_jax import losses, optim
 from abd_jax.kit import Kit
@@ -39,6 +40,17 @@ def sample(kit: Kit, variables: PyTree, key: jax.Array, size: int) -> jax.Array:
   """`size` dreamed images in normalised space, f[size, h, w, c]; the generator in evaluation mode."""
   images = kit.generator.apply(variables, noise(kit, key, size), train=False)
   return jax.lax.stop_gradient(kit.constrain(images))
+
+
+class ConstantRate:
+  """The inputs of inversion's steps: one learning rate for all. `config` is config.inversion."""
+
+  def __init__(self, config):
+    self._lr, self.steps, self.images = config.lr, config.steps, config.batch_size
+
+  def __call__(self, start: int, stop: int) -> np.ndarray:
+    """lr f32[stop - start]."""
+    return np.full(stop - start, self._lr, np.float32)
 
 
 def make_inversion_step(kit: Kit, config):

@@ -13,12 +13,12 @@ import numpy as np
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
 
 
-def save_grid(images: np.ndarray, labels: Sequence[str], file: Path, scale: int = 4) -> None:
-  """A PNG of images f[n, h, w, c] in [0, 1], eight to a row, each under its label; c is 1 or 3."""
+def save_grid(images: np.ndarray, labels: Sequence[str], file: Path) -> None:
+  """A PNG of images f[n, h, w, c] in [0, 1], eight to a row, small ones enlarged, each under its label; c 1 or 3."""
   from PIL import Image, ImageDraw  # only pictures need it
 
   n, height, width, channels = images.shape
-  scale = max(1, scale * 8 // height)
+  scale = max(1, 64 // height)
   columns, caption, gap = min(8, n), 12, 2
   cell_w, cell_h = width * scale + gap, height * scale + caption + gap
   sheet = Image.new('RGB', (columns * cell_w, -(-n // columns) * cell_h), 'white')

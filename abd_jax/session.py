@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from jax.experimental import multihost_utils
 from abd_jax import loop
 from abd_jax.checkpoint import Checkpoints
 from abd_jax.console import Console
+from abd_jax.errors import UserError
 from abd_jax.workdir import Workdir
 
 PyTree = Any
@@ -95,37 +95,35 @@ class Session:
     self.position.seconds['compile'] += self._mark[1] - compiled
     self.position.seconds[name] += self._mark[0] - began - (self._mark[1] - compiled)
 
-  def run(
-    self,
-    kind: str,
-    where: str,
-    chunk: loop.Chunk,
-    state: PyTree,
-    context: PyTree,
-    inputs: Callable[[int, int], PyTree],
-    steps: int,
-    images: int,
-  ) -> PyTree:
-    """Runs what is left of a phase of `steps` steps of `images` images each; logs, saves and may raise Paused."""
-    clock = 'train' if kind == 'student' else 'invert'
-    marks = [time.monotonic(), self.position.step]
+  def run(self, kind: str, chunk: loop.Chunk, state: PyTree, context: PyTree, inputs: Any) -> PyTree:
+    """Runs what is left of a phase that trains `kind`; logs, saves, and returns the state after it.
+
+    inputs: `inputs(start, stop)` gives those steps' inputs; `.steps` is the phase's length, `.images` those of a step.
+    Raises Paused if told to stop, UserError if a loss is no longer finite.
+    """
+    name, clock = {'student': ('learning', 'train'), 'generator': ('dreaming', 'invert')}[kind]
+    at, marks = self.position, [time.monotonic(), self.position.step]
 
     def on_chunk(state: PyTree, metrics: PyTree, done: int) -> None:
-      means = {name: float(np.mean(values)) for name, values in metrics.items()}
+      means = {key: float(np.mean(values)) for key, values in metrics.items()}
+      if not np.isfinite(list(means.values())).all():
+        raise UserError(
+          f'task {at.task + 1}, {name}: a loss is not finite after step {done} ({means}). Lower its learning rate in '
+          'another --workdir.'
+        )
       now, count = time.monotonic(), done - marks[1]
-      rate = count * images / (now - marks[0])
+      rate = count * inputs.images / (now - marks[0])
       marks[:] = now, done
       self._add_seconds(clock)
-      record = {'task': self.position.task, 'phase': where, 'step': done} | means
-      self.position.step = done
-      self.position.log_bytes = self.workdir.log(record | {'images_per_second': round(rate, 1)})
-      self.console.step(f'task {self.position.task + 1} {where}', count, means, rate)
+      at.step = done
+      record = {'task': at.task, 'phase': name, 'step': done} | means | {'images_per_second': round(rate, 1)}
+      at.log_bytes = self.workdir.log(record)
+      self.console.step(f'task {at.task + 1} {name}', count, means, rate)
       if _agreed(now - self._saved >= self._save_every or self._must_stop()):
         self.save(kind, state)
 
     with self.clock(clock):
-      remaining = range(self.position.step, steps)
-      return loop.run(chunk, state, context, inputs, remaining, self._chunk_steps, on_chunk)
+      return loop.run(chunk, state, context, inputs, range(at.step, inputs.steps), self._chunk_steps, on_chunk)
 
   def evaluated(self, row: list[float], seen: float) -> None:
     """Notes a row of the accuracy matrix and the accuracy over all classes seen, fractions."""

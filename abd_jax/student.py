@@ -34,6 +34,7 @@ class EpochIndices:
     self._key, self._num_images, self._batch_size, self._phase = key, num_images, batch_size, phase
     self._per_epoch = num_images // batch_size
     self.steps = phase.epochs * self._per_epoch
+    self.images = batch_size * (1 + phase.dreams)  # a step
 
   def __call__(self, start: int, stop: int) -> StepInputs:
     """Inputs of steps start .. stop - 1: index i32[k, b], lr f32[k]."""
@@ -145,12 +146,12 @@ def make_predict(kit: Kit):
   return predict
 
 
-def predict_all(predict, variables: PyTree, images: np.ndarray, classes: Classes, batch_size: int) -> np.ndarray:
-  """i32[n]: `predict` over all images in batches of one size, the last one padded."""
+def predict_all(predict, images: np.ndarray, batch_size: int) -> np.ndarray:
+  """i32[n]: `predict(images u8[batch_size, h, w, c])` over all images, the last batch padded."""
   predictions = []
   for start in range(0, len(images), batch_size):
     batch = images[start : start + batch_size]
     missing = batch_size - len(batch)
     padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    predictions.append(predict(variables, padded, classes))
+    predictions.append(predict(padded))
   return np.concatenate(jax.device_get(predictions))[: len(images)]

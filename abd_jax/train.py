@@ -5,7 +5,8 @@ the next task's teacher; for methods that dream, a generator is trained by inver
 outlives the task.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,9 @@ import numpy as np
 from abd_jax import config as config_lib
 from abd_jax import methods, metrics, report
 from abd_jax.checkpoint import abstract_like
-from abd_jax.data.sources import Dataset, TaskStream, open_dataset
+from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
+from abd_jax.inversion import ConstantRate
 from abd_jax.kit import make_kit
 from abd_jax.methods import Method
 from abd_jax.programs import Programs, make_programs
@@ -34,6 +36,39 @@ def train_and_evaluate(config, workdir: str) -> dict:
 
   Raises UserError for a mistake in either, session.Paused when told to stop before the end.
   """
+  setup = make_setup(config)
+  with Workdir(workdir, config.to_dict()) as files:
+    if (results := files.read_results()) is not None:
+      return results
+    with Session(files, setup.abstract, config, _total_steps(setup)) as session:
+      run = Run(setup, session)
+      for task in range(session.position.task, setup.stream.tasks.num_tasks):
+        run.learn(task)
+        run.dream(task)
+        run.freeze(task)
+      results = _results(setup, session)
+    files.write_results(results)
+  return results
+
+
+class Setup(NamedTuple):
+  """What a run is, before its first step."""
+
+  config: Any
+  method: Method
+  stream: TaskStream
+  place: Placement
+  programs: Programs
+  abstract: dict[str, PyTree]  # shapes, dtypes and placement of 'student' and 'generator'
+  seed: int
+
+  def dreams_after(self, task: int) -> bool:
+    """Whether a generator is trained at the end of `task`: not after the last."""
+    return self.method.dreams and task + 1 < self.stream.tasks.num_tasks
+
+
+def make_setup(config) -> Setup:
+  """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
   config_lib.check(config)
   method = methods.get(config)
   data = open_dataset(config.data.name, config.data.dir, folds=config.data.folds, fold=config.data.fold)
@@ -42,12 +77,6 @@ def train_and_evaluate(config, workdir: str) -> dict:
   stream = TaskStream(data, Tasks(order, sizes))
   place = Placement(_devices(config.devices))
   _check_batches(config, stream.sizes, place.size)
-  with Workdir(workdir, config.to_dict()) as files:
-    return files.read_results() or _run(config, method, data, stream, place, files)
-
-
-def _run(config, method: Method, data: Dataset, stream: TaskStream, place: Placement, files: Workdir) -> dict:
-  """The loop: what is left of a run whose parts fit together."""
   seed = config.seed if config.seed >= 0 else config.trial
   kit = make_kit(config, data.num_classes, data.image_shape, place.constrain)
   programs = make_programs(config, kit, method, data.image_shape, seed, place)
@@ -55,16 +84,7 @@ def _run(config, method: Method, data: Dataset, stream: TaskStream, place: Place
     'student': abstract_like(programs.new_student, place.replicated),
     'generator': abstract_like(lambda: programs.new_generator(0), place.replicated),
   }
-  with Session(files, abstract, config, _total_steps(config, method, stream.sizes)) as session:
-    run = Run(config, method, stream, place, programs, session, abstract, seed)
-    for task in range(session.position.task, stream.tasks.num_tasks):
-      run.learn(task)
-      if method.dreams and task + 1 < stream.tasks.num_tasks:
-        run.dream(task)
-      run.freeze(task)
-    results = _results(config, method, stream, session, seed)
-  files.write_results(results)
-  return results
+  return Setup(config, method, stream, place, programs, abstract, seed)
 
 
 class Run:
@@ -73,19 +93,20 @@ class Run:
   Every method goes on from session.position, so it does nothing that an earlier process has done.
   """
 
-  def __init__(self, config, method: Method, stream: TaskStream, place: Placement, programs: Programs,
-               session: Session, abstract: dict[str, PyTree], seed: int):  # fmt: skip
-    self.config, self.method, self.stream, self.place = config, method, stream, place
-    self.programs, self.session, self.seed = programs, session, seed
-    self.tasks = stream.tasks
-    self.test_images, self.test_labels = stream.test(self.tasks.num_tasks - 1)
-    self.student = session.states.get('student') or programs.new_student()
+  def __init__(self, setup: Setup, session: Session):
+    self.setup, self.session = setup, session
+    self.config, self.method, self.programs = setup.config, setup.method, setup.programs
+    self.stream, self.tasks = setup.stream, setup.stream.tasks
+    self.test_images, self.test_labels = self.stream.test(self.tasks.num_tasks - 1)
+    self.student = session.states.get('student') or self.programs.new_student()
     self.generator, self.teachers = None, ()
-    if method.dreams:
-      self.generator = session.states.get('generator') or programs.new_generator(0)
-    if session.position.task > 0:
-      like = as_teacher(abstract['student'], abstract['generator'] if method.dreams else None)
-      self.teachers = (session.checkpoints.load_teacher(session.position.task - 1, like),)
+    if self.method.dreams:
+      self.generator = session.states.get('generator') or self.programs.new_generator(0)
+    if (task := session.position.task) > 0:
+      like = as_teacher(
+        setup.abstract['student'], setup.abstract['generator'] if setup.dreams_after(task - 1) else None
+      )
+      self.teachers = (session.checkpoints.load_teacher(task - 1, like),)
 
   def learn(self, task: int) -> None:
     """Trains the student on one task, phase by phase, and adds a row to the accuracy matrix."""
@@ -93,15 +114,15 @@ class Run:
     if at.phase >= len(phases):
       return
     images, labels = self.stream.task(task)
-    context = self._context(task, (), images, labels)
+    context = self._context(task, images, labels)
     while at.phase < len(phases):
       phase = phases[at.phase]
       if at.step == 0 and phase.reset_optimizer:
         self.student = self.programs.reset_optimizer(self.student)
-      inputs = EpochIndices((self.seed, task, at.phase), len(images), self.config.student.batch_size, phase)
-      chunk, size = self.programs.train[phase], self.config.student.batch_size * (1 + phase.dreams)
+      key = (self.setup.seed, task, at.phase)
+      inputs = EpochIndices(key, len(images), self.config.student.batch_size, phase)
       context = context.replace(teachers=self.teachers[: phase.teachers])
-      self.student = self.session.run('student', 'learning', chunk, self.student, context, inputs, inputs.steps, size)
+      self.student = self.session.run('student', self.programs.train[phase], self.student, context, inputs)
       if at.phase + 1 == len(phases):
         self.evaluate(task)
       at.phase, at.step = at.phase + 1, 0
@@ -109,41 +130,33 @@ class Run:
 
   def evaluate(self, task: int) -> None:
     """Accuracy on the test images of every task so far, predicting among all classes seen."""
+    seen = self.tasks.task_of_class[self.test_labels] <= task
+    images, labels = self.test_images[seen], self.test_labels[seen]
     with self.session.clock('evaluate'):
-      seen = self.tasks.task_of_class[self.test_labels] <= task
-      variables = {'params': self.student.params, 'batch_stats': self.student.batch_stats}
-      predictions = predict_all(
-        self.programs.predict,
-        variables,
-        self.test_images[seen],
-        self._classes(task),
-        self.config.eval_batch_size,
-      )
-      labels = self.test_labels[seen]
-      row = metrics.accuracy_row(predictions, labels, self.tasks.task_of_class, task + 1)
+      predict = partial(self.programs.predict, variables_of(self.student), classes=self._classes(task))
+      predictions = predict_all(predict, images, self.config.eval_batch_size)
+    row = metrics.accuracy_row(predictions, labels, self.tasks.task_of_class, task + 1)
     self.session.evaluated(row, float(np.mean(predictions == labels)))
 
   def dream(self, task: int) -> None:
     """Trains the generator against the student as it now is, and keeps a picture of what it dreams."""
-    inversion, at = self.config.inversion, self.session.position
-    teacher = as_teacher(self.student, None)
-    context = self._context(task, (teacher,))
-    if at.step == 0 and not inversion.warm_start:
+    if not self.setup.dreams_after(task):
+      return
+    context = self._context(task).replace(teachers=(as_teacher(self.student, None),))
+    if self.session.position.step == 0 and not self.config.inversion.warm_start:
       fresh = self.programs.new_generator(task)
       self.generator = fresh.replace(step=self.generator.step)
-    self.generator = self.session.run(
-      'generator', 'dreaming', self.programs.invert, self.generator, context,
-      lambda start, stop: np.full(stop - start, inversion.lr, np.float32), inversion.steps, inversion.batch_size,
-    )  # fmt: skip
+    inputs = ConstantRate(self.config.inversion)
+    self.generator = self.session.run('generator', self.programs.invert, self.generator, context, inputs)
     dreams, labels = jax.device_get(self.programs.picture(variables_of(self.generator), context))
-    names = [self.stream.class_names[label] for label in labels]
     if self.session.workdir.is_main:
+      names = [self.stream.class_names[label] for label in labels]
       report.save_grid(dreams, names, self.session.workdir.dream_file(task))
 
   def freeze(self, task: int) -> None:
     """The student, and the generator that dreams of it, become the next task's teacher."""
+    dreamed = self.setup.dreams_after(task)
     # A copy: the training step reuses the student's buffers.
-    dreamed = self.method.dreams and task + 1 < self.tasks.num_tasks
     teacher = jax.tree.map(jnp.copy, as_teacher(self.student, self.generator if dreamed else None))
     self.session.checkpoints.save_teacher(task, teacher)
     self.teachers = (teacher,)
@@ -153,16 +166,16 @@ class Run:
       self.session.save('generator', self.generator)
 
   def _classes(self, task: int) -> Classes:
-    return self.place.replicate(Classes(self.tasks.task_of_class, np.int32(task)))
+    return self.setup.place.replicate(Classes(self.tasks.task_of_class, np.int32(task)))
 
-  def _context(self, task: int, teachers: tuple[Teacher, ...], images=None, labels=None) -> Context:
+  def _context(self, task: int, images: np.ndarray | None = None, labels: np.ndarray | None = None) -> Context:
     """The task's images go to the devices once, padded to the largest task's number: one shape for all tasks."""
     if images is not None:
       missing = max(self.stream.sizes) - len(images)
-      images = self.place.replicate(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))))
-      labels = self.place.replicate(np.pad(labels, (0, missing)))
-    seed = self.place.replicate(np.uint32(self.seed))
-    return Context(images, labels, self._classes(task), teachers, seed)
+      images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+      labels = np.pad(labels, (0, missing))
+    context = Context(images, labels, self._classes(task), (), np.uint32(self.setup.seed))
+    return self.setup.place.replicate(context)
 
 
 def variables_of(state: TrainState) -> PyTree:
@@ -199,28 +212,30 @@ def _check_batches(config, sizes: tuple[int, ...], devices: int) -> None:
       raise UserError(f'config.{name}={size} does not divide over {devices} devices. Use a multiple of {devices}.')
 
 
-def _total_steps(config, method: Method, sizes: tuple[int, ...]) -> int:
+def _total_steps(setup: Setup) -> int:
+  config, sizes = setup.config, setup.stream.sizes
   learning = sum(
     phase.epochs * (size // config.student.batch_size)
     for task, size in enumerate(sizes)
-    for phase in method.phases(task)
+    for phase in setup.method.phases(task)
   )
-  return learning + method.dreams * config.inversion.steps * (len(sizes) - 1)
+  return learning + config.inversion.steps * sum(map(setup.dreams_after, range(len(sizes))))
 
 
-def _results(config, method: Method, stream: TaskStream, session: Session, seed: int) -> dict:
+def _results(setup: Setup, session: Session) -> dict:
   """The keys of results.json; the README documents them."""
-  tasks, at = stream.tasks, session.position
-  counts = np.bincount(tasks.task_of_class[stream.test(tasks.num_tasks - 1)[1]], minlength=tasks.num_tasks)
+  tasks, stream = setup.stream.tasks, setup.stream
+  _, labels = stream.test(tasks.num_tasks - 1)
+  counts = np.bincount(tasks.task_of_class[labels], minlength=tasks.num_tasks)
   return {
     'schema_version': 1,
-    'method': config.method,
+    'method': setup.config.method,
     'class_order': {'names': list(stream.class_names), 'original_ids': list(tasks.order)},
     'task_sizes': list(tasks.sizes),
-    'test_images': counts[: tasks.num_tasks].tolist(),
-    **metrics.summary(at.accuracy, counts),
-    'seconds': at.seconds,
-    'seed': seed,
+    'test_images': counts.tolist(),
+    **metrics.summary(session.position.accuracy, counts),
+    'seconds': session.position.seconds,
+    'seed': setup.seed,
     **report.environment(),
     'config': session.workdir.config,
   }

@@ -98,6 +98,7 @@ if __name__ == '__main__':
   logging.set_verbosity(logging.ERROR)
   what = sys.argv[1] if sys.argv[1:] in (['settings'], ['results']) else sys.exit(__doc__)
   found = {'settings': compare_settings, 'results': run_results}[what](Path('runs/digits'))
+  RESULTS.mkdir(exist_ok=True)
   write_atomically(RESULTS / f'digits_{what}.json', json.dumps(found, indent=1) + '\n')
   if what == 'results':
     write_readme(found)

@@ -18,6 +18,8 @@ atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 
 os.environ |= {
   'JAX_PLATFORMS': 'cpu',
+  # Compiling costs more than running here, and no claim depends on it; the slow tests compile as users do.
+  'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
   'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
   'TFDS_DATA_DIR': str(_scratch / 'data'),
   # Programs are compiled once, not once per process.

@@ -12,15 +12,6 @@ from absl.testing import parameterized
 
 from abd_jax import losses
 
-
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-  """The tests spend their time compiling networks that then run once."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 # The specification's example: 8 rows, the first 4 real; 4 features; 8 classes of which 3 are old and 2 new.
 ROWS, DIMS, CLASSES = np.arange(8)[:, None], np.arange(4), np.arange(8)
 FEATURES = np.sin(0.7 * (4 * ROWS + DIMS) + 0.3)

@@ -22,13 +22,6 @@ KERNEL, TEACHER_KERNEL = RNG.normal(size=(2, 5, 7)).astype(np.float32)
 BIAS = RNG.normal(size=7).astype(np.float32)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def settings(**fields):
   config = default()
   config.update_from_flattened_dict(fields)

@@ -19,14 +19,6 @@ from abd_jax.student import init_student
 CIFAR = (32, 32, 3)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-  """The tests spend their time compiling networks that then run once."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def kit_of(num_classes=100, **fields):
   config = default()
   config.update_from_flattened_dict(fields)

@@ -16,14 +16,6 @@ from abd_jax.state import Classes, Context
 from abd_jax.student import EpochIndices
 from abd_jax.train import as_teacher
 
-
-@pytest.fixture(scope='module', autouse=True)
-def compiles_quickly():
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 10
 
 

@@ -16,8 +16,8 @@ def test_grid_is_a_png_of_eight_columns(tmp_path, channels, n, columns, rows):
   report.save_grid(images, [str(k) for k in range(n)], tmp_path / 'grid.png')
   with Image.open(tmp_path / 'grid.png') as grid:
     assert grid.format == 'PNG' and grid.mode == 'RGB'
-    # 8 pixels four times as large, 2 of gap, and 12 of caption above.
-    assert grid.size == (columns * (32 + 2), rows * (32 + 12 + 2))
+    # 8 pixels eight times as large, 2 of gap, and 12 of caption above.
+    assert grid.size == (columns * (64 + 2), rows * (64 + 12 + 2))
 
 
 def test_grid_shows_each_image_in_its_place_and_its_own_colours(tmp_path):
@@ -26,7 +26,7 @@ def test_grid_shows_each_image_in_its_place_and_its_own_colours(tmp_path):
   images[8] = 0, 2, -1  # beyond [0, 1]: clipped
   report.save_grid(images, ['x'] * 9, tmp_path / 'grid.png')
   with Image.open(tmp_path / 'grid.png') as grid:
-    middle = lambda row, column: grid.getpixel((column * 34 + 16, row * 46 + 12 + 16))
+    middle = lambda row, column: grid.getpixel((column * 66 + 32, row * 78 + 12 + 32))
     assert [middle(0, 0), middle(0, 1), middle(1, 0)] == [(0, 0, 0), (255, 0, 128), (0, 255, 0)]
     assert middle(1, 1) == (255, 255, 255)  # no tenth image
 

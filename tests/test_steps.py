@@ -25,13 +25,6 @@ INPUTS = student.StepInputs(np.array([7, 2, 9, 0, 4, 5], np.int32), LR)
 IS_REAL = np.tile([True, False], BATCH)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 class Scene(NamedTuple):
   config: object
   kit: Kit
@@ -350,7 +343,8 @@ def test_prediction_is_the_likeliest_class_seen(x64):
   predict = jax.jit(student.make_predict(at.kit))
   images = np.asarray(at.context.images)
   variables = {'params': at.state.params, 'batch_stats': at.state.batch_stats}
-  predictions = student.predict_all(predict, variables, images, at.context.classes, 4)  # 10 images: the last 2 padded
+  look = lambda batch: predict(variables, batch, at.context.classes)
+  predictions = student.predict_all(look, images, 4)  # 10 images: the last 2 padded
   mean, std = np.array(at.config.data.mean), np.array(at.config.data.std)
   _, logits, _ = reference.resnet_forward(at.state.params, at.state.batch_stats, (images / 255 - mean) / std, False)
   np.testing.assert_array_equal(predictions, np.where(SEEN, logits, -np.inf).argmax(1))

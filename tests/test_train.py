@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+import jax
 import pytest
 
 from abd_jax import losses, methods
@@ -57,7 +58,15 @@ def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, 
   assert traces == expected
 
 
-def test_without_inversion_dreaming_does_not_help(tmp_path):
+@pytest.fixture
+def optimized():
+  """Compiled as users do: these runs are long."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
+def test_without_inversion_dreaming_does_not_help(tmp_path, optimized):
   """The control: an untrained generator's images carry nothing of the old classes."""
   results = train_and_evaluate(digits_config(inversion__steps=0), str(tmp_path))
   assert results['final_accuracy'] <= 0.30
@@ -65,7 +74,7 @@ def test_without_inversion_dreaming_does_not_help(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_remembers_and_its_baselines_do_not(tmp_path):
+def test_the_demo_remembers_and_its_baselines_do_not(tmp_path, optimized):
   final = {
     method: train_and_evaluate(digits_config(f'method={method}'), str(tmp_path / method))['final_accuracy']
     for method in ('abd', 'lwf', 'base')
@@ -74,5 +83,5 @@ def test_the_demo_remembers_and_its_baselines_do_not(tmp_path):
 
 
 @pytest.mark.slow
-def test_trained_on_everything_at_once(tmp_path):
+def test_trained_on_everything_at_once(tmp_path, optimized):
   assert train_and_evaluate(digits_config('tasks=1,method=base'), str(tmp_path))['final_accuracy'] >= 0.98
