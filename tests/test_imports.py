@@ -16,8 +16,8 @@ HEAVY = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL'}
 ALLOWED = {
   'main': {'config', 'errors', 'programs', 'report', 'session', 'train'},
   'train': {
-    'checkpoint', 'config', 'data.sources', 'errors', 'inversion', 'kit', 'methods', 'metrics', 'programs', 'report', 'session',
-    'sharding', 'state', 'student', 'tasks', 'workdir',
+    'checkpoint', 'config', 'data.sources', 'errors', 'inversion', 'kit', 'methods', 'metrics', 'programs', 'report',
+    'session', 'sharding', 'state', 'student', 'tasks', 'workdir',
   },
   'programs': {'inversion', 'kit', 'loop', 'methods', 'sharding', 'student'},
   'session': {'errors', 'checkpoint', 'console', 'loop', 'workdir'},
