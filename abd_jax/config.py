@@ -10,6 +10,7 @@ from abd_jax.errors import UserError, nearest
 
 # Fields that are one of a few words.
 CHOICES = {
+  'precision': ('float32', 'bfloat16'),
   'bn_gamma_init': ('ones', 'uniform'),
   'inversion.diversity': ('normalised', 'entropy'),
   'abd.first_softmax': ('all', 'seen'),
@@ -42,6 +43,9 @@ def default() -> ConfigDict:
   c.data.std = (0.2673342858792409, 0.25643846291708816, 0.2761504713256834)
   c.data.pad = 4  # pixels of zeros around training images before a random crop
   c.data.flip = True  # half of the training images left to right
+  c.data.brightness = 63 / 255  # each training image times a factor uniform in 1 +- this; 0: off. As released
+  c.data.contrast = 0.8  # likewise, around its mean grey. The paper names flips and crops only
+  c.data.download = True  # False: the network is never touched; the data, or its archive, must be in data.dir
 
   # Networks.
   c.model = ConfigDict()
@@ -88,6 +92,7 @@ def default() -> ConfigDict:
   c.lwf = ConfigDict(dict(weight=1.0, temperature=2.0))  # of the distillation
 
   # Running.
+  c.precision = 'float32'  # on every device; 'bfloat16': convolutions only, all else stays in float32
   c.devices = 0  # how many to use; 0: all. Batch sizes must be multiples of it
   c.distributed = False  # several hosts: calls jax.distributed.initialize()
   c.eval_batch_size = 500  # images
@@ -129,6 +134,7 @@ LOWEST = {
   **dict.fromkeys(('student.batch_size', 'inversion.batch_size', 'eval_batch_size', 'chunk_steps'), 1),
   **dict.fromkeys(('student.epochs', 'generator.latent', 'abd.bn_passes'), 1),
   **dict.fromkeys(('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes', 'data.pad'), 0),
+  **dict.fromkeys(('data.brightness', 'data.contrast'), 0),
   'seed': -1,
 }
 
@@ -148,6 +154,11 @@ def check(config: ConfigDict) -> None:
   blocks, widths = config.model.blocks, config.model.widths
   if not len(blocks) == len(widths) > 0:
     raise UserError(f'config.model.blocks={blocks} and .widths={widths} must be as many: one of each per stage.')
+  if (config.data.brightness or config.data.contrast) and config.data.max_value != 255:
+    raise UserError(
+      f'config.data.max_value={config.data.max_value:g}: colour jitter needs values of 0 to 255. Set '
+      'config.data.brightness and .contrast to 0.'
+    )
   if len(config.generator.start) != 3:
     raise UserError(f'config.generator.start={config.generator.start} must be (height, width, channels).')
 

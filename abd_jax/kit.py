@@ -23,21 +23,30 @@ class Kit(NamedTuple):
   constrain: Callable[[jax.Array], jax.Array]  # marks a batch as split over the devices
 
 
-def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constrain, dtype=jnp.float32) -> Kit:
+def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constrain, wide=jnp.float32) -> Kit:
   """The parts that `config` describes, for a head of `num_classes` and images of `image_shape` (h, w, c).
 
+  wide: dtype of parameters, statistics, images and losses; convolutions take config.precision where that is narrower.
   Raises UserError if they do not fit these images.
   """
   _check_shapes(config, image_shape)
-  common = dict(gamma_init=config.bn_gamma_init, dtype=dtype, param_dtype=dtype)
+  dtype = jnp.bfloat16 if config.precision == 'bfloat16' else wide
+  common = dict(gamma_init=config.bn_gamma_init, dtype=dtype, param_dtype=wide)
   net, gen, data = config.model, config.generator, config.data
   return Kit(
-    model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), **common), num_classes, dtype),
+    model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), **common), num_classes, wide),
     generator=Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common),
     sgd=optim.sgd(config.student.momentum, config.student.weight_decay),
     adam=optim.adam(),
     images=make_augment(
-      max_value=data.max_value, mean=data.mean, std=data.std, pad=data.pad, flip=data.flip, dtype=dtype
+      max_value=data.max_value,
+      mean=data.mean,
+      std=data.std,
+      pad=data.pad,
+      flip=data.flip,
+      brightness=data.brightness,
+      contrast=data.contrast,
+      dtype=wide,
     ),
     constrain=constrain,
   )

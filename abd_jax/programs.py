@@ -1,5 +1,6 @@
 """Every compiled function of a run, made once: tasks differ only in the arrays they are given."""
 
+import functools
 import os
 from typing import Any, NamedTuple
 
@@ -30,10 +31,10 @@ def make_programs(
   scan_steps = 0 if jax.default_backend() == 'cpu' else config.chunk_steps
 
   def compiled(function):
-    return jax.jit(function, out_shardings=place.replicated)
+    return jax.jit(in_full(function), out_shardings=place.replicated)
 
   def chunk(step):
-    return loop.make_chunk(step, scan_steps=scan_steps, out_sharding=place.replicated)
+    return loop.make_chunk(in_full(step), scan_steps=scan_steps, out_sharding=place.replicated)
 
   return Programs(
     new_student=compiled(lambda: student.init_student(kit, image_shape, method.extra_init, seed)),
@@ -44,6 +45,17 @@ def make_programs(
     predict=compiled(student.make_predict(kit)),
     picture=compiled(inversion.make_picture(kit, PICTURED)),
   )
+
+
+def in_full(function):
+  """`function` with float32 products in full: neither TF32 on GPU nor a single bfloat16 pass on TPU."""
+
+  @functools.wraps(function)
+  def wrapped(*args, **kwargs):
+    with jax.default_matmul_precision('highest'):
+      return function(*args, **kwargs)
+
+  return wrapped
 
 
 def use_compilation_cache(directory: str) -> None:

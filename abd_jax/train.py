@@ -71,7 +71,8 @@ def make_setup(config) -> Setup:
   """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
   config_lib.check(config)
   method = methods.get(config)
-  data = open_dataset(config.data.name, config.data.dir, folds=config.data.folds, fold=config.data.fold)
+  where = config.data
+  data = open_dataset(where.name, where.dir, folds=where.folds, fold=where.fold, download=where.download)
   order = parse_class_order(config.class_order, data.num_classes, config.trial)
   sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
   stream = TaskStream(data, Tasks(order, sizes))

@@ -16,6 +16,7 @@ def get_config(argument: str | None = None):
   c.data.std = (0.37610578685643886,)
   c.data.pad = 1  # pixels
   c.data.flip = False
+  c.data.brightness = c.data.contrast = 0.0
   c.model.blocks = (1, 1, 1)
   c.generator.latent = 64
   c.generator.start = (2, 2, 32)

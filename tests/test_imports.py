@@ -30,7 +30,7 @@ ALLOWED = {
   'models': {'models'},
   'data.sources': {'data.prepare', 'errors', 'tasks'},
   'data.prepare': {'data.builders', 'errors'},
-  'data.builders': {'errors'},
+  'data.builders': {'data.builders', 'errors'},
   'data.augment': {'data.jitter'},
   'data.jitter': set(),
   'config': {'errors'},

@@ -1,4 +1,4 @@
-"""Random crop, flip and normalisation of raw images, inside jit."""
+"""Colour jitter, random flip and crop, and normalisation of raw images, inside jit."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from abd_jax.data.jitter import jitter
+
 
 class Augment(NamedTuple):
   """Three pure functions between raw pixels and the network's input; b, h, w, c are any sizes.
 
   Attributes:
-    augment: (key, uint8[b, h, w, c] raw pixels) -> dtype[b, h, w, c], each image flipped and cropped at
-      random, then normalised.
+    augment: (key, uint8[b, h, w, c] raw pixels) -> dtype[b, h, w, c], each image jittered, flipped and
+      cropped at random, then normalised.
     normalise: uint8[b, h, w, c] raw pixels -> dtype[b, h, w, c]; the input for evaluation.
     denormalise: normalised float[b, h, w, c] -> dtype[b, h, w, c] clipped to [0, 1]; for pictures.
   """
@@ -30,6 +32,8 @@ def make_augment(
   std: float | Sequence[float],
   pad: int,
   flip: bool,
+  brightness: float = 0.0,
+  contrast: float = 0.0,
   dtype: jnp.dtype = jnp.float32,
 ) -> Augment:
   """Builds the augmentation of one data set.
@@ -40,6 +44,9 @@ def make_augment(
     std: likewise.
     pad: pixels of raw 0 added on each side before the crop back to h x w; offsets are uniform in 0..2*pad.
     flip: whether to mirror each image left-right with probability 1/2.
+    brightness: factors of the colour jitter, drawn for each image, are uniform in 1 +- this; for images of
+      values 0..255 only. 0: none.
+    contrast: likewise.
     dtype: of the results.
   """
   # Arithmetic in at least float32: bfloat16 rounds pixel/255 before the mean is taken off.
@@ -54,6 +61,10 @@ def make_augment(
 
   def augment(key: jax.Array, images: jax.Array) -> jax.Array:
     flip_key, crop_key = jax.random.split(key)
+    if brightness or contrast:
+      # A key besides those two, so that flips and crops are the same with and without jitter.
+      jitter_key = jax.random.fold_in(key, 2)
+      images = jitter(jitter_key, images, brightness_width=brightness, contrast_width=contrast)
     if flip:
       # Dtypes are spelled out, here and below, so that the draws are the same under jax_enable_x64.
       flipped = jax.random.bernoulli(flip_key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))

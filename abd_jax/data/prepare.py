@@ -35,14 +35,15 @@ def builder_class(name: str) -> Any | None:
   return importlib.import_module(f'{builders.__name__}.{name}').Builder
 
 
-def prepare(name: str, root: Path) -> Path:
-  """Writes data set `name` under `root` and returns its folder.
+def prepare(name: str, root: Path, download: bool = True) -> Path:
+  """Writes data set `name` under `root` and returns its folder; without `download`, never touches the network.
 
   It grows in a folder of its own and is renamed when complete, so a killed run leaves nothing half-done, and
   of two processes that prepare at the same moment one wins and both read its copy.
 
   Raises:
-    UserError: no builder of that name, `root` is not writable, or fewer images arrived than there should be.
+    UserError: no builder of that name, `root` is not writable, the original is not to be had, or fewer images
+      arrived than there should be.
   """
   make_builder = builder_class(name)
   if make_builder is None:
@@ -60,6 +61,7 @@ def prepare(name: str, root: Path) -> Path:
   tfds.disable_progress_bar()
   try:
     builder = make_builder(data_dir=scratch)
+    builder.download = download  # Read by those of ours that download.
     with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder.
       builder.download_and_prepare(download_dir=root / 'downloads', file_format='array_record')
     folder = root / name / str(builder.version)

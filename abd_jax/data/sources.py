@@ -122,7 +122,7 @@ def _deal(labels: np.ndarray, folds: int) -> np.ndarray:
   return fold_of
 
 
-def open_dataset(name: str, data_dir: str, *, folds: int = 0, fold: int = 0) -> Dataset:
+def open_dataset(name: str, data_dir: str, *, folds: int = 0, fold: int = 0, download: bool = True) -> Dataset:
   """Opens a data set, preparing it first if need be.
 
   Args:
@@ -132,16 +132,17 @@ def open_dataset(name: str, data_dir: str, *, folds: int = 0, fold: int = 0) -> 
     folds: if positive, `test` gives one of this many stratified parts of the training split and `train` the
       others; the official test split is never opened. For choosing settings.
     fold: which part is held out, 0..folds-1.
+    download: whether what is neither prepared nor in `data_dir`/downloads may be fetched from the network.
 
   Raises:
-    UserError: unknown name, unusable folder, incomplete or unsuitable files, or no such fold.
+    UserError: unknown name, unusable folder, failed download, incomplete or unsuitable files, or no such fold.
   """
   if folds == 1 or folds < 0 or fold not in range(max(folds, 1)):
     raise UserError(f'fold={fold} with folds={folds}: folds must be 0 or at least 2, and fold in 0..folds-1.')
   import tensorflow_datasets as tfds
 
   root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
-  folder = find(root / name) or prepare(name, root)
+  folder = find(root / name) or prepare(name, root, download)
   builder = tfds.builder_from_directory(folder)
   _check_suitable(builder)
   return Dataset(name, builder, folds, fold)

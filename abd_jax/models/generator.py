@@ -49,7 +49,7 @@ class Generator(nn.Module):
       x = x.repeat(2, axis=1).repeat(2, axis=2)
       x = norm(epsilon=INNER_EPSILON, name=f'norm{i}')(conv(features, x, f'conv{i}'), train)
       x = nn.leaky_relu(x, 0.2)
-    x = jnp.tanh(conv(self.channels, x, 'to_image'))
+    x = jnp.tanh(conv(self.channels, x, 'to_image').astype(self.param_dtype))
     return norm(affine=False, name='norm_out')(x, train)
 
 

@@ -86,7 +86,7 @@ class ResNet(nn.Module):
       for j in range(count):
         stride = 2 if i > 0 and j == 0 else 1
         x = Block(width, stride, conv, norm, name=f'stage{i}_block{j}')(x, train)
-    return x.mean((1, 2)).astype(self.param_dtype)
+    return x.astype(self.param_dtype).mean((1, 2))
 
 
 class Classifier(nn.Module):

@@ -1,0 +1,104 @@
+"""CIFAR-10 as in tfds's own catalog, prepared from the official binary archive without TensorFlow."""
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from PIL import Image
+
+from abd_jax.errors import UserError
+
+_SHAPE = (32, 32, 3)
+_TIMEOUT = 30.0  # seconds without an answer
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """60,000 colour images uint8[32, 32, 3], 10 classes. Keys are the catalog's, so the order on disk is too.
+
+  Attributes:
+    download: set it to False, and `download_and_prepare` uses an archive that is there but fetches none.
+  """
+
+  name = 'cifar10'
+  VERSION = tfds.core.Version('3.0.2')
+  COUNTS: ClassVar[dict[str, int]] = {'train': 50_000, 'test': 10_000}
+  URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
+  MD5 = 'c32a1d4ab5d03f1284b67883e8d87530'
+  FILES: ClassVar[dict[str, list[str]]] = {
+    'train': [f'data_batch_{i}.bin' for i in range(1, 6)],
+    'test': ['test_batch.bin'],
+  }
+  # Each class label is one byte before the pixels, in this order: number of classes, file with their names.
+  LABELS: ClassVar[dict[str, tuple[int, str]]] = {'label': (10, 'batches.meta.txt')}
+  download = True
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    labels = {name: tfds.features.ClassLabel(num_classes=n) for name, (n, _) in self.LABELS.items()}
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(
+        {'id': tfds.features.Text(), 'image': tfds.features.Image(shape=_SHAPE), **labels}
+      ),
+      homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
+    )
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    archive = fetch(self.URL, self.MD5, Path(dl_manager.download_dir), self.download)
+    with tarfile.open(archive) as tar:  # Read front to back: going back would decompress it again.
+      files = {os.path.basename(member.name): tar.extractfile(member).read() for member in tar if member.isfile()}
+    for label, (_, names) in self.LABELS.items():
+      self.info.features[label].names = files[names].decode().split()
+    return {
+      split: self._generate_examples(split, b''.join(files[name] for name in names))
+      for split, names in self.FILES.items()
+    }
+
+  def _generate_examples(self, split: str, records: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    records = np.frombuffer(records, np.uint8).reshape(-1, len(self.LABELS) + np.prod(_SHAPE))
+    for i, record in enumerate(records):
+      labels, pixels = np.split(record, [len(self.LABELS)])
+      # A PIL image, because tfds encodes arrays with TensorFlow. One plane per channel in the archive.
+      image = Image.fromarray(np.ascontiguousarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0)))
+      yield i, {'id': f'{split}_{i:05d}', 'image': image, **dict(zip(self.LABELS, labels.tolist(), strict=True))}
+
+
+def fetch(url: str, md5: str, folder: Path, download: bool) -> Path:
+  """The archive of `url` in `folder`, downloaded unless it is there; its checksum is right.
+
+  Raises:
+    UserError: it is not there and cannot or, without `download`, may not be downloaded; or its checksum is wrong.
+  """
+  path = folder / url.rpartition('/')[-1]
+  if not path.exists():
+    if not download:
+      raise UserError(f'{path} is missing and may not be downloaded here; get it from {url} and place it there.')
+    _download(url, path)
+  with path.open('rb') as file:
+    found = hashlib.file_digest(file, 'md5').hexdigest()
+  if found != md5:
+    raise UserError(f'{path} is damaged: its MD5 is {found} instead of {md5}; delete it and run again.')
+  return path
+
+
+def _download(url: str, path: Path) -> None:
+  """Fills `path` only when complete. Not by tfds, which without a network retries for minutes."""
+  logging.info('Downloading %s', url)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    with tempfile.TemporaryDirectory(prefix='incomplete.', dir=path.parent) as scratch:
+      partial = Path(scratch, path.name)
+      with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, partial.open('wb') as file:
+        shutil.copyfileobj(response, file)
+      os.replace(partial, path)
+  except (OSError, HTTPException) as error:
+    reason = getattr(error, 'reason', None) or error
+    raise UserError(f'cannot download {url} ({reason}); place that file at {path} by hand.') from None

@@ -1,0 +1,209 @@
+"""The CIFAR builders, on tiny archives in the official layout: what is read, and when the network is touched."""
+
+import collections
+import hashlib
+import io
+import tarfile
+import urllib.error
+import urllib.request
+from http.client import BadStatusLine
+
+import numpy as np
+import pytest
+
+from abd_jax.data import prepare, sources
+from abd_jax.errors import UserError
+
+COUNTS = {'train': 30, 'test': 20}
+# The catalog's own copy has its first 20 test images in this order (among the others).
+CATALOG_ORDER = [16, 13, 19, 15, 6, 1, 8, 12, 9, 4, 3, 2, 7, 14, 10, 18, 5, 11, 0, 17]
+
+Case = collections.namedtuple('Case', 'name url archive images labels names')
+
+
+def names_of(n, word):
+  return tuple(f'{word}_{(7 * i) % n}' for i in range(n))  # Not sorted.
+
+
+def make_archive(folder, files):
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode='w:gz') as tar:
+    for name, data in {'readme.html': b'<html>', **files}.items():
+      member = tarfile.TarInfo(f'{folder}/{name}')
+      member.size = len(data)
+      tar.addfile(member, io.BytesIO(data))
+  return buffer.getvalue()
+
+
+@pytest.fixture(params=['cifar10', 'cifar100'])
+def case(request, monkeypatch):
+  """A data set of noise: its archive's bytes, its images and labels by split, the class names by label."""
+  name, rng = request.param, np.random.default_rng(0)
+  sizes = {'label': 10} if name == 'cifar10' else {'coarse_label': 20, 'label': 100}
+  names = {label: names_of(n, label) for label, n in sizes.items()}
+  images = {split: rng.integers(0, 256, (n, 32, 32, 3), np.uint8) for split, n in COUNTS.items()}
+  labels = {split: {key: rng.integers(0, m, n) for key, m in sizes.items()} for split, n in COUNTS.items()}
+  records = {
+    split: [
+      bytes([*row]) + image.transpose(2, 0, 1).tobytes()
+      for *row, image in zip(*labels[split].values(), images[split], strict=True)
+    ]
+    for split in COUNTS
+  }
+  lines = {label: '\n'.join(words).encode() + b'\n\n' for label, words in names.items()}
+  if name == 'cifar10':
+    parts = {f'data_batch_{i + 1}.bin': b''.join(records['train'][6 * i : 6 * i + 6]) for i in (4, 0, 2, 1, 3)}
+    files = parts | {'batches.meta.txt': lines['label'], 'test_batch.bin': b''.join(records['test'])}
+    archive = make_archive('cifar-10-batches-bin', files)
+  else:
+    files = {f'{split}.bin': b''.join(records[split]) for split in COUNTS}
+    files |= {'coarse_label_names.txt': lines['coarse_label'], 'fine_label_names.txt': lines['label']}
+    archive = make_archive('cifar-100-binary', files)
+  builder = prepare.builder_class(name)
+  monkeypatch.setattr(builder, 'MD5', hashlib.md5(archive).hexdigest())
+  monkeypatch.setattr(builder, 'COUNTS', COUNTS)
+  return Case(name, builder.URL, archive, images, labels, names)
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+  """A network that only counts its calls, until a test sets `answer`."""
+
+  class Network:
+    calls = 0
+
+    def answer(self):
+      raise AssertionError('the network was touched')
+
+    def urlopen(self, url, *, timeout):
+      assert 0 < timeout <= 60  # Otherwise a silent host is waited for without end.
+      self.calls, self.url = self.calls + 1, url
+      return self.answer()
+
+  network = Network()
+  monkeypatch.setattr(urllib.request, 'urlopen', network.urlopen)
+  return network
+
+
+@pytest.fixture
+def place(tmp_path):
+  """place(case, data) puts an archive where a user would and returns its path."""
+
+  def place(case, data=None):
+    path = tmp_path / 'downloads' / case.url.split('/')[-1]
+    path.parent.mkdir()
+    path.write_bytes(case.archive if data is None else data)
+    return path
+
+  return place
+
+
+def check_content(dataset, case):
+  assert dataset.class_names == case.names['label'] and dataset.image_shape == (32, 32, 3)
+  for split, read in (('train', dataset.train), ('test', dataset.test)):
+    ids = [record['id'].decode() for record in records(dataset, split)]
+    order = [int(text.removeprefix(f'{split}_')) for text in ids]
+    assert sorted(order) == list(range(COUNTS[split])) and all(len(text) == len(split) + 6 for text in ids)
+    images, labels = read(range(dataset.num_classes))
+    np.testing.assert_array_equal(images, case.images[split][order])
+    np.testing.assert_array_equal(labels, case.labels[split]['label'][order])
+
+
+def records(dataset, split):
+  return list(dataset._builder.as_data_source(split))
+
+
+def fail_with(words, *arguments, **options):
+  with pytest.raises(UserError) as error:
+    sources.open_dataset(*arguments, **options).test([0])
+  assert '\n' not in str(error.value)
+  assert all(str(word) in str(error.value) for word in words), error.value
+
+
+def test_download_prepare_and_use(case, network, tmp_path):
+  network.answer = lambda: io.BytesIO(case.archive)
+  check_content(sources.open_dataset(case.name, str(tmp_path)), case)
+  assert network.url == f'https://www.cs.toronto.edu/~kriz/cifar-{case.name[5:]}-binary.tar.gz'
+  assert not list(tmp_path.rglob('incomplete*'))
+  (tmp_path / 'downloads' / case.url.split('/')[-1]).unlink()
+  check_content(sources.open_dataset(case.name, str(tmp_path)), case)  # The prepared copy needs no archive.
+  check_content(sources.open_dataset(case.name, str(tmp_path), download=False), case)
+  assert network.calls == 1
+
+
+def test_features_and_order_are_the_catalogs(case, tmp_path, place):
+  place(case)
+  dataset = sources.open_dataset(case.name, str(tmp_path))
+  features = dataset._builder.info.features
+  assert set(features) == {'id', 'image', *case.names}
+  assert all(tuple(features[label].names) == names for label, names in case.names.items())
+  test = records(dataset, 'test')
+  order = [int(record['id'].decode()[-5:]) for record in test]
+  assert order == CATALOG_ORDER
+  for label in case.names:
+    np.testing.assert_array_equal([record[label] for record in test], case.labels['test'][label][order])
+
+
+@pytest.mark.parametrize('download', [True, False])
+def test_archive_placed_by_hand(case, network, tmp_path, place, download):
+  place(case)
+  check_content(sources.open_dataset(case.name, str(tmp_path), download=download), case)
+  assert network.calls == 0
+
+
+def test_download_false_never_touches_the_network(case, network, tmp_path):
+  path = tmp_path / 'downloads' / case.url.split('/')[-1]
+  fail_with([path, case.url, 'place it there'], case.name, str(tmp_path), download=False)
+  assert network.calls == 0
+  assert not list(tmp_path.rglob('*.array_record*')) and not list(tmp_path.glob('incomplete*'))
+  assert sources.open_dataset('digits', str(tmp_path), download=False).num_classes == 10  # It needs none.
+
+
+@pytest.mark.parametrize(
+  'error, reason',
+  [
+    (urllib.error.URLError(OSError(-2, 'Name or service not known')), 'Name or service not known'),
+    (TimeoutError('timed out'), 'timed out'),
+    (BadStatusLine('nonsense'), 'nonsense'),
+  ],
+)
+def test_no_network(case, network, tmp_path, error, reason):
+  def answer():
+    raise error
+
+  network.answer = answer
+  path = tmp_path / 'downloads' / case.url.split('/')[-1]
+  fail_with([reason, case.url, path, 'by hand'], case.name, str(tmp_path))
+  assert network.calls == 1  # No retries.
+
+
+@pytest.mark.parametrize('failure', [ConnectionResetError('reset'), KeyboardInterrupt()])
+def test_broken_download_leaves_nothing(case, network, tmp_path, failure):
+  class Broken(io.BytesIO):
+    def read(self, size=-1):
+      if self.tell():
+        raise failure
+      return super().read(1000)
+
+  network.answer = lambda: Broken(case.archive)
+  with pytest.raises((UserError, KeyboardInterrupt)):
+    sources.open_dataset(case.name, str(tmp_path))
+  assert not [path for path in tmp_path.rglob('*') if path.is_file()] and not list(tmp_path.rglob('incomplete*'))
+  network.answer = lambda: io.BytesIO(case.archive)
+  check_content(sources.open_dataset(case.name, str(tmp_path)), case)
+
+
+def test_wrong_checksum(case, network, tmp_path, place, monkeypatch):
+  monkeypatch.setattr(tarfile, 'open', lambda *_, **__: pytest.fail('unpacked before it was verified'))
+  network.answer = lambda: io.BytesIO(case.archive[:-1])
+  path = tmp_path / 'downloads' / case.url.split('/')[-1]
+  fail_with([path, 'MD5', 'delete it'], case.name, str(tmp_path))  # Cut short by the network.
+  path.write_bytes(case.archive + b'\0')
+  fail_with([path, 'MD5', 'delete it'], case.name, str(tmp_path), download=False)  # Placed by hand.
+  assert network.calls == 1
+
+
+def test_too_few_images(case, tmp_path, place, monkeypatch):
+  monkeypatch.setattr(prepare.builder_class(case.name), 'COUNTS', {'train': 30, 'test': 21})
+  place(case)
+  fail_with([tmp_path / case.name, '20 readable test images instead of 21'], case.name, str(tmp_path))
