@@ -95,7 +95,7 @@ def default() -> ConfigDict:
   c.precision = 'float32'  # on every device; 'bfloat16': convolutions only, all else stays in float32
   c.devices = 0  # how many to use; 0: all. Batch sizes must be multiples of it
   c.distributed = False  # several hosts: calls jax.distributed.initialize()
-  c.eval_batch_size = 500  # images
+  c.eval_batch_size = 512  # images
   c.chunk_steps = 100  # steps between looks at the host; one compiled scan on GPU and TPU
   c.checkpoint_seconds = 60.0  # between checkpoints, at the end of a chunk
   c.max_seconds = 0.0  # >0: save and stop after this long; the same command goes on

@@ -11,7 +11,7 @@ from abd_jax.kit import Kit
 from abd_jax.methods import Method, Phase
 from abd_jax.sharding import Placement
 
-PICTURED = 64  # dreams in a task's picture
+PICTURED = 64  # dreams in a picture; rounded up to a multiple of the devices
 
 
 class Programs(NamedTuple):
@@ -43,7 +43,7 @@ def make_programs(
     train={phase: chunk(student.make_train_step(kit, phase)) for phase in {*method.first, *method.later}},
     invert=chunk(inversion.make_inversion_step(kit, config.inversion)),
     predict=compiled(student.make_predict(kit)),
-    picture=compiled(inversion.make_picture(kit, PICTURED)),
+    picture=compiled(inversion.make_picture(kit, -(-PICTURED // place.size) * place.size)),
   )
 
 
