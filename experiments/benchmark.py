@@ -45,9 +45,9 @@ class Kind(NamedTuple):
   compile_seconds: float
 
 
-def kinds(precision: str, scan_steps: int) -> dict[str, Kind]:
+def kinds(precision: str, scan_steps: int, overrides: dict) -> dict[str, Kind]:
   """Every kind of step, compiled; `scan_steps` of them in one scan, or single ones if 0 (CPU)."""
-  config = load_config('cifar100', '', {'precision': precision})
+  config = load_config('cifar100', '', overrides | {'precision': precision})
   place = Placement(jax.devices())
   kit = make_kit(config, CLASSES, IMAGE, place.constrain)
   student = place.replicate(jax.jit(lambda: init_student(kit, IMAGE, None, 0))())
@@ -130,11 +130,11 @@ def ceilings(rounds: int) -> dict[str, float]:
   return {name: work[name] / seconds[name] for name in functions}
 
 
-def benchmark(rounds: int) -> dict:
+def benchmark(rounds: int, overrides: dict | None = None) -> dict:
   """Everything this module measures, as written to its JSON file."""
   scan_steps = 0 if jax.default_backend() == 'cpu' else 100
   reached = ceilings(rounds)
-  compiled = {(name, p): kind for p in PRECISIONS for name, kind in kinds(p, scan_steps).items()}
+  compiled = {(name, p): kind for p in PRECISIONS for name, kind in kinds(p, scan_steps, overrides or {}).items()}
   seconds = measure({key: kind.run for key, kind in compiled.items()}, rounds)
   rows = []
   for (name, precision), kind in compiled.items():
@@ -158,6 +158,7 @@ def benchmark(rounds: int) -> dict:
     'schema_version': 1,
     'rounds': rounds,
     'scan_steps': scan_steps,
+    'overrides': overrides or {},
     'ceilings': reached,
     'rows': rows,
     **environment(),
