@@ -66,9 +66,13 @@ def optimized():
   jax.config.update('jax_disable_most_optimizations', True)
 
 
-def test_without_inversion_dreaming_does_not_help(tmp_path, optimized):
+SHORT = dict(student__epochs=10, student__milestones=(4, 6, 8))
+
+
+@pytest.mark.parametrize('schedule', [SHORT, pytest.param({}, marks=pytest.mark.slow)], ids=['short', 'full'])
+def test_without_inversion_dreaming_does_not_help(tmp_path, optimized, schedule):
   """The control: an untrained generator's images carry nothing of the old classes."""
-  results = train_and_evaluate(digits_config(inversion__steps=0), str(tmp_path))
+  results = train_and_evaluate(digits_config(inversion__steps=0, **schedule), str(tmp_path))
   assert results['final_accuracy'] <= 0.30
   assert results['accuracy_matrix'][-1][-1] >= 0.9  # it did learn the last task
 
