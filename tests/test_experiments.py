@@ -3,6 +3,7 @@
 import json
 import time
 
+import pytest
 from conftest import TINY
 
 from experiments import accelerator, benchmark, class_orders
@@ -18,6 +19,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 def test_numbers_agree_with_the_cpu_and_bfloat16_less_so():
   rows = accelerator.check_numbers(NETWORKS)['relative_difference']
   assert rows['abd, float32'] == rows['inversion, float32'] == 0.0  # the device is the CPU

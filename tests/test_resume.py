@@ -67,6 +67,7 @@ def crash_around(monkeypatch, owner, name, key_of, before=True, after=True):
   monkeypatch.setattr(owner, name, crashing)
 
 
+@pytest.mark.slow
 def test_a_crash_before_or_after_anything_is_written_changes_nothing(learn, undisturbed, tmp_path, monkeypatch):
   crash_around(monkeypatch, Workdir, 'log', lambda _, record: str((record['task'], record['phase'])), before=False)
   crash_around(monkeypatch, Workdir, 'write_results', lambda *_: None)
