@@ -46,7 +46,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
         run.learn(task)
         run.dream(task)
         run.freeze(task)
-      results = _results(setup, session)
+      results = _results(run)
     files.write_results(results)
   return results
 
@@ -223,15 +223,14 @@ def _total_steps(setup: Setup) -> int:
   return learning + config.inversion.steps * sum(map(setup.dreams_after, range(len(sizes))))
 
 
-def _results(setup: Setup, session: Session) -> dict:
+def _results(run: Run) -> dict:
   """The keys of results.json; the README documents them."""
-  tasks, stream = setup.stream.tasks, setup.stream
-  _, labels = stream.test(tasks.num_tasks - 1)
-  counts = np.bincount(tasks.task_of_class[labels], minlength=tasks.num_tasks)
+  setup, session, tasks = run.setup, run.session, run.tasks
+  counts = np.bincount(tasks.task_of_class[run.test_labels], minlength=tasks.num_tasks)
   return {
     'schema_version': 1,
     'method': setup.config.method,
-    'class_order': {'names': list(stream.class_names), 'original_ids': list(tasks.order)},
+    'class_order': {'names': list(setup.stream.class_names), 'original_ids': list(tasks.order)},
     'task_sizes': list(tasks.sizes),
     'test_images': counts.tolist(),
     **metrics.summary(session.position.accuracy, counts),

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits in five tasks of two: everything the paper does, in under a minute on a CPU.
+"""scikit-learn's handwritten digits in five tasks of two: everything the paper does, in a minute or two on a CPU.
 
 python -m abd_jax.main --config=configs/digits.py --workdir=runs/digits
 """

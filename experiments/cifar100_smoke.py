@@ -1,7 +1,8 @@
 """python -m experiments.cifar100_smoke --data_dir=DIR: two tasks of real CIFAR-100, one epoch each, on any machine.
 
 39 steps on the first task, 60 of inversion, 39 on the second, with the paper's networks and batch sizes: that losses
-fall and the first task is learnt. Writes experiments/results/cifar100_smoke.json. About ten minutes on two CPU cores.
+fall and the first task is learnt. Writes experiments/results/cifar100_smoke.json.
+About a quarter of an hour on two CPU cores.
 """
 
 import argparse
