@@ -10,6 +10,7 @@ import optax
 from abd_jax import optim
 from abd_jax.data.augment import Augment, make_augment
 from abd_jax.errors import UserError
+from abd_jax.models.conv import conv_on_cpu
 from abd_jax.models.generator import Generator
 from abd_jax.models.resnet import Classifier, ResNet
 
@@ -30,8 +31,10 @@ def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constr
   Raises UserError if they do not fit these images.
   """
   _check_shapes(config, image_shape)
+  alone_on_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  conv = conv_on_cpu if alone_on_cpu else jax.lax.conv_general_dilated
   dtype = jnp.bfloat16 if config.precision == 'bfloat16' else wide
-  common = dict(gamma_init=config.bn_gamma_init, dtype=dtype, param_dtype=wide)
+  common = dict(gamma_init=config.bn_gamma_init, conv=conv, dtype=dtype, param_dtype=wide)
   net, gen, data = config.model, config.generator, config.data
   return Kit(
     model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), **common), num_classes, wide),

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import reference
 
 from abd_jax import kit as kits
 from abd_jax.config import default
+from abd_jax.models.conv import PIECE, conv_on_cpu
 from abd_jax.models.generator import Generator
 from abd_jax.models.norm import BatchNorm, absorb, pair
 from abd_jax.models.resnet import Block, Classifier, ResNet
@@ -241,3 +243,26 @@ def test_generator_equals_the_restatement(train):
     if train:
       np.testing.assert_allclose(images.mean((0, 1, 2)), 0, atol=1e-12)
       np.testing.assert_allclose(images.std((0, 1, 2)), 1, rtol=0.01)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_conv_on_cpu_is_the_plain_one_and_so_are_its_gradients(stride):
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(2 * PIECE + 5, 6, 6, 3)).astype(np.float32)  # the last piece is a short one
+  kernel = rng.normal(size=(3, 3, 3, 4)).astype(np.float32)
+
+  def of(conv):
+    def loss(images, kernel):
+      return jnp.sum(jnp.sin(conv(images, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=dims)))
+
+    dims = ('NHWC', 'HWIO', 'NHWC')
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(images, kernel)
+
+  chex.assert_trees_all_close(of(conv_on_cpu), of(jax.lax.conv_general_dilated), rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_cpu_takes_the_conv_made_for_it(monkeypatch):
+  assert kit_of().model.backbone.conv is jax.lax.conv_general_dilated  # the tests have eight devices
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  kit = kit_of()
+  assert kit.model.backbone.conv is conv_on_cpu and kit.generator.conv is conv_on_cpu

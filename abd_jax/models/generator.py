@@ -28,18 +28,21 @@ class Generator(nn.Module):
   widths: Sequence[int]
   channels: int
   gamma_init: str = 'ones'
+  conv: Any = jax.lax.conv_general_dilated
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, z: jax.Array, train: bool) -> jax.Array:
     common = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+    conv_layer = partial(
+      nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), conv_general_dilated=self.conv, **common
+    )
     norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], param_dtype=self.param_dtype)
 
     def conv(width: int, x: jax.Array, name: str) -> jax.Array:
       init = fan_in_uniform(9 * x.shape[-1])
-      padding = ((1, 1), (1, 1))
-      return nn.Conv(width, (3, 3), padding=padding, kernel_init=init, bias_init=init, name=name, **common)(x)
+      return conv_layer(width, kernel_init=init, bias_init=init, name=name)(x)
 
     height, width, depth = self.start
     init = fan_in_uniform(self.latent)

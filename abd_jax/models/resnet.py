@@ -66,6 +66,7 @@ class ResNet(nn.Module):
   blocks: Sequence[int]
   widths: Sequence[int]
   gamma_init: str = 'ones'
+  conv: Any = jax.lax.conv_general_dilated
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -79,6 +80,7 @@ class ResNet(nn.Module):
       kernel_init=kaiming_normal,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
+      conv_general_dilated=self.conv,
     )
     norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], param_dtype=self.param_dtype)
     x = Stem(self.widths[0], conv, norm, name='stem')(x, train)
