@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError, nearest
+from abd_jax.malloc import keep_freed_memory
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with options after a colon: FILE[:tasks=5,method=lwf,trial=1,quick].'
@@ -80,6 +81,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def cli() -> None:
   """The command: a user's mistake is one line on stderr and exit code 2."""
+  keep_freed_memory()
   try:
     app.run(main, flags_parser=parse_flags)
   except UserError as error:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from abd_jax.malloc import keep_freed_memory
 from abd_jax.programs import use_compilation_cache
 from abd_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'experiments' / 'results'
+keep_freed_memory()  # before JAX starts its threads
 
 
 def load_config(name: str, argument: str = '', overrides: dict | None = None):

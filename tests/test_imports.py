@@ -14,7 +14,7 @@ HEAVY = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL'}
 
 # What each module may import of ours. The order is top down; `methods` is every file in methods/.
 ALLOWED = {
-  'main': {'config', 'errors', 'programs', 'report', 'session', 'train'},
+  'main': {'config', 'errors', 'malloc', 'programs', 'report', 'session', 'train'},
   'train': {
     'checkpoint', 'config', 'data.sources', 'errors', 'inversion', 'kit', 'methods', 'metrics', 'programs', 'report',
     'session', 'sharding', 'state', 'student', 'tasks', 'workdir',
@@ -38,6 +38,7 @@ ALLOWED = {
   'console': set(),
   'errors': set(),
   'loop': set(),
+  'malloc': set(),
   'losses': set(),
   'metrics': set(),
   'optim': set(),

@@ -12,7 +12,7 @@ import reference
 
 from abd_jax import kit as kits
 from abd_jax.config import default
-from abd_jax.models.conv import PIECE, conv_on_cpu
+from abd_jax.models.conv import PIECE, after_doubling, conv_on_cpu
 from abd_jax.models.generator import Generator
 from abd_jax.models.norm import BatchNorm, absorb, pair
 from abd_jax.models.resnet import Block, Classifier, ResNet
@@ -259,6 +259,23 @@ def test_conv_on_cpu_is_the_plain_one_and_so_are_its_gradients(stride):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(images, kernel)
 
   chex.assert_trees_all_close(of(conv_on_cpu), of(jax.lax.conv_general_dilated), rtol=1e-4, atol=1e-4)
+
+
+def test_after_doubling_is_to_double_then_convolve_and_so_are_its_gradients():
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(3, 4, 5, 2)).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
+  plain = jax.lax.conv_general_dilated
+
+  def of(conv, double):
+    def loss(images, kernel):
+      images = images.repeat(2, axis=1).repeat(2, axis=2) if double else images
+      out = conv(images, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+      return jnp.sum(jnp.sin(out)), out
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(images, kernel)
+
+  chex.assert_trees_all_close(of(after_doubling(plain), False), of(plain, True), rtol=1e-4, atol=1e-5)
 
 
 def test_a_single_cpu_takes_the_conv_made_for_it(monkeypatch):

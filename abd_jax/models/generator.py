@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from abd_jax.models.conv import Conv, after_doubling
 from abd_jax.models.norm import GAMMA_INITS, BatchNorm
 from abd_jax.models.resnet import fan_in_uniform
 
@@ -28,30 +29,27 @@ class Generator(nn.Module):
   widths: Sequence[int]
   channels: int
   gamma_init: str = 'ones'
-  conv: Any = jax.lax.conv_general_dilated
+  conv: Conv = jax.lax.conv_general_dilated
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, z: jax.Array, train: bool) -> jax.Array:
     common = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-    conv_layer = partial(
-      nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), conv_general_dilated=self.conv, **common
-    )
     norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], param_dtype=self.param_dtype)
 
-    def conv(width: int, x: jax.Array, name: str) -> jax.Array:
+    def conv(width: int, x: jax.Array, name: str, how: Conv = self.conv) -> jax.Array:
       init = fan_in_uniform(9 * x.shape[-1])
-      return conv_layer(width, kernel_init=init, bias_init=init, name=name)(x)
+      shape = dict(kernel_size=(3, 3), padding=((1, 1), (1, 1)), conv_general_dilated=how)
+      return nn.Conv(width, **shape, kernel_init=init, bias_init=init, name=name, **common)(x)
 
     height, width, depth = self.start
     init = fan_in_uniform(self.latent)
     x = nn.Dense(height * width * depth, kernel_init=init, bias_init=init, name='project', **common)(z)
     x = norm(name='norm')(x.reshape(-1, height, width, depth), train)
     for i, features in enumerate(self.widths):
-      x = x.repeat(2, axis=1).repeat(2, axis=2)
-      x = norm(epsilon=INNER_EPSILON, name=f'norm{i}')(conv(features, x, f'conv{i}'), train)
-      x = nn.leaky_relu(x, 0.2)
+      x = conv(features, x, f'conv{i}', after_doubling(self.conv))
+      x = nn.leaky_relu(norm(epsilon=INNER_EPSILON, name=f'norm{i}')(x, train), 0.2)
     x = jnp.tanh(conv(self.channels, x, 'to_image').astype(self.param_dtype))
     return norm(affine=False, name='norm_out')(x, train)
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from abd_jax.models.conv import Conv
 from abd_jax.models.norm import GAMMA_INITS, BatchNorm, Initializer
 
 # Kaiming normal, fan in, gain sqrt(2), not truncated.
@@ -66,7 +67,7 @@ class ResNet(nn.Module):
   blocks: Sequence[int]
   widths: Sequence[int]
   gamma_init: str = 'ones'
-  conv: Any = jax.lax.conv_general_dilated
+  conv: Conv = jax.lax.conv_general_dilated
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
