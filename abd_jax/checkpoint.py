@@ -13,7 +13,7 @@ KINDS = ('student', 'generator')
 
 
 class Checkpoints:
-  """`checkpoints/<kind>/<number>/` and `teachers/<task>/` under a work directory.
+  """`checkpoints/<kind>/<number>/` and `teachers/<name>/` under a work directory.
 
   Each trained state is written only in the phases that change it (a generator with its Adam state is 100 MB), and
   always together with the run's position: a dict of plain Python values whose 'saves' gives the number of each kind's
@@ -60,14 +60,14 @@ class Checkpoints:
     path = manager.directory / str(number)
     return _read(path, lambda: manager.restore(number, args=ocp.args.Composite(**items)), remedy)
 
-  def save_teacher(self, task: int, teacher: PyTree) -> None:
-    """Writes teachers/<task>/ (over one that an interrupted run may have left) and waits for it."""
-    self._checkpointer.save(self._teachers / str(task), teacher, force=True)
+  def save_teacher(self, name: str, teacher: PyTree) -> None:
+    """Writes teachers/<name>/ (over one that an interrupted run may have left) and waits for it."""
+    self._checkpointer.save(self._teachers / name, teacher, force=True)
     self._checkpointer.wait_until_finished()
 
-  def load_teacher(self, task: int, abstract: PyTree) -> PyTree:
-    """The frozen model after `task`. Raises UserError if it cannot be read."""
-    path = self._teachers / str(task)
+  def load_teacher(self, name: str, abstract: PyTree) -> PyTree:
+    """What stands in teachers/<name>/. Raises UserError if it cannot be read."""
+    path = self._teachers / name
     return _read(path, lambda: self._checkpointer.restore(path, abstract), 'Put it back as it was')
 
   def wait(self) -> None:

@@ -12,10 +12,17 @@ from abd_jax.errors import UserError, nearest
 CHOICES = {
   'precision': ('float32', 'bfloat16'),
   'bn_gamma_init': ('ones', 'uniform'),
+  'inversion.what': ('generator', 'pixels'),
   'inversion.diversity': ('normalised', 'entropy'),
+  'memory.redraw': ('never', 'released'),
+  'e2e.new_target': ('stage_one', 'released'),
+  'bic.evaluate': ('corrected', 'raw'),
   'abd.first_softmax': ('all', 'seen'),
   'abd.ft_softmax': ('all', 'seen'),
+  'abd.local_classes': ('new', 'seen'),
   'abd.local_weight': ('balanced', 'one'),
+  'abd.kd_images': ('both', 'real', 'dreamed'),
+  'abd.balance': ('tasks', 'none'),
   'abd.kd_reduction': ('mean', 'sum'),
 }
 
@@ -68,6 +75,9 @@ def default() -> ConfigDict:
 
   # Dreaming: Eq. 7 at the end of every task but the last.
   c.inversion = ConfigDict()
+  c.inversion.what = 'generator'  # what is optimised; 'pixels': a fixed set of images themselves (after Eq. 7)
+  c.inversion.pixel_images = 2048  # how many, for 'pixels'; fresh for each task
+  c.inversion.pixel_lr = 0.05  # Adam, for 'pixels'
   c.inversion.steps = 10000  # released; the paper says 5000
   c.inversion.batch_size = 128
   c.inversion.lr = 1e-3  # Adam
@@ -86,20 +96,52 @@ def default() -> ConfigDict:
   c.abd.ft_weight = 1.0  # lambda_ft; the paper's Table F says 0.1, its text and the released code 1
   c.abd.first_softmax = 'all'  # released: the first task's softmax runs over all classes of the head; or 'seen'
   c.abd.ft_softmax = 'all'  # released: so does Eq. 14's; 'seen': as in the paper
+  c.abd.local_classes = 'new'  # Eq. 11; ablation 'seen': standard cross-entropy of real images
   c.abd.local_weight = 'balanced'  # released: Eq. 11 times new / seen classes; 'one': as in Eq. 15
+  c.abd.kd_images = 'both'  # Eq. 13; ablations: 'real', 'dreamed'. The mean stays one over all images
+  c.abd.balance = 'tasks'  # Eq. 14's weights; ablation 'none': all are 1, and that of Eq. 11 too
   c.abd.kd_reduction = 'mean'  # released: over old classes; 'sum': the squared norm of Eq. 13
   c.abd.bn_passes = 2  # released: two forward passes fold each batch into the running statistics twice
-  c.lwf = ConfigDict(dict(weight=1.0, temperature=2.0))  # of the distillation
+  c.lwf = ConfigDict(dict(weight=1.0, temperature=2.0))  # softmax distillation of all methods that have one
+  c.lwf_synthetic = ConfigDict(dict(weight=0.1))
+  c.memory = ConfigDict()  # of rehearsal, lwf_coreset, e2e, bic
+  c.memory.size = 2000  # images
+  c.memory.redraw = 'never'  # 'released': random memories fill up with copies, as in the authors' code
+  c.e2e = ConfigDict()
+  c.e2e.balanced_lr = 1e-3  # of the second stage
+  c.e2e.new_target = 'stage_one'  # new classes are held to the first stage's model; 'released': to a wrong tensor
+  c.bic = ConfigDict()
+  c.bic.held_out = 0.1  # share of the memory that the second stage learns from
+  c.bic.bias_lr = 1e-3  # of the second stage
+  c.bic.evaluate = 'corrected'  # through the bias layers; 'raw': without them, as the released code does
+  c.dgr = ConfigDict(dict(widths=(64, 128, 512), latent=1024))  # the autoencoder
+  c.rdfcil = ConfigDict(dict(finetune_epochs=40, finetune_lr=5e-3))  # the second stage
 
   # Running.
   c.precision = 'float32'  # on every device; 'bfloat16': convolutions only, all else stays in float32
   c.devices = 0  # how many to use; 0: all. Batch sizes must be multiples of it
   c.distributed = False  # several hosts: calls jax.distributed.initialize()
   c.eval_batch_size = 512  # images
+  c.oracle_dir = ''  # where upper bounds are kept and found; '': beside the workdir
   c.chunk_steps = 100  # steps between looks at the host; one compiled scan on GPU and TPU
   c.checkpoint_seconds = 60.0  # between checkpoints, at the end of a chunk
   c.max_seconds = 0.0  # >0: save and stop after this long; the same command goes on
   return c
+
+
+# What else changes with the method: its own recipe, where configs/ name none of their own. Fields of --config win.
+RECIPES = {
+  'dgr': {'data.mean': (0.0, 0.0, 0.0), 'data.std': (1.0, 1.0, 1.0), 'student.weight_decay': 0.0},
+  'rdfcil': {
+    'student.epochs': 160,
+    'student.milestones': (80, 120),
+    'student.weight_decay': 5e-4,
+    'inversion.steps': 5000,
+    'inversion.warm_start': False,
+    'data.brightness': 0.0,
+    'data.contrast': 0.0,
+  },
+}
 
 
 def parse_argument(text: str | None) -> dict:
@@ -120,9 +162,10 @@ def parse_argument(text: str | None) -> dict:
   return options
 
 
-def finish(config: ConfigDict, argument: str | None, quick: dict) -> ConfigDict:
-  """`config` with the argument's fields set, those of `quick` too if it asks for it; locked."""
+def finish(config: ConfigDict, argument: str | None, quick: dict, recipes: dict[str, dict] = RECIPES) -> ConfigDict:
+  """`config` with the argument's fields set, its method's recipe, those of `quick` too if it asks for it; locked."""
   options = parse_argument(argument)
+  config.update_from_flattened_dict(recipes.get(options.get('method'), {}))
   if options.pop('quick', False):
     config.update_from_flattened_dict(quick)
   config.update(options)
@@ -134,7 +177,8 @@ LOWEST = {
   **dict.fromkeys(('student.batch_size', 'inversion.batch_size', 'eval_batch_size', 'chunk_steps'), 1),
   **dict.fromkeys(('student.epochs', 'generator.latent', 'abd.bn_passes'), 1),
   **dict.fromkeys(('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes', 'data.pad'), 0),
-  **dict.fromkeys(('data.brightness', 'data.contrast'), 0),
+  **dict.fromkeys(('data.brightness', 'data.contrast', 'bic.held_out'), 0),
+  **dict.fromkeys(('inversion.pixel_images', 'rdfcil.finetune_epochs', 'dgr.latent'), 1),
   'seed': -1,
 }
 

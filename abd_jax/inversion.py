@@ -15,7 +15,7 @@ from abd_jax.state import Context, TrainState
 PyTree = Any
 
 # Every random number of a run comes from one of these streams of its seed.
-STREAMS = ('student_init', 'generator_init', 'student', 'generator', 'picture')
+STREAMS = ('student_init', 'generator_init', 'student', 'generator', 'picture', 'start_task')
 
 
 def stream(seed: int | jax.Array, name: str) -> jax.Array:
@@ -26,14 +26,14 @@ def stream(seed: int | jax.Array, name: str) -> jax.Array:
 def init_generator(kit: Kit, seed: int, task: int | jax.Array) -> TrainState:
   """A fresh generator; `task` varies its weights where each task starts a new one."""
   key = jax.random.fold_in(stream(seed, 'generator_init'), task)
-  variables = kit.generator.init(key, jnp.zeros((2, kit.generator.latent)), train=False)
+  variables = kit.generator.init(key, kit.generator.draw(key, 2), train=False)
   params = variables['params']
-  return TrainState(params, variables['batch_stats'], kit.adam.init(params), jnp.int32(0), {})
+  return TrainState(params, variables.get('batch_stats', {}), kit.adam.init(params), jnp.int32(0), {})
 
 
 def noise(kit: Kit, key: jax.Array, size: int) -> jax.Array:
-  """z ~ N(0, I), f[size, latent], split over devices."""
-  return kit.constrain(jax.random.normal(key, (size, kit.generator.latent), kit.generator.param_dtype))
+  """`size` inputs of the generator, split over devices."""
+  return kit.constrain(kit.generator.draw(key, size))
 
 
 def sample(kit: Kit, variables: PyTree, key: jax.Array, size: int) -> jax.Array:
@@ -46,7 +46,8 @@ class ConstantRate:
   """The inputs of inversion's steps: one learning rate for all. `config` is config.inversion."""
 
   def __init__(self, config):
-    self._lr, self.steps, self.images = config.lr, config.steps, config.batch_size
+    self._lr = config.lr if config.what == 'generator' else config.pixel_lr
+    self.steps, self.images = config.steps, config.batch_size
 
   def __call__(self, start: int, stop: int) -> np.ndarray:
     """lr f32[stop - start]."""
@@ -84,7 +85,7 @@ def make_inversion_step(kit: Kit, config):
         'prior': losses.smoothness(images, sigma),
       }
       total = losses.weighted_sum(terms, weights)
-      return total, (terms | {'loss': total}, updates['moments'])
+      return total, (terms | {'loss': total}, updates.get('moments', {}))
 
     grads, (metrics, moments) = jax.grad(objective, has_aux=True)(state.params)
     direction, opt_state = kit.adam.update(grads, state.opt_state, state.params)

@@ -12,12 +12,13 @@ from abd_jax.data.augment import Augment, make_augment
 from abd_jax.errors import UserError
 from abd_jax.models.conv import conv_on_cpu
 from abd_jax.models.generator import Generator
+from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Classifier, ResNet
 
 
 class Kit(NamedTuple):
   model: Classifier
-  generator: Generator
+  generator: Generator | Pixels
   sgd: optax.GradientTransformation  # the student's
   adam: optax.GradientTransformation  # the generator's
   images: Augment
@@ -36,9 +37,12 @@ def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constr
   dtype = jnp.bfloat16 if config.precision == 'bfloat16' else wide
   common = dict(gamma_init=config.bn_gamma_init, conv=conv, dtype=dtype, param_dtype=wide)
   net, gen, data = config.model, config.generator, config.data
+  generator = Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common)
+  if config.inversion.what == 'pixels':
+    generator = Pixels(config.inversion.pixel_images, tuple(image_shape), wide)
   return Kit(
     model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), **common), num_classes, wide),
-    generator=Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common),
+    generator=generator,
     sgd=optim.sgd(config.student.momentum, config.student.weight_decay),
     adam=optim.adam(),
     images=make_augment(

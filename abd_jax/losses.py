@@ -31,6 +31,11 @@ def cross_entropy(logits: Array, labels: Array, where: Array | None = None) -> A
   return -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
 
 
+def mean_over(values: Array, where: Array) -> Array:
+  """The mean of the values f[n] in rows `where` bool[n]; f[]."""
+  return jnp.sum(jnp.where(where, values, 0.0)) / jnp.sum(where)
+
+
 # Inversion: equations 1 to 7.
 
 
@@ -90,7 +95,7 @@ def smoothness(images: Array, sigma: float = math.sqrt(2.0)) -> Array:
   return jnp.mean(jnp.square(images - blurred))
 
 
-# What Base and LwF need.
+# Distillation of softmax and sigmoid outputs: LwF and its kin.
 
 
 def distillation(student: Array, teacher: Array, where: Array, temperature: float = 2.0) -> Array:
@@ -103,6 +108,43 @@ def distillation(student: Array, teacher: Array, where: Array, temperature: floa
   return -jnp.sum(jnp.where(where, q * log_p, 0.0), axis=-1)
 
 
+def distillation_by_task(
+  student: Array, teacher: Array, task_of_class: Array, old: Array, total: Array, temperature: float = 2.0
+) -> Array:
+  """Softmax distillation within each old task's classes, weighted by their share of `total` i32[]; f[n].
+
+  task_of_class: i32[c]; old: bool[c]. As end-to-end incremental learning (Castro et al., 2018) has it.
+  """
+
+  def one(task: Array) -> Array:
+    where = old & (task_of_class == task)
+    return jnp.sum(where) / total * distillation(student, teacher, where, temperature)
+
+  return jnp.sum(jax.vmap(one)(jnp.arange(task_of_class.shape[0])), axis=0)
+
+
+def zero_padded_distillation(
+  student: Array, teacher: Array, old: Array, seen: Array, temperature: float = 2.0
+) -> Array:
+  """Eq. 9, per example, f[n]: the teacher's softmax over `old` against the student's over `seen` classes.
+
+  The teacher gives new classes probability zero, which tells the student that these images are not of them.
+  """
+  q = jax.nn.softmax(mask_logits(teacher / temperature, old))
+  log_p = jax.nn.log_softmax(mask_logits(student / temperature, seen))
+  return -jnp.sum(jnp.where(old, q * log_p, 0.0), axis=-1)
+
+
+def multi_class_distillation(logits: Array, teacher: Array, labels: Array, old: Array, new: Array) -> Array:
+  """Binary cross-entropies per example, summed over seen classes, f[n] (LwF.MC, as Rebuffi et al., 2017).
+
+  Targets: the teacher's sigmoid for old classes, one-hot labels for new ones.
+  """
+  targets = jnp.where(old, jax.nn.sigmoid(teacher), jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype))
+  per_class = -(targets * jax.nn.log_sigmoid(logits) + (1.0 - targets) * jax.nn.log_sigmoid(-logits))
+  return jnp.sum(jnp.where(old | new, per_class, 0.0), axis=-1)
+
+
 # Always Be Dreaming: equations 11 to 15.
 
 
@@ -111,8 +153,7 @@ def local_cross_entropy(logits: Array, labels: Array, is_real: Array, new: Array
 
   is_real: bool[n]. Dreamed rows take no part: real against dreamed is nothing this loss could learn.
   """
-  per_example = jnp.where(is_real, cross_entropy(logits, labels, new), 0.0)
-  return jnp.sum(per_example) / jnp.sum(is_real)
+  return mean_over(cross_entropy(logits, labels, new), is_real)
 
 
 def feature_distillation(features: Array, teacher_features: Array) -> Array:
@@ -121,14 +162,21 @@ def feature_distillation(features: Array, teacher_features: Array) -> Array:
 
 
 def weighted_feature_distillation(
-  features: Array, teacher_features: Array, teacher_kernel: Array, old: Array, reduction: str = 'mean'
+  features: Array,
+  teacher_features: Array,
+  teacher_kernel: Array,
+  old: Array,
+  reduction: str = 'mean',
+  rows: Array | None = None,
 ) -> Array:
   """Eq. 13: feature differences weighted by the teacher's old heads, kernel f[d, c]; mean over the batch, f[].
 
-  reduction over the old classes: 'mean' as released, 'sum' for the paper's squared norm. The heads' bias cancels.
+  reduction over the old classes: 'mean' as released, 'sum' for the paper's squared norm. rows: bool[n], those that
+  count (None: all); the mean stays one over all. The heads' bias cancels.
   """
   difference = (features - teacher_features) @ jax.lax.stop_gradient(teacher_kernel)
   squared = jnp.sum(jnp.where(old, jnp.square(difference), 0.0), axis=-1)
+  squared = squared if rows is None else jnp.where(rows, squared, 0.0)
   return jnp.mean(squared) / (jnp.maximum(jnp.sum(old), 1) if reduction == 'mean' else 1.0)
 
 
@@ -155,3 +203,50 @@ def finetune_cross_entropy(
 def weighted_sum(terms: dict[str, Array], weights: dict[str, float]) -> Array:
   """Eq. 7 and 15: the total of named terms, each times its weight (1 where none is given)."""
   return sum(weights.get(name, 1.0) * term for name, term in terms.items())
+
+
+# Relation-guided representation learning: R-DFCIL (Gao et al., ECCV 2022).
+
+
+def hard_distillation(logits: Array, teacher: Array, is_real: Array, old: Array) -> Array:
+  """Mean absolute difference of old classes' raw logits f[n, c], over the dreamed rows; f[]."""
+  difference = jnp.where(old & ~is_real[:, None], jnp.abs(logits - teacher), 0.0)
+  return jnp.sum(difference) / (jnp.sum(~is_real) * jnp.maximum(jnp.sum(old), 1))
+
+
+def cosine_of_angles(features: Array) -> Array:
+  """Cosines f[n, n, n] of the angle at row j between rows i and k, at [j, i, k]; zero where two rows coincide."""
+  difference = features[None] - features[:, None]
+  squared = jnp.sum(jnp.square(difference), axis=-1, keepdims=True)
+  # The norm of a zero vector has a NaN gradient.
+  unit = jnp.where(squared > 0, difference * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
+  return jnp.einsum('jid,jkd->jik', unit, unit)
+
+
+def relational_distillation(features: Array, teacher_features: Array) -> Array:
+  """Mean over all ordered triplets of rows of the absolute difference of their angles' cosines; f[n, d], f[].
+
+  Degenerate triplets count as zero.
+  """
+  return jnp.mean(jnp.abs(cosine_of_angles(features) - cosine_of_angles(teacher_features)))
+
+
+def weighted_cross_entropy(logits: Array, labels: Array, weights: Array, where: Array) -> Array:
+  """Cross-entropy over the classes `where`, mean of the rows weighted by their class's `weights` f[c]; f[]."""
+  per_row = weights[labels]
+  return jnp.sum(per_row * cross_entropy(logits, labels, where)) / jnp.sum(per_row)
+
+
+# Deep generative replay (Shin et al., 2017).
+
+
+def variational_bound(images: Array, logits: Array, mean: Array, log_var: Array, weights: Array) -> Array:
+  """Minus the evidence bound of images f[n, h, w, ch] in [0, 1], per pixel, as released; f[].
+
+  logits: f[n, h, w, ch] of the reconstructed images; mean, log_var: f[n, latent]; weights f[n] apply to the
+  reconstruction alone.
+  """
+  per_pixel = -(images * jax.nn.log_sigmoid(logits) + (1.0 - images) * jax.nn.log_sigmoid(-logits))
+  reconstruction = jnp.mean(weights * jnp.mean(per_pixel, axis=(1, 2, 3)))
+  divergence = -0.5 * jnp.sum(1.0 + log_var - jnp.square(mean) - jnp.exp(log_var), axis=-1)
+  return reconstruction + jnp.mean(divergence) / images[0].size

@@ -11,10 +11,17 @@ import numpy as np
 Matrix = Sequence[Sequence[float]]
 
 
-def accuracy_row(predictions: np.ndarray, labels: np.ndarray, task_of_class: np.ndarray, num_seen: int) -> list[float]:
-  """Accuracy on each of the first `num_seen` tasks; predictions and labels i32[n] in learning order."""
-  tasks = task_of_class[labels]
-  return [float(np.mean(predictions[tasks == j] == labels[tasks == j])) for j in range(num_seen)]
+def accuracy_row(hits: np.ndarray, groups: np.ndarray, count: int) -> list[float]:
+  """The share of hits bool[n] in each of the groups 0..count-1, tasks or classes, given as i32[n]."""
+  return [float(np.mean(hits[groups == j])) for j in range(count)]
+
+
+def by_task(class_accuracy: Sequence[float], labels: np.ndarray, task_of_class: np.ndarray) -> list[float]:
+  """A row of the matrix from the accuracy of each class; labels: of the test images i32[n], in learning order."""
+  classes = np.arange(len(class_accuracy))
+  counts, tasks = np.bincount(labels, minlength=len(task_of_class))[classes], task_of_class[classes]
+  of_task = lambda j: np.average(np.asarray(class_accuracy)[tasks == j], weights=counts[tasks == j])
+  return [float(of_task(j)) for j in range(tasks.max() + 1)]
 
 
 def seen_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float]:
@@ -48,8 +55,33 @@ def backward_transfer(matrix: Matrix) -> float | None:
   return float(np.mean([matrix[last][j] - matrix[j][j] for j in range(last)]))
 
 
+def new_accuracy(matrix: Matrix) -> list[float]:
+  """Accuracy on the newest task, after each task."""
+  return [row[-1] for row in matrix]
+
+
+def old_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
+  """Accuracy over all earlier tasks, after each task; None after the first."""
+  return [None] + [float(np.average(row[:-1], weights=counts[: len(row) - 1])) for row in matrix[1:]]
+
+
+def omega(seen: Sequence[float], upper_bound: Sequence[float]) -> float:
+  """Omega: the mean over tasks of the accuracy on all classes seen, as a share of the upper bound's there.
+
+  seen: `seen_accuracy` of a run; upper_bound: of a model trained on everything up to each task. It is the reading of
+  the paper's Eq. 17 that agrees with its tables: each ratio with its own upper bound, and no further weights.
+  """
+  return omega_curve(seen, upper_bound)[-1]
+
+
+def omega_curve(seen: Sequence[float], upper_bound: Sequence[float]) -> list[float]:
+  """Omega up to each task (Fig. A). Raises ValueError if the two have not as many tasks."""
+  ratios = [a / b for a, b in zip(seen, upper_bound, strict=True)]
+  return (np.cumsum(ratios) / np.arange(1, len(ratios) + 1)).tolist()
+
+
 def summary(matrix: Matrix, counts: Sequence[int]) -> dict:
-  """All of the above under the keys of results.json."""
+  """What stands in results.json under these keys."""
   return {
     'accuracy_matrix': [list(row) for row in matrix],
     'seen_accuracy': seen_accuracy(matrix, counts),
@@ -57,4 +89,6 @@ def summary(matrix: Matrix, counts: Sequence[int]) -> dict:
     'average_accuracy': average_accuracy(matrix, counts),
     'forgetting': forgetting(matrix),
     'backward_transfer': backward_transfer(matrix),
+    'new_accuracy': new_accuracy(matrix),
+    'old_accuracy': old_accuracy(matrix, counts),
   }

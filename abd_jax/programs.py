@@ -18,9 +18,11 @@ class Programs(NamedTuple):
   new_student: Any  # () -> TrainState
   new_generator: Any  # (task) -> TrainState
   reset_optimizer: Any  # TrainState -> TrainState
+  start_task: Any  # (TrainState, seed, Classes) -> TrainState; None for most methods
   train: dict[Phase, loop.Chunk]
   invert: loop.Chunk
-  predict: Any  # (variables, images, Classes) -> i32[b]
+  predict: Any  # (Teacher, images, Classes) -> i32[b, 5]
+  embed: Any  # (Teacher, images) -> f[b, d]
   picture: Any  # (generator variables, Context) -> (images, labels)
 
 
@@ -40,9 +42,11 @@ def make_programs(
     new_student=compiled(lambda: student.init_student(kit, image_shape, method.extra_init, seed)),
     new_generator=compiled(lambda task: inversion.init_generator(kit, seed, task)),
     reset_optimizer=compiled(lambda state: student.reset_optimizer(kit, state)),
+    start_task=compiled(student.make_start_task(kit, method)) if method.start_task else None,
     train={phase: chunk(student.make_train_step(kit, phase)) for phase in {*method.first, *method.later}},
     invert=chunk(inversion.make_inversion_step(kit, config.inversion)),
-    predict=compiled(student.make_predict(kit)),
+    predict=compiled(student.make_predict(kit, method)),
+    embed=compiled(student.make_embed(kit)),
     picture=compiled(inversion.make_picture(kit, -(-PICTURED // place.size) * place.size)),
   )
 

@@ -25,6 +25,16 @@ class Paused(Exception):
 
 
 @dataclass
+class Measured:
+  """What evaluation has found so far, as fractions: a row for each task learnt, and the newest by class."""
+
+  accuracy: list[list[float]] = field(default_factory=list)
+  top5_accuracy: list[list[float]] = field(default_factory=list)
+  class_accuracy: list[float] = field(default_factory=list)
+  class_top5_accuracy: list[float] = field(default_factory=list)
+
+
+@dataclass
 class Position:
   """Everything about a run that is not an array. Saved with every checkpoint."""
 
@@ -32,7 +42,7 @@ class Position:
   task: int = 0  # 0-based
   phase: int = 0  # of the task; the one after the student's last is dreaming
   step: int = 0  # steps done in this phase
-  accuracy: list[list[float]] = field(default_factory=list)
+  measured: Measured = field(default_factory=Measured)
   seconds: dict[str, float] = field(
     default_factory=lambda: {'compile': 0.0, 'train': 0.0, 'invert': 0.0, 'evaluate': 0.0}
   )
@@ -47,6 +57,8 @@ class Session:
     self.checkpoints = Checkpoints(workdir.path)
     self.states, position = self.checkpoints.restore(abstract)
     self.position = Position(**position) if position else Position()
+    if position:
+      self.position.measured = Measured(**position['measured'])
     workdir.cut_log(self.position.log_bytes)
     self._chunk_steps = config.chunk_steps
     self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
@@ -125,9 +137,9 @@ class Session:
     with self.clock(clock):
       return loop.run(chunk, state, context, inputs, range(at.step, inputs.steps), self._chunk_steps, on_chunk)
 
-  def evaluated(self, row: list[float], seen: float) -> None:
-    """Notes a row of the accuracy matrix and the accuracy over all classes seen, fractions."""
-    self.position.accuracy.append(row)
+  def evaluated(self, seen: float) -> None:
+    """Logs the newest row of the accuracy matrix and the accuracy over all classes seen."""
+    row = self.position.measured.accuracy[-1]
     record = {'task': self.position.task, 'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen}
     self.position.log_bytes = self.workdir.log(record)
     self.console.line(f'after task {len(row)}: accuracy on all classes seen {100 * seen:.1f} %')

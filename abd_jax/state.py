@@ -34,6 +34,14 @@ class Teacher:
 
 
 @struct.dataclass
+class Frozen:
+  """What stands in a folder of teachers/: a frozen model, and the memory as it then was, padded, or {}."""
+
+  teacher: Teacher
+  memory: PyTree
+
+
+@struct.dataclass
 class Classes:
   """Which classes are old, new and seen: arrays, so that one compiled step serves every task.
 

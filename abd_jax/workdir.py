@@ -11,7 +11,7 @@ from abd_jax.config import flatten
 from abd_jax.errors import UserError
 
 # Fields that may differ when a run goes on: they change where and when it runs, not what it computes.
-FREE_FIELDS = ('max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir', 'data.download')
+FREE_FIELDS = ('max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir', 'data.download', 'oracle_dir')
 
 
 class Workdir:

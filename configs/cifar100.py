@@ -14,4 +14,5 @@ def get_config(argument: str | None = None):
   """argument: any of tasks=5|10|20, method=lwf, trial=1, quick."""
   c = default()
   quick = {'student.epochs': 1, 'student.milestones': (), 'inversion.steps': 20, 'chunk_steps': 10}
+  quick |= {'rdfcil.finetune_epochs': 1}
   return finish(c, argument, quick)

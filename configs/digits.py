@@ -31,5 +31,14 @@ def get_config(argument: str | None = None):
   c.eval_batch_size = 320
   c.chunk_steps = 60
   c.checkpoint_seconds = 5.0
-  quick = {'student.epochs': 2, 'student.milestones': (1,), 'inversion.steps': 10}
-  return finish(c, argument, quick)
+  c.inversion.pixel_images = 256
+  c.memory.size = 100  # images of 1,500: 10 for each class at the end
+  c.dgr.widths = (16, 32, 64)
+  c.dgr.latent = 32
+  c.rdfcil.finetune_epochs = 6
+  recipes = {
+    'dgr': {'data.mean': (0.0,), 'data.std': (1.0,), 'student.weight_decay': 0.0},
+    'rdfcil': {'student.epochs': 24, 'student.milestones': (12, 18), 'inversion.warm_start': False},
+  }
+  quick = {'student.epochs': 2, 'student.milestones': (1,), 'inversion.steps': 10, 'rdfcil.finetune_epochs': 1}
+  return finish(c, argument, quick, recipes)

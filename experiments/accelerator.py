@@ -21,10 +21,10 @@ from abd_jax.kit import make_kit
 from abd_jax.programs import in_full
 from abd_jax.report import environment
 from abd_jax.session import Paused
+from abd_jax.setup import as_teacher
 from abd_jax.sharding import Placement
 from abd_jax.state import Classes, Context
 from abd_jax.student import EpochIndices, init_student, make_train_step
-from abd_jax.train import as_teacher
 from abd_jax.workdir import write_atomically
 from experiments import benchmark
 from experiments.common import load_config, run
@@ -49,7 +49,7 @@ def one_step(device: jax.Device, precision: str, overrides: dict) -> dict[str, l
     teacher = as_teacher(init_student(kit, IMAGE, None, 1), generator)
     context = place.replicate(Context(images, labels, classes, (teacher,), np.uint32(0)))
     phase = methods.get(config).later[0]
-    index = EpochIndices((0,), 64, config.student.batch_size, phase)(0, 1)
+    index = EpochIndices((0,), np.arange(64), config.student.batch_size, phase)(0, 1)
     first = jax.tree.map(lambda leaf: leaf[0], index)
     train = jax.jit(in_full(make_train_step(kit, phase)))
     invert = jax.jit(in_full(make_inversion_step(kit, config.inversion)))

@@ -23,10 +23,10 @@ from abd_jax.inversion import ConstantRate, init_generator, make_inversion_step
 from abd_jax.kit import make_kit
 from abd_jax.programs import in_full
 from abd_jax.report import environment, table
+from abd_jax.setup import as_teacher
 from abd_jax.sharding import Placement
 from abd_jax.state import Classes, Context
 from abd_jax.student import EpochIndices, init_student, make_predict, make_train_step
-from abd_jax.train import as_teacher
 from abd_jax.workdir import write_atomically
 from experiments.common import RESULTS, load_config
 
@@ -62,17 +62,16 @@ def kinds(precision: str, scan_steps: int, overrides: dict) -> dict[str, Kind]:
   base = methods.get(load_config('cifar100', 'method=base')).first[0]
   abd = methods.get(config).later[0]
   rates = ConstantRate(config.inversion)
-  predict = make_predict(kit)
+  predict = make_predict(kit, methods.get(config))
 
   def evaluate(state, batch, context):
-    variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    return state, predict(variables, batch, context.classes)
+    return state, predict(as_teacher(state, None), batch, context.classes)
 
   def prepare(step, state, inputs, context, images):
     return _compile(in_full(step), state, inputs, context, images, scan_steps)
 
   def training(phase, context):
-    inputs = EpochIndices((0, 1, 0), TASK_IMAGES, config.student.batch_size, phase)
+    inputs = EpochIndices((0, 1, 0), np.arange(TASK_IMAGES), config.student.batch_size, phase)
     return prepare(make_train_step(kit, phase), student, inputs(0, steps), context, inputs.images)
 
   inversion = make_inversion_step(kit, config.inversion)

@@ -81,19 +81,38 @@ def tiny_config(digits_data):
 
 
 _compiled = {}
+# What the compiled programs of a run on CPU do not depend on.
+NOT_COMPILED = (
+  'max_seconds', 'checkpoint_seconds', 'chunk_steps', 'oracle_dir', 'class_order', 'task_sizes', 'trial'
+)  # fmt: skip
 
 
 @pytest.fixture
-def learn(monkeypatch, tiny_config):
+def compile_once(monkeypatch):
+  """Runs of this process share their compiled programs wherever their configs let them."""
+  import abd_jax.setup as setup
+
+  get, make_programs = setup.methods.get, setup.make_programs
+  once = lambda key, make: _compiled[key] if key in _compiled else _compiled.setdefault(key, make())
+
+  def fields(config):
+    return json.dumps({name: value for name, value in config.to_dict().items() if name not in NOT_COMPILED})
+
+  monkeypatch.setattr(setup.methods, 'get', lambda c: once(('method', fields(c)), lambda: get(c)))
+  monkeypatch.setattr(
+    setup,
+    'make_programs',
+    lambda c, kit, method, shape, seed, place: once(
+      ('programs', fields(c), kit.model.num_classes, shape, seed),
+      lambda: make_programs(c, kit, method, shape, seed, place),
+    ),
+  )
+
+
+@pytest.fixture
+def learn(compile_once, tiny_config):
   """learn(path, **fields) -> results: the library's own entry point, compiling once per method and not per run."""
   import abd_jax.train as train
-
-  get, make_programs = train.methods.get, train.make_programs
-  once = lambda key, make: _compiled[key] if key in _compiled else _compiled.setdefault(key, make())
-  monkeypatch.setattr(train.methods, 'get', lambda c: once(c.method, lambda: get(c)))
-  monkeypatch.setattr(
-    train, 'make_programs', lambda c, *rest: once(('programs', c.method), lambda: make_programs(c, *rest))
-  )
 
   def run(path, **fields):
     return train.train_and_evaluate(tiny_config(**fields), str(path))

@@ -238,6 +238,146 @@ def lwf(logits, teacher_logits, labels, old, seen, mu=1.0, temperature=2.0):
   return base_cross_entropy(logits, labels, seen) + mu * softmax_kd(logits, teacher_logits, old, temperature)
 
 
+def lwf_synthetic(logits, teacher_logits, labels, is_real, old, seen, mu=0.1, temperature=2.0):
+  """LwF whose cross-entropy sees the real rows alone and whose distillation sees all."""
+  real = base_cross_entropy(logits[is_real], labels[is_real], seen)
+  return real + mu * softmax_kd(logits, teacher_logits, old, temperature)
+
+
+def zero_padded_kd(logits, teacher_logits, old, seen, temperature=2.0):
+  """Eq. 9: the teacher's softened softmax over the old classes, zeros for the new, against the student's over all."""
+  teacher = np.zeros(logits.shape)
+  teacher[:, old] = np.exp(log_softmax(teacher_logits[:, old] / temperature))
+  return np.mean(-np.sum(teacher[:, seen] * log_softmax(logits[:, seen] / temperature), axis=1))
+
+
+def deep_inversion(logits, teacher_logits, labels, is_real, old, seen, mu=1.0, temperature=2.0):
+  """Eq. 8 as released: LwF on the real rows plus mu times zero-padded distillation on the dreamed ones."""
+  real = lwf(logits[is_real], teacher_logits[is_real], labels[is_real], old, seen, mu, temperature)
+  return real + mu * zero_padded_kd(logits[~is_real], teacher_logits[~is_real], old, seen, temperature)
+
+
+def softplus(x):
+  """log(1 + e^x), for |x| far below 700."""
+  return np.log(1 + np.exp(x))
+
+
+def lwf_mc(logits, teacher_logits, labels, old, seen):
+  """LwF.MC: binary cross-entropies summed over seen classes; targets one-hot, the teacher's sigmoids where old."""
+  targets = np.eye(logits.shape[1])[labels]
+  targets[:, old] = 1 / (1 + np.exp(-teacher_logits[:, old]))
+  per_class = targets * softplus(-logits) + (1 - targets) * softplus(logits)
+  return np.mean(np.sum(per_class[:, seen], axis=1))
+
+
+def kd_by_task(logits, teacher_logits, task_of_class, task, total, temperature=2.0):
+  """Sum over the tasks s before `task` of |s| / total times softmax distillation over the classes of s."""
+  parts = [task_of_class == s for s in range(task)]
+  return sum(part.sum() / total * softmax_kd(logits, teacher_logits, part, temperature) for part in parts)
+
+
+def e2e_first(logits, previous, labels, task_of_class, task, mu=1.0, temperature=2.0):
+  """E2E stage a: cross-entropy over the seen classes, and distillation of each old task's."""
+  kd = kd_by_task(logits, previous, task_of_class, task, np.sum(task_of_class < task), temperature)
+  return base_cross_entropy(logits, labels, task_of_class <= task) + mu * kd
+
+
+def e2e_balanced(logits, stage_one, previous, labels, task_of_class, task, mu=1.0, temperature=2.0, slip=False):
+  """E2E stage b: shares are of all seen classes; new ones are held to stage one's (slip: to the first old ones)."""
+  new, total = task_of_class == task, np.sum(task_of_class <= task)
+  count = new.sum()
+  target = previous[:, :count] if slip else stage_one[:, new]
+  kd_new = softmax_kd(logits[:, new], target, np.ones(count, bool), temperature)
+  kd = kd_by_task(logits, previous, task_of_class, task, total, temperature) + count / total * kd_new
+  return base_cross_entropy(logits, labels, task_of_class <= task) + mu * kd
+
+
+def bias_corrected(logits, task_of_class, layers):
+  """BiC: layers[s] = (scale, offset) of the logits of task s; later classes are left as they are."""
+  logits = np.array(logits)
+  for s, (scale, offset) in enumerate(layers):
+    logits[:, task_of_class == s] = scale * logits[:, task_of_class == s] + offset
+  return logits
+
+
+def bic_first(logits, teacher_logits, labels, task_of_class, task, layers, temperature=2.0):
+  """BiC stage one; layers: one (scale, offset) per task up to this one, the teacher has all but the last."""
+  old, seen = task_of_class < task, task_of_class <= task
+  r = old.sum() / seen.sum()
+  student = bias_corrected(logits, task_of_class, layers)
+  teacher = bias_corrected(teacher_logits, task_of_class, layers[:-1])
+  return (1 - r) * base_cross_entropy(student, labels, seen) + r * softmax_kd(student, teacher, old, temperature)
+
+
+def dgr_classifier(logits, teacher_logits, labels, is_real, old, seen, mu=1.0, temperature=2.0):
+  """DGR: task-balanced cross-entropy of all rows, softmax distillation of the replayed ones."""
+  kd = softmax_kd(logits[~is_real], teacher_logits[~is_real], old, temperature)
+  return finetune_cross_entropy(logits, labels, balancing_weights(old, seen), seen) + mu * kd
+
+
+def variational_bound(images, logits, mean, log_var, weights):
+  """DGR's autoencoder: weighted pixel-mean binary cross-entropy, plus KL(code || N(0, 1)) per pixel, unweighted."""
+  bce = images * softplus(-logits) + (1 - images) * softplus(logits)
+  reconstruction = np.mean(weights * np.mean(bce.reshape(len(bce), -1), axis=1))
+  divergence = 0.5 * np.sum(mean**2 + np.exp(log_var) - 1 - log_var, axis=1)
+  return reconstruction + np.mean(divergence) / np.prod(images.shape[1:])
+
+
+def magnitude(x):
+  """|x|, decided on the real part."""
+  return np.where(np.real(x) > 0, x, -x)
+
+
+def hard_kd(logits, teacher_logits, rows, old):
+  """R-DFCIL: mean absolute difference of the old classes' logits in these rows."""
+  return np.mean(magnitude(logits[rows][:, old] - teacher_logits[rows][:, old]))
+
+
+def cosine(a, b):
+  """Of the angle between two vectors; zero if one of them is."""
+  lengths = np.sqrt(np.sum(a * a)) * np.sqrt(np.sum(b * b))
+  return np.sum(a * b) / lengths if np.real(lengths) > 0 else 0.0
+
+
+def relation(features, teacher_features):
+  """R-DFCIL: mean over all ordered triplets i, j, k of the absolute difference of the cosines at j."""
+  terms = []
+  for i, j, k in np.ndindex((len(features),) * 3):
+    ours, theirs = (cosine(f[i] - f[j], f[k] - f[j]) for f in (features, teacher_features))
+    terms.append(magnitude(ours - theirs))
+  return np.mean(terms)
+
+
+def weighted_cross_entropy(logits, labels, class_weights, over):
+  """Cross-entropy over the classes of `over`, averaged with the weight (M,) of each row's label."""
+  weights = np.asarray(class_weights)[labels]
+  return np.sum(weights * per_sample_cross_entropy(logits, labels, over)) / np.sum(weights)
+
+
+def rdfcil_factors(num_old, num_new):
+  """R-DFCIL's weights of (cross-entropy, L1 distillation, relation)."""
+  a, b = np.log2(num_new / 2 + 1), np.sqrt(num_old / num_new)
+  return 0.5 * (1 + 1 / a) / b, 0.15 * a * b, 0.5 * a * b
+
+
+def rdfcil_terms(features, teacher_features, kernel, teacher_kernel, maps, labels, is_real, old, seen):
+  """R-DFCIL stage 1 before weighting: (CE real, L1 dreamed, relation real); maps: two of (kernel (D, 2D), bias)."""
+  logits, teacher_logits = features @ kernel, teacher_features @ teacher_kernel
+  (ours, our_bias), (theirs, their_bias) = maps
+  return (
+    local_cross_entropy(logits, labels, is_real, seen & ~old),
+    hard_kd(logits, teacher_logits, ~is_real, old),
+    relation(features[is_real] @ ours + our_bias, teacher_features[is_real] @ theirs + their_bias),
+  )
+
+
+def rdfcil_finetuning(logits, teacher_logits, labels, counts, is_real, old, seen):
+  """R-DFCIL stage 2: class weights are total / count, divided by the smallest among seen classes."""
+  weights = np.where(seen, np.sum(counts) / np.where(seen, counts, 1), 0)
+  ce = weighted_cross_entropy(logits, labels, weights / weights[seen].min(), seen)
+  return 0.5 * ce + rdfcil_factors(old.sum(), (seen & ~old).sum())[1] * hard_kd(logits, teacher_logits, ~is_real, old)
+
+
 # ------------------------------------------------------------------------------------------------- networks
 def conv3x3(x, kernel, stride=1):
   """x (N, H, W, I), kernel (3, 3, I, O) -> (N, H', W', O); zero padding of one pixel on every side."""
@@ -320,6 +460,43 @@ def resnet_forward(params, stats, images, train, strides=None):
   stored = None if train else stats['backbone']
   features, moments = backbone_forward(params['backbone'], stored, images, train, strides)
   return features, head_forward(params['head'], features), {'backbone': moments}
+
+
+def conv4x4_halving(x, kernel):
+  """x (N, H, W, I), kernel (4, 4, I, O) -> (N, H/2, W/2, O): stride 2, zero padding of one pixel."""
+  height, width = x.shape[1:3]
+  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  return sum(padded[:, u : u + height : 2, v : v + width : 2] @ kernel[u, v] for u in range(4) for v in range(4))
+
+
+def conv4x4_doubling(x, kernel):
+  """x (N, H, W, I), kernel (4, 4, I, O) -> (N, 2H, 2W, O): each pixel paints 4x4 ones (the kernel turned round)."""
+  count, height, width, _ = x.shape
+  painted = np.zeros((count, 2 * height + 2, 2 * width + 2, kernel.shape[-1]))
+  for u in range(4):
+    for v in range(4):
+      painted[:, u : u + 2 * height : 2, v : v + 2 * width : 2] += x @ kernel[3 - u, 3 - v]
+  return painted[:, 1:-1, 1:-1]
+
+
+def vae_decode(params, code, start):
+  """code (N, Z) -> logits of images (N, H, W, C); start: (h0, w0, c0)."""
+  x = head_forward(params['expand'], code).reshape(len(code), *start)
+  for i in range(sum(name.startswith('decoder_') for name in params)):
+    layer = params[f'decoder_{i}']
+    x = conv4x4_doubling(relu(x) if i else x, layer['kernel']) + layer['bias']
+  return x
+
+
+def vae_forward(params, images, noise, start):
+  """-> (logits of the reconstruction, mean, log variance); noise (N, Z) standard normal."""
+  x = images
+  for i in range(sum(name.startswith('encoder_') for name in params)):
+    layer = params[f'encoder_{i}']
+    x = relu(conv4x4_halving(x, layer['kernel']) + layer['bias'])
+  x = x.reshape(len(x), -1)
+  mean, log_var = head_forward(params['mean'], x), head_forward(params['log_var'], x)
+  return vae_decode(params, mean + np.exp(log_var / 2) * noise, start), mean, log_var
 
 
 def generator_forward(params, z, stats=None, start=None):
@@ -497,16 +674,29 @@ def inversion_step(
 
 
 # ------------------------------------------------------------------------------------------- golden numbers
-def golden_numbers():
-  """List of (name, value here, value of the specification, unit of its last digit)."""
+def golden_inputs():
+  """The specification's example: 8 rows, the first 4 real, 4 features, 8 classes of which 3 are old and 2 new.
+
+  -> features, kernel, bias, teacher_features, prev_kernel, labels, is_real, old, seen
+  """
   rows, dims, classes = np.arange(8)[:, None], np.arange(4), np.arange(8)
   features = np.sin(0.7 * (4 * rows + dims) + 0.3)
   kernel = np.cos(0.5 * (4 * classes[:, None] + dims)).T
-  bias = 0.1 * classes
   teacher_features = features + 0.05 * np.cos(rows + dims)
   prev_kernel = kernel + 0.02 * np.sin(classes[:, None] - dims).T
   labels = np.array([3, 4, 3, 4, 0, 1, 2, 0])
-  is_real, old, seen = np.arange(8) < 4, classes < 3, classes < 5
+  return features, kernel, 0.1 * classes, teacher_features, prev_kernel, labels, rows[:, 0] < 4, classes < 3, classes < 5
+
+
+def golden_maps():
+  """R-DFCIL's projections in that example: two of (kernel (4, 8), bias)."""
+  index = 4 * np.arange(8) + np.arange(4)[:, None]
+  return (np.cos(0.3 * index), np.zeros(8)), (np.sin(0.2 * index), np.zeros(8))
+
+
+def golden_numbers():
+  """List of (name, value here, value of the specification, unit of its last digit)."""
+  features, kernel, bias, teacher_features, prev_kernel, labels, is_real, old, seen = golden_inputs()
   logits, teacher_logits = features @ kernel + bias, teacher_features @ prev_kernel + bias
 
   def terms_of(features, kernel, over=None):
@@ -528,6 +718,16 @@ def golden_numbers():
   stored = {'mean': np.array([0.1, -0.2]), 'var': np.array([0.5, 2.0])}
   image = np.sin(0.37 * np.arange(108.0)).reshape(1, 3, 6, 6).transpose(0, 2, 3, 1)
   kd = 0.1 * softmax_kd(logits, teacher_logits, old)
+  task_of_class = np.where(old, 0, np.where(seen, 1, 2))
+  three_tasks = np.array([0, 0, 1, 2, 2, 3, 3, 3])
+  e2e = (logits, teacher_logits, labels, three_tasks, 2)
+  replayed = (logits, teacher_logits, labels, is_real, old, seen)
+  identity = [(1.0, 0.0)] * 2
+  # "All 8 rows" are read by half each: CE and relation by the real ones, L1 by the dreamed ones.
+  terms_of_rdfcil = rdfcil_terms(
+    features, teacher_features, kernel, prev_kernel, golden_maps(), labels, is_real, old, seen
+  )
+  factors = rdfcil_factors(3, 2)
   return [
     ('ABD local', terms['local'], 0.02709759, 1e-8),
     ('ABD ft, all classes', terms['ft'], 1.05771044, 1e-8),
@@ -543,6 +743,20 @@ def golden_numbers():
     ('real rows CE', base_cross_entropy(logits[:4], labels[:4], seen), 0.716462, 1e-6),
     ('LwF-synthetic kd', kd, 0.090725, 1e-6),
     ('LwF-synthetic total', base_cross_entropy(logits[:4], labels[:4], seen) + kd, 0.807187, 1e-6),
+    ('LwF-synthetic', lwf_synthetic(*replayed), 0.807187, 1e-6),
+    ('DeepInversion', deep_inversion(*replayed), 3.081823, 1e-6),
+    ('LwF.MC', lwf_mc(logits, teacher_logits, labels, old, seen), 2.877937, 1e-6),
+    ('E2E stage a', e2e_first(*e2e), 1.685561, 1e-6),
+    ('E2E stage b, as coded', e2e_balanced(logits, None, *e2e[1:], slip=True), 1.757216, 1e-6),
+    ('BiC stage 1', bic_first(logits, teacher_logits, labels, task_of_class, 1, identity), 1.079473, 1e-6),
+    ('DGR classifier', dgr_classifier(*replayed), 1.645263, 1e-6),
+    ('R-DFCIL CE', terms_of_rdfcil[0], 0.0705208, 1e-7),
+    ('R-DFCIL L1', terms_of_rdfcil[1], 0.0532312, 1e-7),
+    ('R-DFCIL angle', terms_of_rdfcil[2], 0.0272296, 1e-7),
+    ('R-DFCIL factor of CE', factors[0], 0.8164966, 1e-7),
+    ('R-DFCIL factor of L1', factors[1], 0.1837117, 1e-7),
+    ('R-DFCIL factor of angle', factors[2], 0.6123724, 1e-7),
+    ('R-DFCIL total', np.dot(factors, terms_of_rdfcil), 0.0840338, 1e-7),
     ('L_con', content(teacher_logits, old), 1.097043, 1e-6),
     ('L_div', label_diversity(teacher_logits, old), 0.004914, 1e-6),
     ('L_stat', stat_alignment({'norm': moments_of(hidden)}, {'norm': stored}), 0.464402, 1e-6),

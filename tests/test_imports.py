@@ -16,9 +16,13 @@ HEAVY = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL'}
 ALLOWED = {
   'main': {'config', 'errors', 'malloc', 'programs', 'report', 'session', 'train'},
   'train': {
-    'checkpoint', 'config', 'data.sources', 'errors', 'inversion', 'kit', 'methods', 'metrics', 'programs', 'report',
-    'session', 'sharding', 'state', 'student', 'tasks', 'workdir',
+    'inversion', 'memory', 'metrics', 'oracle', 'report', 'session', 'setup', 'state', 'student', 'workdir'
   },
+  'setup': {
+    'checkpoint', 'config', 'data.sources', 'errors', 'kit', 'memory', 'methods', 'programs', 'sharding', 'state',
+    'student', 'tasks',
+  },
+  'oracle': {'config', 'tasks'},
   'programs': {'inversion', 'kit', 'loop', 'methods', 'sharding', 'student'},
   'session': {'errors', 'checkpoint', 'console', 'loop', 'workdir'},
   'workdir': {'config', 'errors'},
@@ -26,7 +30,7 @@ ALLOWED = {
   'student': {'inversion', 'kit', 'losses', 'methods', 'models', 'optim', 'state'},
   'inversion': {'kit', 'losses', 'models', 'optim', 'state'},
   'kit': {'data.augment', 'errors', 'models', 'optim'},
-  'methods': {'errors', 'losses', 'methods', 'state'},
+  'methods': {'errors', 'losses', 'memory', 'methods', 'models', 'state'},
   'models': {'models'},
   'data.sources': {'data.prepare', 'errors', 'tasks'},
   'data.prepare': {'data.builders', 'errors'},
@@ -40,6 +44,7 @@ ALLOWED = {
   'loop': set(),
   'malloc': set(),
   'losses': set(),
+  'memory': set(),
   'metrics': set(),
   'optim': set(),
   'report': set(),
@@ -113,12 +118,12 @@ def test_no_imports_in_a_circle():
   graphlib.TopologicalSorter({name: own_imports(name) for name in MODULES}).prepare()
 
 
-@pytest.mark.parametrize('name', ['losses', 'metrics', 'tasks'])
+@pytest.mark.parametrize('name', ['losses', 'memory', 'metrics', 'tasks'])
 def test_arithmetic_knows_neither_flax_nor_tfds(name):
   assert not packages(name) & {'flax', 'tensorflow_datasets'}
 
 
-@pytest.mark.parametrize('name', ['metrics', 'tasks'])
+@pytest.mark.parametrize('name', ['memory', 'metrics', 'tasks'])
 def test_numpy_modules_do_not_import_jax(name):
   assert 'jax' not in packages(name)
 
@@ -146,7 +151,7 @@ def test_heavy_packages_are_imported_where_they_are_used():
 
 
 def test_no_step_or_loss_imports_the_config():
-  assert {name for name in MODULES if 'config' in own_imports(name)} == {'main', 'train', 'workdir'}
+  assert {name for name in MODULES if 'config' in own_imports(name)} == {'main', 'oracle', 'setup', 'workdir'}
 
 
 def test_training_can_be_imported_on_a_host_without_the_heavy_packages():

@@ -11,10 +11,10 @@ import pytest
 from abd_jax import inversion, loop, methods, student
 from abd_jax.config import default
 from abd_jax.kit import make_kit
+from abd_jax.setup import as_teacher
 from abd_jax.sharding import Placement
 from abd_jax.state import Classes, Context
 from abd_jax.student import EpochIndices
-from abd_jax.train import as_teacher
 
 CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 10
 
@@ -64,7 +64,7 @@ def ten_steps(devices, chunk_steps, scan_steps, dtype=jnp.float32):
     states = loop.run(chunk, state, context, inputs, range(STEPS), chunk_steps, lambda *_: None)
     return jax.device_get((states.params, states.batch_stats))
 
-  indices = EpochIndices((0, 1, 0), 20, c.student.batch_size, phase)
+  indices = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)
   assert indices.steps == STEPS
   rates = lambda start, stop: np.full(stop - start, c.inversion.lr, np.float32)
   return {
@@ -106,7 +106,8 @@ def test_eight_devices_split_the_batch_and_replicate_the_rest():
     kit._replace(constrain=lambda x: (seen.setdefault('constrained', []).append(x.shape), place.constrain(x))[1]), phase
   )
   chunk = loop.make_chunk(step, out_sharding=place.replicated)
-  state, _ = chunk(learner, EpochIndices((0, 1, 0), 20, c.student.batch_size, phase)(0, 1), context)
+  inputs = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)(0, 1)
+  state, _ = chunk(learner, inputs, context)
   assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == 8
   assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
   assert (c.student.batch_size, *SHAPE) in seen['constrained']

@@ -1,5 +1,7 @@
 """abd_jax.student and abd_jax.inversion: whole steps against the NumPy restatement of them."""
 
+import collections
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ import reference
 from abd_jax import inversion, student
 from abd_jax.config import default
 from abd_jax.kit import Kit, make_kit
-from abd_jax.methods import Phase, abd, base, lwf
+from abd_jax.methods import Method, Phase, abd, base, lwf
 from abd_jax.state import Classes, Context, Teacher, TrainState
 
 SHAPE, LATENT, BATCH, NUM_IMAGES = (8, 8, 3), 5, 6, 10
@@ -236,20 +238,27 @@ def test_step_on_real_images_equals_the_restatement(name, x64):
 def probe(inputs):
   """A loss with a gradient everywhere, which also shows what it was given."""
   value = jnp.sum(jnp.square(inputs.student.logits)) + jnp.sum(inputs.student.extra['gain'] * inputs.student.features)
-  return value, {'features': inputs.student.features, 'logits': inputs.student.logits, 'labels': inputs.labels}
+  shown = {'images': inputs.images, 'labels': inputs.labels, 'draw': jax.random.uniform(inputs.key)}
+  return value, shown | {'features': inputs.student.features, 'logits': inputs.student.logits}
 
 
-def test_groups_outside_trainable_stay_although_weights_decay(x64):
+@pytest.mark.parametrize(
+  'trainable', [('head',), ('backbone',), ('gain',), ('backbone', 'head'), ('backbone', 'head', 'gain')]
+)
+def test_groups_outside_trainable_stay_although_weights_decay(trainable, x64):
   at = scene()
-  state, _ = run(at, Phase(probe, 1, 0.1, trainable=('head',)))
-  same = lambda a, b: jax.tree.leaves(jax.tree.map(np.array_equal, a, b))
-  assert all(same(state.params['backbone'], at.state.params['backbone'])) and all(same(state.extra, at.state.extra))
-  assert not any(same(state.params['head'], at.state.params['head']))
+  phase = Phase(probe, 1, 0.1) if trainable == ('backbone', 'head') else Phase(probe, 1, 0.1, trainable=trainable)
+  state, _ = run(at, phase)
+  before, after = at.state.params | at.state.extra, state.params | state.extra
+  assert before.keys() == {'backbone', 'head', 'gain'}
+  for group in before:
+    same = jax.tree.leaves(jax.tree.map(np.array_equal, before[group], after[group]))
+    assert not any(same) if group in trainable else all(same), group
 
 
 def test_a_methods_own_parameters_are_trained_like_all_others(x64):
   at = scene()
-  state, metrics = run(at, Phase(probe, 1, 0.1))
+  state, metrics = run(at, Phase(probe, 1, 0.1, trainable=('backbone', 'head', 'gain')))
   grad = metrics['features'].sum(0)
   gain, velocity = at.state.extra['gain'], momentum_of(at.state)['extra']['gain']
   velocity = MOMENTUM * velocity + grad + WEIGHT_DECAY * gain
@@ -274,6 +283,83 @@ def test_separate_batch_norm_is_two_forward_passes(x64):
   dreamed = np.where(OLD, logits, -np.inf).argmax(1)
   np.testing.assert_array_equal(metrics['labels'], np.where(IS_REAL, labels, dreamed))
   assert (logits.argmax(1) != dreamed)[~IS_REAL].any()
+
+
+def test_without_passes_batch_norm_is_in_evaluation_mode_and_left_alone(x64):
+  at = scene()
+  state, metrics = run(at, Phase(probe, 1, 0.1, teachers=1, dreams=True, joint_bn=False, bn_passes=0))
+  images, _ = at.joined()
+  features, logits, _ = reference.resnet_forward(at.state.params, at.state.batch_stats, images, False)
+  np.testing.assert_allclose(metrics['features'], features, **EXACT)
+  np.testing.assert_allclose(metrics['logits'], logits, **EXACT)
+  jax.tree.map(np.testing.assert_array_equal, state.batch_stats, at.state.batch_stats)
+  head = at.state.params['head']['kernel']
+  velocity = MOMENTUM * momentum_of(at.state)['params']['head']['kernel']
+  velocity += features.T @ (2 * logits) + WEIGHT_DECAY * head  # of the probe's squared logits
+  np.testing.assert_allclose(state.params['head']['kernel'], head - float(LR) * velocity, **EXACT)
+
+
+def test_a_phase_may_dream_with_something_else_than_a_generator(x64):
+  at = scene()
+
+  def dreamer(teacher, key, size):
+    return teacher.params['head']['bias'][0] + jax.random.normal(key, (size, *SHAPE))
+
+  state, metrics = run(at, Phase(probe, 1, 0.1, teachers=1, dreams=True, dreamer=dreamer))
+  images, labels = at.joined()
+  key = jax.random.fold_in(inversion.stream(at.context.seed, 'student'), at.state.step)
+  images[1::2] = dreamer(at.context.teachers[0], jax.random.split(key)[1], BATCH)
+  np.testing.assert_allclose(metrics['images'], images, **EXACT)
+  teacher = at.context.teachers[0]
+  _, logits, _ = reference.resnet_forward(teacher.params, teacher.batch_stats, images, False)
+  labels = np.where(IS_REAL, labels, np.where(OLD, logits, -np.inf).argmax(1))
+  np.testing.assert_array_equal(metrics['labels'], labels)
+
+
+def test_a_phase_may_keep_count_of_its_labels(x64):
+  at = scene()
+  observe = lambda extra, labels: extra | {'gain': extra['gain'] + jnp.bincount(labels, length=4)}
+  phase = Phase(probe, 1, 0.1, teachers=1, dreams=True, trainable=('backbone', 'head', 'gain'))
+  before, metrics = run(at, phase)
+  after, _ = run(at, replace(phase, observe=observe))
+  counts = np.bincount(metrics['labels'], minlength=5)[:4]  # dreams' labels too
+  np.testing.assert_allclose(after.extra['gain'], before.extra['gain'] + counts, **EXACT)
+  jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+
+
+def test_losses_draw_anew_at_every_step(x64):
+  at = scene()
+  step = jax.jit(student.make_train_step(at.kit, Phase(probe, 1, 0.1)))
+  again = at.state.replace(step=at.state.step + 1)
+  draws = [step(state, INPUTS, context)[1]['draw'] for state, context in (
+    (at.state, at.context), (again, at.context), (at.state, at.context.replace(seed=np.uint32(4)))
+  )]  # fmt: skip
+  assert len({float(draw) for draw in draws}) == 3
+
+
+def test_start_task_makes_anew_what_the_method_says_with_a_key_of_seed_and_task():
+  at = scene(jnp.float32)
+
+  def start_task(params, extra, key, classes):
+    rows = jax.random.normal(key, params['head']['kernel'].shape)
+    head = params['head'] | {'kernel': jnp.where(classes.new, rows, params['head']['kernel'])}
+    return params | {'head': head}, {'gain': extra['gain'] + 1}
+
+  start = jax.jit(student.make_start_task(at.kit, Method((), (), start_task=start_task)))
+  classes, seed = at.context.classes, at.context.seed
+  state = start(at.state, seed, classes)
+  before, after = at.state.params['head']['kernel'], state.params['head']['kernel']
+  np.testing.assert_array_equal((before != after).any(0), SEEN & ~OLD)
+  np.testing.assert_array_equal(state.extra['gain'], at.state.extra['gain'] + 1)
+  untouched = lambda state: state.replace(params=state.params['backbone'], extra=None)
+  jax.tree.map(np.testing.assert_array_equal, untouched(state), untouched(at.state))
+  everywhere = jnp.full_like(classes.task_of_class, TASK)
+  drawn = [
+    start(at.state, seed, classes.replace(task_of_class=everywhere)),
+    start(at.state, np.uint32(4), classes.replace(task_of_class=everywhere)),
+    start(at.state, seed, classes.replace(task_of_class=everywhere + 1, task=jnp.int32(TASK + 1))),
+  ]
+  assert len({np.asarray(state.params['head']['kernel']).tobytes() for state in drawn}) == 3
 
 
 def test_reset_optimizer_forgets_momentum_and_nothing_else():
@@ -338,25 +424,71 @@ def test_inversion_step_equals_the_restatement(dtype, weights, tolerance):
 # Evaluation.
 
 
+NOTHING = Method((), ())  # no method predicts, or looks, differently from others unless it says so
+
+
+def model_of(at):
+  return Teacher(at.state.params, at.state.batch_stats, at.state.extra, {})
+
+
+def expected_output(at):
+  """(features, logits) of the student for the task's images as they are."""
+  mean, std = np.array(at.config.data.mean), np.array(at.config.data.std)
+  images = (np.asarray(at.context.images) / 255 - mean) / std
+  return reference.resnet_forward(at.state.params, at.state.batch_stats, images, False)[:2]
+
+
+def ranking_of(at, method=NOTHING, classes=None):
+  predict = jax.jit(student.make_predict(at.kit, method))
+  look = lambda batch: predict(model_of(at), batch, classes or at.context.classes)
+  return student.in_batches(look, np.asarray(at.context.images), 4)  # 10 images: the last 2 padded
+
+
 def test_prediction_is_the_likeliest_class_seen(x64):
   at = scene()
-  predict = jax.jit(student.make_predict(at.kit))
-  images = np.asarray(at.context.images)
-  variables = {'params': at.state.params, 'batch_stats': at.state.batch_stats}
-  look = lambda batch: predict(variables, batch, at.context.classes)
-  predictions = student.predict_all(look, images, 4)  # 10 images: the last 2 padded
-  mean, std = np.array(at.config.data.mean), np.array(at.config.data.std)
-  _, logits, _ = reference.resnet_forward(at.state.params, at.state.batch_stats, (images / 255 - mean) / std, False)
+  predictions = ranking_of(at)[:, 0]
+  _, logits = expected_output(at)
   np.testing.assert_array_equal(predictions, np.where(SEEN, logits, -np.inf).argmax(1))
   assert (logits.argmax(1) != predictions).any()  # unseen classes would have won
+
+
+def test_five_likeliest_classes_are_ranked_and_those_not_seen_come_last(x64):
+  at = scene()
+  _, logits = expected_output(at)
+  ranking = ranking_of(at)
+  assert ranking.shape == (NUM_IMAGES, 5) and ranking.dtype == np.int32
+  np.testing.assert_array_equal(ranking, np.argsort(-logits[:, SEEN], axis=1))  # the seen ones are the first five
+  first = ranking_of(at, classes=at.context.classes.replace(task=jnp.int32(0)))  # two classes seen
+  np.testing.assert_array_equal(first[:, :2], np.argsort(-logits[:, :2], axis=1))
+  assert first[:, 2:].min() >= 2
+
+
+def test_a_method_may_predict_by_logits_of_its_own(x64):
+  at = scene()
+  gain = np.array([3, -2, 1, -1], np.float64)  # of the first four classes
+  classes = Classes(jnp.array([0, 1, 2, 3], jnp.int32), jnp.int32(TASK))
+  own = lambda output, classes: output.logits[:, :4] * output.extra['gain'] + classes.task
+  at = at._replace(state=at.state.replace(extra={'gain': gain}))
+  ranking = ranking_of(at, Method((), (), logits=own), classes)
+  assert ranking.shape == (NUM_IMAGES, 4)  # no more columns than classes
+  _, logits = expected_output(at)
+  np.testing.assert_array_equal(ranking[:, :3], np.argsort(-(logits[:, :4] * gain)[:, :3], axis=1))
+  assert (ranking[:, 3] == 3).all()
+
+
+def test_embedding_is_the_features_of_unaugmented_images_in_evaluation_mode(x64):
+  at = scene()
+  embed = jax.jit(student.make_embed(at.kit))
+  features = student.in_batches(lambda batch: embed(model_of(at), batch), np.asarray(at.context.images), 4)
+  np.testing.assert_allclose(features, expected_output(at)[0], **EXACT)
 
 
 # The order of the data.
 
 
-def epoch_indices(key=(0, 1, 0), num_images=23, batch_size=5, phase=None):
+def epoch_indices(key=(0, 1, 0), rows=range(23), batch_size=5, phase=None):
   phase = phase or Phase(probe, epochs=6, lr=0.1, milestones=(2, 4))
-  return student.EpochIndices(key, num_images, batch_size, phase)
+  return student.EpochIndices(key, np.asarray(rows), batch_size, phase)
 
 
 def test_an_epoch_is_a_permutation_without_its_rest():
@@ -369,6 +501,32 @@ def test_an_epoch_is_a_permutation_without_its_rest():
     assert len(set(epoch)) == 20 and set(epoch) <= set(range(23))
   assert len({tuple(epoch) for epoch in epochs}) == 6
   assert set(epochs.ravel()) == set(range(23))  # the rest is another one each time
+
+
+def test_an_epoch_goes_over_the_phases_rows_alone_each_as_often_as_it_is_given():
+  rows = np.array([40, 3, 17, 17, 5, 88, 2, 61, 9, 9, 9, 30, 31])
+  index = epoch_indices(rows=rows, batch_size=4)(0, 18).index.reshape(6, 12)
+  for epoch in index:
+    left = collections.Counter(rows.tolist())
+    left.subtract(epoch.tolist())
+    assert sorted(left.values())[-1] == 1 and sum(left.values()) == 1  # whole batches leave one row out
+  all_rows = epoch_indices(rows=rows[:12], batch_size=4)(0, 18).index.reshape(6, 12)
+  np.testing.assert_array_equal(np.sort(all_rows), np.sort(rows[:12])[None].repeat(6, 0))
+
+
+@pytest.mark.parametrize('count', [1, 3, 4])
+def test_fewer_rows_than_a_batch_make_one_batch_of_them_all(count):
+  rows = [20, 7, 11, 4][:count]
+  source = epoch_indices(rows=rows)
+  assert source.steps == 6  # one each epoch
+  for batch in source(0, 6).index:
+    times = [int(np.sum(batch == row)) for row in rows]
+    assert sum(times) == 5 and max(times) - min(times) <= 1
+
+
+def test_images_of_a_step_are_the_real_and_the_dreamed():
+  assert epoch_indices().images == 5
+  assert epoch_indices(phase=Phase(probe, 1, 0.1, teachers=1, dreams=True)).images == 10
 
 
 def test_order_depends_on_seed_task_phase_and_epoch_alone():

@@ -108,9 +108,9 @@ class Dataset:
     """The same of the test images or, with folds, of the held-out ones."""
     return self._train_and_test[1].of_classes(original_ids).decode()
 
-  def count(self, original_ids: Collection[int]) -> int:
-    """Number of training images of these classes; decodes none."""
-    return len(self._train_and_test[0].of_classes(original_ids).rows)
+  def train_labels(self, original_ids: Collection[int]) -> np.ndarray:
+    """The labels that `train` gives; decodes no image."""
+    return self._train_and_test[0].of_classes(original_ids).labels
 
 
 def _deal(labels: np.ndarray, folds: int) -> np.ndarray:
@@ -164,16 +164,21 @@ def _check_suitable(builder: Any) -> None:
 class TaskStream:
   """Gives out training data task by task, and keeps the method's promise: no way back to an earlier task."""
 
-  def __init__(self, dataset: Dataset, tasks: Tasks, offline: bool = False):
-    """Streams `dataset` in the order of `tasks`; `offline` lifts the promise, for the upper bound.
+  def __init__(self, dataset: Dataset, tasks: Tasks):
+    """Streams `dataset` in the order of `tasks`.
 
     Raises:
       ValueError: the two differ in their number of classes.
     """
     if tasks.num_classes != dataset.num_classes:
       raise ValueError(f'tasks order {tasks.num_classes} classes, {dataset.name} has {dataset.num_classes}')
-    self._dataset, self.tasks, self._offline = dataset, tasks, offline
+    self._dataset, self.tasks = dataset, tasks
     self._latest = 0
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(h, w, c)."""
+    return self._dataset.image_shape
 
   @property
   def class_names(self) -> tuple[str, ...]:
@@ -183,18 +188,22 @@ class TaskStream:
   @property
   def sizes(self) -> tuple[int, ...]:
     """Number of training images of each task."""
-    return tuple(self._dataset.count(self.tasks.original_ids(t)) for t in range(self.tasks.num_tasks))
+    return tuple(len(self.labels(t)) for t in range(self.tasks.num_tasks))
+
+  def labels(self, t: int) -> np.ndarray:
+    """The learning labels int32[n] that `task(t)` gives; decodes no image."""
+    return self.tasks.learning_labels(self._dataset.train_labels(self.tasks.original_ids(t)))
 
   def task(self, t: int) -> tuple[np.ndarray, np.ndarray]:
     """Training data of task t: (uint8[n, h, w, c], int32[n] learning labels). Not kept here.
 
     Raises:
-      RuntimeError: a later task was given before, and this is not an offline stream.
+      RuntimeError: a later task was given before.
       IndexError: no such task.
     """
     original_ids = self.tasks.original_ids(t)
-    if t < self._latest and not self._offline:
-      raise RuntimeError(f'task {t} is over: task {self._latest} has been given; only offline may go back')
+    if t < self._latest:
+      raise RuntimeError(f'task {t} is over: task {self._latest} has been given')
     self._latest = t
     images, labels = self._dataset.train(original_ids)
     return images, self.tasks.learning_labels(labels)

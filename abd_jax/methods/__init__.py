@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from abd_jax.errors import UserError, nearest
-from abd_jax.state import Classes
+from abd_jax.memory import Keeping, Pool, task_only
+from abd_jax.state import Classes, Teacher
 
 PyTree = Any
 
@@ -37,6 +39,7 @@ class LossInputs(NamedTuple):
   labels: jax.Array  # i32[n], in learning order
   is_real: jax.Array  # bool[n]
   classes: Classes
+  key: jax.Array  # for losses that draw
 
 
 Loss = Callable[[LossInputs], tuple[jax.Array, dict[str, jax.Array]]]
@@ -50,12 +53,16 @@ class Phase:
   epochs: int
   lr: float
   milestones: tuple[int, ...] = ()  # 0-based epochs from which the rate is divided by ten
+  data: Callable[[Pool, np.random.Generator], np.ndarray] = task_only  # the rows of the pool it trains on
   teachers: int = 0  # how many of the newest frozen models the loss sees
-  dreams: bool = False  # adds to each real batch as many images dreamed from the newest teacher
+  dreams: bool = False  # adds to each real batch as many dreamed images, labelled by the newest teacher
+  dreamer: Callable[[Teacher, jax.Array, int], jax.Array] | None = None  # (.., key, size); None: a generator's
   joint_bn: bool = True  # real and dreamed images share batch norm's moments
-  bn_passes: int = 1  # times each batch is folded into the running statistics
-  trainable: tuple[str, ...] = ('backbone', 'head', 'extra')
+  bn_passes: int = 1  # times each batch is folded into the running statistics; 0: they are used, and left alone
+  trainable: tuple[str, ...] = ('backbone', 'head')  # groups of parameters: these, and the keys of `extra`
+  observe: Callable[[PyTree, jax.Array], PyTree] | None = None  # (extra, labels of a batch) -> extra
   reset_optimizer: bool = True  # at the start of the phase
+  freeze_after: bool = False  # the model as it then is becomes the newest teacher, and the memory is refreshed
 
 
 @dataclass(frozen=True)
@@ -64,15 +71,20 @@ class Method:
 
   first: tuple[Phase, ...]  # phases of the first task, when there is nothing to remember
   later: tuple[Phase, ...]  # phases of every later task
-  extra_init: Callable[[jax.Array], PyTree] | None = None  # key -> the method's own parameters
+  extra_init: Callable[[jax.Array, int], PyTree] | None = None  # (key, classes) -> {group: ...}, its own parameters
+  # (params, extra, key, Classes) -> (params, extra): what is made anew at the start of each task.
+  start_task: Callable[[PyTree, PyTree, jax.Array, Classes], tuple[PyTree, PyTree]] | None = None
+  logits: Callable[[Output, Classes], jax.Array] | None = None  # to predict by, in place of the head's own
+  memory: Keeping | None = None  # how stored images are chosen; None: none is ever stored
+  offline: bool = False  # an upper bound: for each task a fresh model that learns all classes so far
 
   def phases(self, task: int) -> tuple[Phase, ...]:
     return self.later if task else self.first
 
   @property
-  def dreams(self) -> bool:
+  def inverts(self) -> bool:
     """Whether a generator must be trained at the end of a task."""
-    return any(phase.dreams for phase in self.later)
+    return any(phase.dreams and phase.dreamer is None for phase in self.later)
 
 
 def available() -> list[str]:

@@ -22,14 +22,20 @@ def make(config) -> Method:
 
   def later_loss(inputs: LossInputs):
     student, teacher, classes = inputs.student, inputs.teachers[0], inputs.classes
-    local = losses.local_cross_entropy(student.logits, inputs.labels, inputs.is_real, classes.new)
+    classes_of_local = classes.new if c.local_classes == 'new' else classes.seen
+    local = losses.local_cross_entropy(student.logits, inputs.labels, inputs.is_real, classes_of_local)
+    rows = {'both': None, 'real': inputs.is_real, 'dreamed': ~inputs.is_real}[c.kd_images]
     kd = losses.weighted_feature_distillation(
-      student.features, teacher.features, teacher.kernel, classes.old, c.kd_reduction
+      student.features, teacher.features, teacher.kernel, classes.old, c.kd_reduction, rows
     )
-    balance = losses.task_balance(inputs.labels, classes.old, classes.seen)
+    balance = jnp.ones_like(student.logits[:, 0])
+    if c.balance == 'tasks':
+      balance = losses.task_balance(inputs.labels, classes.old, classes.seen)
     where = classes.seen if c.ft_softmax == 'seen' else None
     ft = losses.finetune_cross_entropy(student.features, student.kernel, student.bias, inputs.labels, balance, where)
-    if c.local_weight == 'balanced':  # as released: the balancing weight of the new classes, 1 - r
+    if (
+      c.local_weight == 'balanced' and c.balance == 'tasks'
+    ):  # as released: the balancing weight of the new classes, 1 - r
       local = local * (jnp.sum(classes.new) / jnp.sum(classes.seen))
     terms = {'ce': local, 'kd': kd, 'ft': ft}
     return losses.weighted_sum(terms, weights), terms

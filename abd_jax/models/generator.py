@@ -33,6 +33,10 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
+  def draw(self, key: jax.Array, size: int) -> jax.Array:
+    """z ~ N(0, I), f[size, latent]."""
+    return jax.random.normal(key, (size, self.latent), self.param_dtype)
+
   @nn.compact
   def __call__(self, z: jax.Array, train: bool) -> jax.Array:
     common = dict(dtype=self.dtype, param_dtype=self.param_dtype)

@@ -1,0 +1,26 @@
+"""DeepInversion (Yin et al., 2020) as the paper runs it for class-incremental learning, Eq. 8 and 9.
+
+Cross-entropy on real images, softmax distillation on real and dreamed ones. As released, real images are distilled
+over the old classes alone, and only for dreamed ones does the teacher give the new classes probability zero.
+"""
+
+from abd_jax import losses
+from abd_jax.losses import mean_over
+from abd_jax.methods import LossInputs, Method, Phase, base, student_schedule
+
+
+def make(config) -> Method:
+  c = config.lwf
+
+  def loss(inputs: LossInputs):
+    classes, is_real = inputs.classes, inputs.is_real
+    logits, old_logits = inputs.student.logits, inputs.teachers[0].logits
+    ce = mean_over(losses.cross_entropy(logits, inputs.labels, classes.seen), is_real)
+    real = mean_over(losses.distillation(logits, old_logits, classes.old, c.temperature), is_real)
+    padded = losses.zero_padded_distillation(logits, old_logits, classes.old, classes.seen, c.temperature)
+    dreamed = mean_over(padded, ~is_real)
+    return ce + c.weight * (real + dreamed), {'ce': ce, 'kd_real': real, 'kd_dreamed': dreamed}
+
+  schedule = student_schedule(config)
+  later = Phase(loss, **schedule, teachers=1, dreams=True)
+  return Method(first=(Phase(base.loss, **schedule),), later=(later,))

@@ -1,0 +1,81 @@
+"""R-DFCIL, relation-guided representation learning for data-free class-incremental learning (Gao et al., ECCV 2022).
+
+New classes are learnt among themselves, old logits are held on dreamed images, and the angles between the features of
+real ones are held through two learned maps. Then the head alone is finetuned on both, seldom labels weighing more.
+Heads have no bias, and real and dreamed images pass batch norm apart.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from abd_jax import losses
+from abd_jax.methods import LossInputs, Method, Output, Phase, student_schedule
+from abd_jax.models.resnet import fan_in_uniform
+
+
+def factors(classes):
+  """(cross-entropy's, logit distillation's, relation's): they adapt to how many classes are old, and new."""
+  old, new = jnp.sum(classes.old), jnp.sum(classes.new)
+  a, b = jnp.log2(new / 2 + 1), jnp.sqrt(old / new)
+  return 0.5 * (1 + 1 / a) / b, 0.15 * a * b, 0.5 * a * b
+
+
+def logits_of(output: Output):
+  return output.features @ output.kernel
+
+
+def make(config) -> Method:
+  c, width = config.rdfcil, config.model.widths[-1]
+
+  def fresh_maps(key):
+    keys, init = jax.random.split(key, 4), fan_in_uniform(width)
+    one = lambda k: {'kernel': init(keys[k], (width, 2 * width)), 'bias': init(keys[k + 1], (2 * width,))}
+    return {'student': one(0), 'teacher': one(2)}
+
+  def extra_init(key, num_classes):
+    return {'maps': fresh_maps(key), 'counts': jnp.zeros(num_classes)}
+
+  def start_task(params, extra, key, classes):
+    kernel = params['head']['kernel']
+    rows = 1e-3 * jax.random.normal(key, kernel.shape, kernel.dtype)
+    head = {'kernel': jnp.where(classes.new, rows, kernel), 'bias': jnp.zeros_like(params['head']['bias'])}
+    return params | {'head': head}, {'maps': fresh_maps(key), 'counts': jnp.zeros_like(extra['counts'])}
+
+  def count(extra, labels):
+    return extra | {'counts': extra['counts'].at[labels].add(1.0)}
+
+  def first_loss(inputs: LossInputs):
+    ce = jnp.mean(losses.cross_entropy(logits_of(inputs.student), inputs.labels, inputs.classes.seen))
+    return ce, {'ce': ce}
+
+  def distill(inputs: LossInputs):
+    old_logits = logits_of(inputs.teachers[0])
+    return losses.hard_distillation(logits_of(inputs.student), old_logits, inputs.is_real, inputs.classes.old)
+
+  def mapped(output: Output, layer):
+    return output.features[::2] @ layer['kernel'] + layer['bias']  # of real images: every other row
+
+  def learning(inputs: LossInputs):
+    student, teacher, classes = inputs.student, inputs.teachers[0], inputs.classes
+    ce_factor, kd_factor, relation_factor = factors(classes)
+    ce = losses.local_cross_entropy(logits_of(student), inputs.labels, inputs.is_real, classes.new)
+    kd, maps = distill(inputs), student.extra['maps']
+    relation = losses.relational_distillation(mapped(student, maps['student']), mapped(teacher, maps['teacher']))
+    total = ce_factor * ce + kd_factor * kd + relation_factor * relation
+    return total, {'ce': ce, 'kd': kd, 'relation': relation}
+
+  def finetuning(inputs: LossInputs):
+    counts, (_, kd_factor, _) = jax.lax.stop_gradient(inputs.student.extra['counts']), factors(inputs.classes)
+    weights = jnp.max(counts) / jnp.maximum(counts, 1.0)
+    ce = losses.weighted_cross_entropy(logits_of(inputs.student), inputs.labels, weights, inputs.classes.seen)
+    kd = distill(inputs)
+    return 0.5 * ce + kd_factor * kd, {'ce': ce, 'kd': kd}
+
+  schedule = student_schedule(config)
+  first = Phase(first_loss, **schedule)
+  dreaming = dict(teachers=1, dreams=True, joint_bn=False)
+  learn = Phase(learning, **schedule, **dreaming, trainable=('backbone', 'head', 'maps'), observe=count)
+  finetune = Phase(
+    finetuning, c.finetune_epochs, c.finetune_lr, **dreaming, bn_passes=0, trainable=('head',), reset_optimizer=False
+  )
+  return Method(first=(first,), later=(learn, finetune), extra_init=extra_init, start_task=start_task)
