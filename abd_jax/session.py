@@ -115,6 +115,8 @@ class Session:
     """
     name, clock = {'student': ('learning', 'train'), 'generator': ('dreaming', 'invert')}[kind]
     at, marks = self.position, [time.monotonic(), self.position.step]
+    if kind == 'student' and at.phase > 0:
+      name = f'{name}_{at.phase + 1}'  # a method's second phase on one task
 
     def on_chunk(state: PyTree, metrics: PyTree, done: int) -> None:
       means = {key: float(np.mean(values)) for key, values in metrics.items()}

@@ -47,7 +47,9 @@ def _task_after_task(setup: Setup, files: Workdir) -> dict:
       run.learn(task)
       run.dream(task)
       run.freeze(task)
-    return _results(setup, files, run.test_labels, session.position.measured, session.position.seconds)
+    steps = {'student': int(run.student.step), 'generator': int(run.generator.step) if run.generator else 0}
+    at = session.position
+    return _results(setup, files, run.test_labels, at.measured, at.seconds, steps)
 
 
 def _upper_bound(setup: Setup, files: Workdir) -> dict:
@@ -61,8 +63,8 @@ def _upper_bound(setup: Setup, files: Workdir) -> dict:
     measured.class_accuracy, measured.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
     measured.accuracy.append(metrics.by_task(measured.class_accuracy, labels, tasks.task_of_class))
     measured.top5_accuracy.append(metrics.by_task(measured.class_top5_accuracy, labels, tasks.task_of_class))
-  seconds = {key: sum(part['seconds'][key] for part in parts) for key in parts[0]['seconds']}
-  return _results(setup, files, labels, measured, seconds)
+  total = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
+  return _results(setup, files, labels, measured, total('seconds'), total('steps'))
 
 
 class Run:
@@ -75,6 +77,7 @@ class Run:
     self.setup, self.session = setup, session
     self.config, self.method, self.programs = setup.config, setup.method, setup.programs
     self.stream, self.tasks = setup.stream, setup.stream.tasks
+    self.stream.on_read(session.workdir.log_read)
     self.test_images, self.test_labels = self.stream.test(self.tasks.num_tasks - 1)
     self.student = session.states.get('student') or self.programs.new_student()
     self.generator = None
@@ -183,7 +186,9 @@ class Run:
     return self.setup.place.replicate(context)
 
 
-def _results(setup: Setup, files: Workdir, test_labels: np.ndarray, measured: Measured, seconds: dict) -> dict:
+def _results(
+  setup: Setup, files: Workdir, test_labels: np.ndarray, measured: Measured, seconds: dict, steps: dict
+) -> dict:
   """The keys of results.json; the README documents them."""
   tasks = setup.stream.tasks
   counts = np.bincount(tasks.task_of_class[test_labels], minlength=tasks.num_tasks).tolist()
@@ -199,6 +204,7 @@ def _results(setup: Setup, files: Workdir, test_labels: np.ndarray, measured: Me
     'class_accuracy': measured.class_accuracy,
     'class_top5_accuracy': measured.class_top5_accuracy,
     'seconds': seconds,
+    'steps': steps,
     'seed': setup.seed,
     **report.environment(),
     'config': files.config,

@@ -1,4 +1,4 @@
-"""What a run leaves on disk besides checkpoints: config.json, metrics.jsonl, dreams, results.json."""
+"""What a run leaves on disk besides checkpoints: config.json, metrics.jsonl, reads.jsonl, dreams, results."""
 
 import fcntl
 import json
@@ -70,6 +70,12 @@ class Workdir:
     with open(self.log_file if self.is_main else os.devnull, 'a') as file:
       file.write(json.dumps(record) + '\n')
       return file.tell()
+
+  def log_read(self, record: dict) -> None:
+    """Appends a line to reads.jsonl: which images a process of this run has looked at."""
+    if self.is_main:
+      with open(self.path / 'reads.jsonl', 'a') as file:
+        file.write(json.dumps(record) + '\n')
 
   def cut_log(self, size: int) -> None:
     """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again."""

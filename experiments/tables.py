@@ -30,7 +30,7 @@ SCHEMA = 1  # of results.json, as this file reads it
 KEPT = (
   'schema_version', 'method', 'task_sizes', 'test_images', 'accuracy_matrix', 'seen_accuracy', 'final_accuracy',
   'average_accuracy', 'forgetting', 'backward_transfer', 'top5_accuracy_matrix', 'final_top5_accuracy',
-  'class_accuracy', 'seconds', 'seed', 'versions', 'device', 'commit', 'config',
+  'class_accuracy', 'seconds', 'steps', 'seed', 'versions', 'device', 'commit', 'config',
 )  # fmt: skip
 
 

@@ -681,11 +681,12 @@ def golden_inputs():
   """
   rows, dims, classes = np.arange(8)[:, None], np.arange(4), np.arange(8)
   features = np.sin(0.7 * (4 * rows + dims) + 0.3)
-  kernel = np.cos(0.5 * (4 * classes[:, None] + dims)).T
+  kernel, bias = np.cos(0.5 * (4 * classes[:, None] + dims)).T, 0.1 * classes
   teacher_features = features + 0.05 * np.cos(rows + dims)
   prev_kernel = kernel + 0.02 * np.sin(classes[:, None] - dims).T
   labels = np.array([3, 4, 3, 4, 0, 1, 2, 0])
-  return features, kernel, 0.1 * classes, teacher_features, prev_kernel, labels, rows[:, 0] < 4, classes < 3, classes < 5
+  is_real, old, seen = np.arange(8) < 4, classes < 3, classes < 5
+  return features, kernel, bias, teacher_features, prev_kernel, labels, is_real, old, seen
 
 
 def golden_maps():

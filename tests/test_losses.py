@@ -101,6 +101,11 @@ class GoldenTest(chex.TestCase):
     chex.assert_trees_all_close(terms, golden, rtol=1e-4)
 
 
+def test_the_restatement_gives_the_golden_numbers_too():
+  for name, value, golden, digit in reference.golden_numbers():
+    np.testing.assert_allclose(value, golden, rtol=1e-5, atol=digit / 2, err_msg=name)
+
+
 def restated():
   """{name: (ours, theirs, where)}: scalar functions of one array, and an array to compare them at."""
   rng = np.random.default_rng(0)
@@ -115,6 +120,10 @@ def restated():
   tree = lambda layers: {str(i): {'mean': layer[0], 'var': layer[1]} for i, layer in enumerate(layers)}
   balance = losses.task_balance(labels, old, seen)
   class_weights = reference.balancing_weights(old, seen)
+  # Numbered in learning order, and unequal; the last is not learnt yet.
+  task_of_class = np.array([0, 0, 0, 1, 2, 2, 3])
+  images, codes = rng.uniform(size=(6, 2, 4, 1)), rng.normal(size=(2, 6, 5))
+  pixels, row_weights = rng.normal(size=(6, 2, 4, 1)), rng.uniform(size=6)
   r = reference
 
   def finetune(where):
@@ -156,6 +165,46 @@ def restated():
       lambda z: jnp.mean(losses.distillation(z, teacher, old, 2.0)),
       lambda z: r.softmax_kd(z, teacher, old, 2.0),
       logits,
+    ),
+    'distillation_by_task': (
+      lambda z: jnp.mean(losses.distillation_by_task(z, teacher, task_of_class, task_of_class < 2, 6, 3.0)),
+      lambda z: r.kd_by_task(z, teacher, task_of_class, 2, 6, 3.0),
+      logits,
+    ),
+    'zero_padded_distillation': (
+      lambda z: jnp.mean(losses.zero_padded_distillation(z, teacher, old, seen, 3.0)),
+      lambda z: r.zero_padded_kd(z, teacher, old, seen, 3.0),
+      logits,
+    ),
+    'multi_class_distillation': (
+      lambda z: jnp.mean(losses.multi_class_distillation(z, teacher, labels, old, new)),
+      lambda z: r.lwf_mc(z, teacher, labels, old, seen),
+      logits,
+    ),
+    'hard_distillation': (
+      lambda z: losses.hard_distillation(z, teacher, is_real, old),
+      lambda z: r.hard_kd(z, teacher, ~is_real, old),
+      logits,
+    ),
+    'relational_distillation': (
+      lambda f: losses.relational_distillation(f, teacher_features[:, :3]),
+      lambda f: r.relation(f, teacher_features[:, :3]),
+      features,
+    ),
+    'weighted_cross_entropy': (
+      lambda z: losses.weighted_cross_entropy(z, labels, jnp.arange(1.0, 8.0), seen),
+      lambda z: r.weighted_cross_entropy(z, labels, np.arange(1.0, 8.0), seen),
+      logits,
+    ),
+    'variational_bound, reconstruction': (
+      lambda x: losses.variational_bound(images, x, *codes, row_weights),
+      lambda x: r.variational_bound(images, x, *codes, row_weights),
+      pixels,
+    ),
+    'variational_bound, code': (
+      lambda x: losses.variational_bound(images, pixels, *x, row_weights),
+      lambda x: r.variational_bound(images, pixels, *x, row_weights),
+      codes,
     ),
     'local_cross_entropy': (
       lambda z: losses.local_cross_entropy(z, labels, is_real, new),
@@ -233,6 +282,37 @@ class GradientTest(chex.TestCase):
     gradient = np.asarray(jax.jit(jax.grad(loss))(FEATURES @ KERNEL))
     np.testing.assert_array_equal(gradient != 0, np.broadcast_to(OLD, (8, 8)))
 
+  def test_distillation_by_task_compares_classes_of_one_task_only(self):
+    tasks = np.array([0, 0, 1, 1, 1, 2, 2, 2])
+    loss = lambda z: losses.distillation_by_task(z, TEACHER_LOGITS, tasks, tasks < 2, 5).sum()
+    gradient = np.asarray(jax.jit(jax.grad(loss))(FEATURES @ KERNEL))
+    np.testing.assert_array_equal(gradient != 0, np.broadcast_to(tasks < 2, (8, 8)))
+    for task in range(2):  # softmaxes do not see a shift of all their logits
+      np.testing.assert_allclose(gradient[:, tasks == task].sum(1), 0, atol=1e-6)
+
+  def test_zero_padding_pushes_new_classes_down(self):
+    loss = lambda z: losses.zero_padded_distillation(z, TEACHER_LOGITS, OLD, SEEN).sum()
+    gradient = np.asarray(jax.jit(jax.grad(loss))(FEATURES @ KERNEL))
+    assert (gradient[:, NEW] > 0).all() and not gradient[:, ~SEEN].any()
+
+  def test_binary_classifiers_are_held_where_old_and_taught_where_new(self):
+    loss = lambda z, teacher: losses.multi_class_distillation(z, teacher, LABELS, OLD, NEW).sum()
+    gradient = jax.jit(jax.grad(loss))(TEACHER_LOGITS, TEACHER_LOGITS)
+    # Where the student agrees with the teacher, nothing pulls at old classes, whatever the labels.
+    np.testing.assert_allclose(gradient[:, ~NEW], 0, atol=1e-6)
+    np.testing.assert_array_equal(gradient[:, NEW] < 0, LABELS[:, None] == CLASSES[NEW])
+
+  def test_hard_distillation_reads_old_classes_of_dreamed_rows_only(self):
+    loss = lambda z: losses.hard_distillation(z, TEACHER_LOGITS, IS_REAL, OLD)
+    gradient = jax.jit(jax.grad(loss))(FEATURES @ KERNEL)
+    np.testing.assert_array_equal(np.asarray(gradient) != 0, ~IS_REAL[:, None] & OLD)
+
+  def test_angles_are_blind_to_place_turn_and_scale(self):
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    moved = 3 * FEATURES @ turn + 5
+    assert jax.jit(losses.relational_distillation)(moved, FEATURES) < 1e-5
+    assert jax.jit(losses.relational_distillation)(FEATURES**3, FEATURES) > 0.05
+
   def test_content_is_nearly_inert(self):
     gradient = jax.jit(jax.grad(lambda z: losses.content(z, SEEN)))(FEATURES @ KERNEL)
     assert 1e-5 < np.abs(gradient).max() * 8 <= 1e-3
@@ -247,6 +327,7 @@ def first(k, columns=4):
   return np.arange(columns) < k
 
 
+SURE = np.array([[1e4, -1e4, 1e4, 1e4]] * 3)
 TINY_STATS = (np.zeros(2), np.ones(2))
 # {name: (loss, where, value)}
 TRAPS = {
@@ -268,6 +349,69 @@ TRAPS = {
     lambda z: losses.local_cross_entropy(z, np.array([2, 0, 1]), np.array([True, False, False]), ~first(2)),
     peaked(0),
     math.log(2),
+  ),
+  'by task, without classes': (
+    lambda z: losses.distillation_by_task(z, peaked(0), np.array([0, 0, 3, 3]), first(2), 2).mean(),
+    peaked(1),
+    5e3,
+  ),
+  'by task, one class each': (
+    lambda z: losses.distillation_by_task(z, peaked(0), np.arange(4), first(3), 3).mean(),
+    peaked(1),
+    0.0,
+  ),
+  'zero padded, agreeing': (
+    lambda z: losses.zero_padded_distillation(z, peaked(0), first(2), first(3)).mean(),
+    peaked(0),
+    0.0,
+  ),
+  'zero padded, new class': (
+    lambda z: losses.zero_padded_distillation(z, peaked(0), first(2), first(3)).mean(),
+    peaked(2),
+    5e3,
+  ),
+  'binary, agreeing': (
+    lambda z: losses.multi_class_distillation(z, SURE, np.full(3, 3), first(2), ~first(2)).mean(),
+    SURE,
+    1e4,  # of class 2, which is no label and yet sure
+  ),
+  'binary, at odds': (
+    lambda z: losses.multi_class_distillation(z, -SURE, np.full(3, 3), first(2), ~first(2)).mean(),
+    SURE,
+    3e4,
+  ),
+  'binary, beyond range': (
+    lambda z: losses.multi_class_distillation(z, 1e30 * SURE, np.full(3, 3), first(2), ~first(2)).mean(),
+    1e30 * SURE,
+    1e34,
+  ),
+  'hard, no difference': (
+    lambda z: losses.hard_distillation(z, peaked(0), np.zeros(3, bool), first(2)),
+    peaked(0),
+    0.0,
+  ),
+  'angles, all rows alike': (lambda f: jnp.sum(losses.cosine_of_angles(f)), np.ones((4, 3)), 0.0),
+  # Of the 27 triplets, 1 at each of 2 equal rows is between the third row and itself, and 4 are at the third row.
+  'angles, two rows alike': (lambda f: jnp.sum(losses.cosine_of_angles(f)), np.eye(3)[[0, 0, 2]], 6.0),
+  'relation, all rows alike': (
+    lambda f: losses.relational_distillation(f, np.ones((4, 3))),
+    np.ones((4, 3)),
+    0.0,
+  ),
+  'relation, two rows alike': (
+    lambda f: losses.relational_distillation(f, np.eye(3)),
+    np.eye(3)[[0, 0, 2]],
+    reference.relation(np.eye(3)[[0, 0, 2]], np.eye(3)),
+  ),
+  'weighted, labels not counted': (
+    lambda z: losses.weighted_cross_entropy(z, np.array([0, 1, 1]), np.array([0.0, 1.0, 1.0, 1.0]), first(2)),
+    peaked(0),
+    1e4,
+  ),
+  'bound, sure pixels': (
+    lambda x: losses.variational_bound(np.ones((3, 2, 2, 1)), x.reshape(3, 2, 2, 1), *np.zeros((2, 3, 5)), np.ones(3)),
+    peaked(0, by=-1e4),
+    2.5e3 + 0.75 * math.log(2),
   ),
   'statistics, no variance': (
     lambda v: losses.stat_alignment([(np.zeros(2), v, *TINY_STATS)]),

@@ -98,6 +98,10 @@ def test_help_is_no_failure(cli):
     ({'data__name': 'digit'}, ["'digit'", "'digits'"]),
     ({'abd__first_softmax': 'sen'}, ['abd.first_softmax', "'seen'"]),
     ({'chunk_steps': 0}, ['chunk_steps=0', 'at least 1']),
+    ({'method': 'rehearsal', 'memory__size': 5}, ['memory.size=5', '6 classes']),
+    ({'method': 'bic', 'memory__size': 10}, ['BiC holds 0 images', 'config.memory.size']),
+    ({'method': 'bic', 'memory__size': 1000, 'bic__held_out': 1.0}, ['the smallest class has', 'bic.held_out']),
+    ({'method': 'dgr', 'data__mean': (0.5,)}, ["'dgr'", ':method=dgr']),
   ],
 )
 def test_an_impossible_config_is_told_before_anything_is_written(tiny_config, tmp_path, fields, words):

@@ -119,7 +119,7 @@ def test_omega_of_a_model_that_knows_the_newest_task_alone():
 
 @pytest.mark.parametrize(('tasks', 'published'), [(5, 0.489), (10, 0.321), (20, 0.197)])
 def test_omega_of_such_a_model_is_the_published_one_of_base(tasks, published):
-  """Under an upper bound that falls evenly to the published 69.9 %, which the paper's double sum (Eq. 17) would miss."""
+  """Under an upper bound that falls evenly to the published 69.9 %; the paper's own double sum would miss by far."""
   matrix = [[0.0] * i + [0.87] for i in range(tasks)]
   seen = metrics.seen_accuracy(matrix, [100] * tasks)
   assert metrics.omega(seen, np.linspace(0.87, 0.699, tasks)) == pytest.approx(published, abs=0.015)

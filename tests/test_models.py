@@ -15,10 +15,13 @@ from abd_jax.config import default
 from abd_jax.models.conv import PIECE, after_doubling, conv_on_cpu
 from abd_jax.models.generator import Generator
 from abd_jax.models.norm import BatchNorm, absorb, pair
+from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Block, Classifier, ResNet
+from abd_jax.models.vae import VAE
 from abd_jax.student import init_student
 
 CIFAR = (32, 32, 3)
+KEY = jax.random.key(0)
 
 
 def kit_of(num_classes=100, **fields):
@@ -76,6 +79,19 @@ def test_output_shapes():
   assert forward(kit.generator, (3, 1000)).shape == (3, *CIFAR)
   assert forward(kit.model, (3, 64, 64, 3))[0].shape == (3, 64)  # Tiny ImageNet
   assert forward(Generator(5, (7, 6, 4), (3, 3, 2), 1), (2, 5)).shape == (2, 56, 48, 1)
+
+
+@pytest.mark.parametrize('vae', [VAE((64, 128, 512), 1024, CIFAR), VAE((16, 32, 64), 32, (8, 8, 1))])
+def test_autoencoder_gives_back_images_and_codes(vae):
+  def run(images, key):
+    outputs, variables = vae.init_with_output(key, images, key)
+    return outputs, vae.apply(variables, outputs[1], method='decode'), variables
+
+  (pixels, mean, log_var), decoded, variables = jax.eval_shape(run, jnp.zeros((3, *vae.image_shape)), KEY)
+  assert pixels.shape == decoded.shape == (3, *vae.image_shape)
+  assert mean.shape == log_var.shape == (3, vae.latent)
+  if vae.image_shape == CIFAR:
+    assert count(variables) == 28_722_179
 
 
 # First weights.
@@ -243,6 +259,32 @@ def test_generator_equals_the_restatement(train):
     if train:
       np.testing.assert_allclose(images.mean((0, 1, 2)), 0, atol=1e-12)
       np.testing.assert_allclose(images.std((0, 1, 2)), 1, rtol=0.01)
+
+
+def test_autoencoder_equals_the_restatement():
+  with jax.enable_x64(True):
+    vae, x = VAE((5, 3), 7, (8, 12, 2)), np.random.default_rng(0).uniform(size=(4, 8, 12, 2))
+    shape = jax.eval_shape(lambda: vae.init(KEY, jnp.zeros(x.shape), KEY))['params']
+    params = reference.random_weights(shape, np.random.default_rng(1))
+    outputs = jax.jit(lambda x: vae.apply({'params': params}, x, KEY))(x)
+    noise = np.asarray(jax.random.normal(KEY, (4, 7), jnp.float64))
+    for ours, theirs in zip(outputs, reference.vae_forward(params, x, noise, (2, 3, 3)), strict=True):
+      np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+    again, mean, _ = jax.jit(lambda x: vae.apply({'params': params}, x, jax.random.key(1)))(x)
+    np.testing.assert_array_equal(mean, outputs[1])
+    assert not np.allclose(again, outputs[0])
+
+
+def test_pixels_are_parameters_drawn_by_number():
+  module = Pixels(50, (2, 3, 1))
+  index = module.draw(KEY, 500)
+  assert index.shape == (500,) and index.dtype == jnp.int32
+  assert set(np.asarray(index).tolist()) == set(range(50))
+  images, variables = jax.jit(lambda i: module.init_with_output(KEY, i, train=True))(index)
+  (pixels,) = jax.tree.leaves(variables)
+  assert pixels.shape == (50, 2, 3, 1) and abs(pixels.mean()) < 0.3 and 0.8 < pixels.std() < 1.2
+  np.testing.assert_array_equal(images, pixels[index])
+  np.testing.assert_array_equal(module.apply(variables, jnp.array([7, 7, 3]), train=False), pixels[np.array([7, 7, 3])])
 
 
 @pytest.mark.parametrize('stride', [1, 2])

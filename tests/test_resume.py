@@ -9,9 +9,9 @@ import subprocess
 import time
 
 import pytest
-from conftest import REPO, RUN, assert_same_outcome, command, log_records
+from conftest import KILLABLE, REPO, RUN, assert_same_outcome, command, flags_of, log_records
 
-from abd_jax import report
+from abd_jax import methods, report
 from abd_jax.checkpoint import Checkpoints
 from abd_jax.errors import UserError
 from abd_jax.session import Paused
@@ -159,6 +159,42 @@ def test_kill_dash_nine_at_five_random_moments_changes_nothing(finished, cli_env
   moments = moments_to_kill(reference, ['learning'] * 3 + ['dreaming'] * 2, seed=0)
   kill_and_resume(tmp_path, RUN, cli_env, moments, seed=0)
   assert_same_outcome(tmp_path, reference)
+
+
+@pytest.mark.parametrize('method', ['dgr', 'e2e', 'bic', 'rdfcil'])
+def test_methods_with_state_of_their_own_resume_from_every_checkpoint(method, learn, tmp_path):
+  """A memory, bias layers, an autoencoder, label counts; a second phase, a model frozen between the two."""
+  small = {'method': method, 'task_sizes': (2, 2), 'tasks': 2, 'inversion__steps': 3, 'rdfcil__finetune_epochs': 1}
+  learn(tmp_path / 'undisturbed', **small)
+  pauses = 0
+  while True:
+    try:
+      learn(tmp_path / 'run', **small, max_seconds=1e-9)  # stops after each chunk
+      break
+    except Paused:
+      pauses += 1
+  assert pauses >= 6
+  assert_same_outcome(tmp_path / 'run', tmp_path / 'undisturbed')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', sorted(set(methods.available()) - {'oracle'}))  # runs of Base, one after another
+def test_kill_dash_nine_in_each_phase_of_every_method_changes_nothing(method, cli_env, tmp_path, digits_data):
+  words = [
+    f'--config=configs/digits.py:tasks=3,method={method}',
+    *flags_of(KILLABLE),
+    '--config.rdfcil.finetune_epochs=3',
+  ]
+  reference = tmp_path / 'reference'
+  subprocess.run(command(*words, f'--workdir={reference}'), env=cli_env, cwd=REPO, check=True, capture_output=True)
+  lines = {}
+  for k, record in enumerate(log_records(reference)):
+    if record['phase'] != 'evaluating' and k > 1:
+      lines.setdefault((record['task'], record['phase']), []).append(k + 1)
+  rng = random.Random(method)
+  moments = sorted(rng.choice(numbers[:-1]) for numbers in lines.values())
+  kill_and_resume(tmp_path / 'run', words, cli_env, moments, seed=2)
+  assert_same_outcome(tmp_path / 'run', reference)
 
 
 @pytest.mark.slow

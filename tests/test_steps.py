@@ -305,7 +305,7 @@ def test_a_phase_may_dream_with_something_else_than_a_generator(x64):
   def dreamer(teacher, key, size):
     return teacher.params['head']['bias'][0] + jax.random.normal(key, (size, *SHAPE))
 
-  state, metrics = run(at, Phase(probe, 1, 0.1, teachers=1, dreams=True, dreamer=dreamer))
+  _, metrics = run(at, Phase(probe, 1, 0.1, teachers=1, dreams=True, dreamer=dreamer))
   images, labels = at.joined()
   key = jax.random.fold_in(inversion.stream(at.context.seed, 'student'), at.state.step)
   images[1::2] = dreamer(at.context.teachers[0], jax.random.split(key)[1], BATCH)

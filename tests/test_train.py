@@ -2,12 +2,18 @@
 
 import dataclasses
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from abd_jax import losses, methods
+from abd_jax.checkpoint import Checkpoints
+from abd_jax.memory import unpad
+from abd_jax.setup import make_setup
+from abd_jax.student import in_batches
 from abd_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +54,13 @@ TINY = dict(model__widths=(4, 8, 8), student__epochs=1, student__milestones=(), 
 
 @pytest.mark.parametrize(
   ('method', 'expected'),
-  [('abd', ['first', 'inversion', 'later']), ('lwf', ['first', 'later']), ('base', ['student'])],
+  [
+    ('abd', ['first', 'inversion', 'later']),
+    ('lwf', ['first', 'later']),
+    ('base', ['student']),
+    ('e2e', ['first', 'later', 'later']),  # two phases, which differ in their data and in what they train
+    pytest.param('rdfcil', ['first', 'inversion', 'later', 'later'], marks=pytest.mark.slow),
+  ],
 )
 def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, method, expected):
   config = digits_config(f'method={method}', task_sizes=(3, 2, 1, 4), tasks=4, **TINY)
@@ -56,6 +68,32 @@ def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, 
   results = train_and_evaluate(config, str(tmp_path))
   assert [len(row) for row in results['accuracy_matrix']] == [1, 2, 3, 4]
   assert traces == expected
+
+
+def test_a_memory_holds_training_images_that_the_model_of_their_own_task_chose(tmp_path, learn, tiny_config):
+  fields = dict(method='e2e', memory__size=26)
+  learn(tmp_path, **fields)
+  setup = make_setup(tiny_config(**fields))
+  checkpoints, memories = Checkpoints(tmp_path), {}
+  for name in ('0', '1_phase_0', '1', '2_phase_0', '2'):
+    frozen = checkpoints.load_teacher(name, setup.abstract_frozen(name))
+    memories[name] = unpad(jax.device_get(frozen.memory))
+    if name in ('1', '2'):  # the second stage changed the model, not the memory
+      jax.tree.map(np.testing.assert_array_equal, memories[name], memories[f'{name}_phase_0'])
+      continue
+    task = int(name[0])
+    images, labels = setup.stream.task(task)
+    features = in_batches(partial(setup.programs.embed, frozen.teacher), images, 320)
+    for c in (2 * task, 2 * task + 1):
+      mine, kept = np.flatnonzero(labels == c), memories[name].images[memories[name].labels == c]
+      distances = np.linalg.norm(features[mine] - features[mine].mean(0), axis=1)
+      np.testing.assert_array_equal(kept, images[mine[np.argsort(distances, kind='stable')[: len(kept)]]])
+  checkpoints.close()
+  counts = {name: np.bincount(memory.labels).tolist() for name, memory in memories.items()}
+  assert counts['0'] == [13, 13] and counts['1'] == [6, 6, 7, 7] and counts['2'] == [4, 4, 4, 4, 5, 5]
+  for c in range(4):  # cut, the best first
+    of_class = [memories[name].images[memories[name].labels == c] for name in (('0', '1')[c // 2], '2')]
+    np.testing.assert_array_equal(of_class[1], of_class[0][: len(of_class[1])])
 
 
 @pytest.fixture

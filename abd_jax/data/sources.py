@@ -6,7 +6,7 @@ is prepared by its builder in `abd_jax.data.builders`.
 
 import functools
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,7 @@ class Dataset:
     class_names: name of each original class id.
     num_classes: number of classes.
     image_shape: (h, w, c).
+    on_read: called with a dict that tells which images were just decoded, whenever some are.
   """
 
   def __init__(self, name: str, builder: Any, folds: int, fold: int):
@@ -90,6 +91,7 @@ class Dataset:
     self.class_names: tuple[str, ...] = tuple(features['label'].names)
     self.num_classes = len(self.class_names)
     self.image_shape: tuple[int, int, int] = features['image'].shape
+    self.on_read: Callable[[dict], None] = lambda record: None
     self._builder, self._folds, self._fold = builder, folds, fold
 
   @functools.cached_property
@@ -102,11 +104,18 @@ class Dataset:
 
   def train(self, original_ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
     """Training images of these classes, in the order on disk: (uint8[n, h, w, c], int32[n] original ids)."""
-    return self._train_and_test[0].of_classes(original_ids).decode()
+    return self._decode('training', self._train_and_test[0], original_ids)
 
   def test(self, original_ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
     """The same of the test images or, with folds, of the held-out ones."""
-    return self._train_and_test[1].of_classes(original_ids).decode()
+    return self._decode('testing', self._train_and_test[1], original_ids)
+
+  def _decode(self, purpose: str, part: _Part, original_ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = part.of_classes(original_ids).decode()
+    split = 'test' if purpose == 'testing' and not self._folds else 'train'
+    folds = {'folds': self._folds, 'held_out': self._fold} if self._folds else {}
+    self.on_read({'for': purpose, 'split': split, **folds, 'classes': sorted(original_ids), 'images': len(labels)})
+    return images, labels
 
   def train_labels(self, original_ids: Collection[int]) -> np.ndarray:
     """The labels that `train` gives; decodes no image."""
@@ -174,6 +183,10 @@ class TaskStream:
       raise ValueError(f'tasks order {tasks.num_classes} classes, {dataset.name} has {dataset.num_classes}')
     self._dataset, self.tasks = dataset, tasks
     self._latest = 0
+
+  def on_read(self, tell: Callable[[dict], None]) -> None:
+    """Has `tell` called with a dict that says which images were decoded, whenever some are."""
+    self._dataset.on_read = tell
 
   @property
   def image_shape(self) -> tuple[int, int, int]:

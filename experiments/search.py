@@ -1,0 +1,150 @@
+"""Hyper-parameter search as in Appendix D: python -m experiments.search --data=digits --grid abd.kd_weight=0.1,1
+
+k folds of the TRAINING split, only the first half of the tasks: neither a later task's images nor any test image is
+read, and the result lists what was. --grid takes fields with their values, FIELD=V1,V2, or alone where Table F has
+some; every combination is run on every fold. Finished runs are used again; stop it at any time. Writes the ranked
+points, mean and deviation over folds, to --output.
+"""
+
+import argparse
+import ast
+import itertools
+import json
+import sys
+from pathlib import Path
+
+from absl import logging
+
+from abd_jax.data.sources import open_dataset
+from abd_jax.errors import UserError, nearest
+from abd_jax.report import environment, table
+from abd_jax.session import Paused
+from abd_jax.tasks import split
+from abd_jax.workdir import write_atomically
+from experiments.common import ROOT, load_config, mean_std, run
+
+# Table F: the ranges, of which the paper chose 1, 1, 50, 1e-3, 1e3, 0.1 and 0.1 (its text and code: 1).
+TABLE_F = {
+  'inversion.content_weight': (0.1, 1.0, 10.0),
+  'inversion.diversity_weight': (0.1, 1.0, 10.0),
+  'inversion.stat_weight': (1.0, 10.0, 50.0, 100.0),
+  'inversion.prior_weight': (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+  'inversion.temperature': (1.0, 1e1, 1e2, 1e3, 1e4),
+  'abd.kd_weight': (0.01, 0.1, 1.0),
+  'abd.ft_weight': (0.01, 0.1, 1.0),
+}
+
+
+def parse_grid(words: list[str]) -> dict[str, tuple]:
+  """{field: values} of FIELD or FIELD=V1,V2,... Raises UserError for a field without values."""
+  grid = {}
+  for word in words:
+    field, _, values = word.partition('=')
+    if not values and field not in TABLE_F:
+      raise UserError(f'--grid {field} needs values, as in {field}=1,2.{nearest(field, TABLE_F)}')
+    grid[field] = tuple(map(_value, values.split(','))) if values else TABLE_F[field]
+  return grid
+
+
+def _value(text: str):
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def first_half(config) -> dict:
+  """The fields that cut a config to the first half of its tasks. Raises UserError for a single task."""
+  if config.tasks < 2:
+    raise UserError(f'config.tasks={config.tasks} has no first half. Use at least 2.')
+  where = config.data
+  classes = open_dataset(where.name, where.dir, download=where.download).num_classes
+  sizes = split(classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
+  kept = sizes[: len(sizes) // 2]
+  return {'tasks': len(kept), 'first_task_classes': 0, 'task_sizes': kept}
+
+
+def search(data: str, option: str, grid: dict[str, tuple], folds: int, runs: Path, overrides: dict) -> dict:
+  """Every point of the grid on every fold, best first, and what was read on the way."""
+  base = load_config(data, option, overrides)
+  half = first_half(base)
+  points, read = [], []
+  for values in itertools.product(*grid.values()):
+    point = dict(zip(grid, values, strict=True))
+    name = '-'.join([data, option.replace(',', '-'), *(f'{field}={value}' for field, value in point.items())])
+    accuracies = []
+    for fold in range(folds):
+      workdir = runs / f'{name}-fold={fold}of{folds}'
+      print(f'{workdir.name} ...', file=sys.stderr, flush=True)
+      try:
+        config = load_config(data, option, overrides | half | point | {'data.folds': folds, 'data.fold': fold})
+      except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'--grid: {" ".join(str(error).split())}') from error
+      accuracies.append(run(config, workdir)['final_accuracy'])
+      read += [json.loads(line) for line in (workdir / 'reads.jsonl').read_text().splitlines()]
+    points.append({'point': point, 'accuracy': accuracies})
+  points.sort(key=lambda one: -sum(one['accuracy']))
+  return {
+    'schema_version': 1,
+    'what': f'accuracy after the first {half["tasks"]} of {base.tasks} tasks, on {folds} folds of the training split',
+    'data': data,
+    'option': option,
+    'points': points,
+    'read': {
+      'splits': sorted({record['split'] for record in read}),
+      'classes': sorted({label for record in read for label in record['classes']}),
+      'always_within_folds': all(record.get('folds') == folds for record in read),
+    },
+    **environment(),
+  }
+
+
+def render(found: dict) -> str:
+  """The ranked points."""
+  fields = list(found['points'][0]['point'])
+  rows = [
+    (str(rank), *(f'{one["point"][field]:g}' if isinstance(one['point'][field], float) else str(one['point'][field])
+                  for field in fields), mean_std(one['accuracy']))
+    for rank, one in enumerate(found['points'], 1)
+  ]  # fmt: skip
+  return table(('rank', *fields, 'accuracy % on the folds'), rows)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--data', default='cifar100', help='a file in configs/')
+  parser.add_argument('--option', default='method=abd', help="the config's options, as after its colon")
+  parser.add_argument('--grid', nargs='+', default=['abd.kd_weight', 'abd.ft_weight'], metavar='FIELD[=V1,V2]')
+  parser.add_argument('--folds', type=int, default=3)
+  parser.add_argument('--data_dir', default='')
+  parser.add_argument('--max_seconds', type=float, default=0.0, help='for each run')
+  parser.add_argument('--runs', type=Path, default=Path('runs/search'))
+  parser.add_argument('--output', type=Path, default=Path('runs/search.json'))
+  arguments = parser.parse_args(argv)
+  if not (ROOT / 'configs' / f'{arguments.data}.py').exists():
+    raise UserError(f"--data='{arguments.data}': there is no configs/{arguments.data}.py.")
+  return arguments
+
+
+def main(argv: list[str]) -> None:
+  arguments = parse(argv)
+  overrides = {'data.dir': arguments.data_dir, 'max_seconds': arguments.max_seconds}
+  grid = parse_grid(arguments.grid)
+  try:
+    found = search(arguments.data, arguments.option, grid, arguments.folds, arguments.runs, overrides)
+  except Paused as pause:
+    print(pause, file=sys.stderr)
+    return
+  arguments.output.parent.mkdir(parents=True, exist_ok=True)
+  write_atomically(arguments.output, json.dumps(found, indent=1) + '\n')
+  print(render(found))
+  print(f'read: splits {found["read"]["splits"]}, classes {found["read"]["classes"]}')
+
+
+if __name__ == '__main__':
+  logging.set_verbosity(logging.ERROR)
+  try:
+    main(sys.argv[1:])
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,149 @@
+"""experiments.tables: what is planned, read and rendered, and that a table goes on where it was stopped."""
+
+import json
+
+import pytest
+
+from abd_jax import methods
+from abd_jax.errors import UserError
+from experiments import tables
+from experiments.paper import SPLITS, TABLES
+
+
+def result(planned, accuracy, upper=1.0):
+  """A result file's content: two tasks, everything right but for `accuracy` at the end."""
+  matrix = [[upper], [accuracy, accuracy]]
+  return dict.fromkeys(tables.KEPT) | {
+    'schema_version': tables.SCHEMA,
+    'method': planned.row.method,
+    'test_images': [10, 10],
+    'accuracy_matrix': matrix,
+    'top5_accuracy_matrix': matrix,
+    'final_accuracy': accuracy,
+    'final_top5_accuracy': accuracy,
+    'seconds': {'train': 2.0},
+    'device': {'kind': 'cpu'},
+    'commit': 'abcdef0123',
+  }
+
+
+@pytest.fixture
+def planned():
+  return tables.plan(TABLES['1'], 'digits', trials=2)
+
+
+def write(folder, planned, **fields):
+  (folder / f'{planned.name}.json').write_text(json.dumps(result(planned, 0.5) | fields))
+
+
+def lines_of(planned, folder):
+  found, complaints = tables.gather(planned, folder)
+  return {line['method']: line for line in tables.summarise(TABLES['1'], 'digits', planned, found)}, complaints
+
+
+def test_every_row_names_a_method_and_known_fields():
+  for name, table in TABLES.items():
+    for row in table.rows:
+      assert row.method in methods.available(), (name, row)
+      assert all(len(numbers) <= 4 for numbers in row.paper)
+      if table.config == 'cifar100':
+        tables.load_config('digits', f'method={row.method}', dict(row.overrides))
+
+
+def test_paper_numbers_are_those_of_its_text():
+  ours = next(row for row in TABLES['1'].rows if row.method == 'abd')
+  assert ours.paper == ((43.9, 0.9, 78.6, 1.1), (33.7, 1.2, 69.6, 1.6), (20.0, 1.4, 52.5, 2.5))
+  assert [row.paper[0][0] for row in TABLES['3'].rows[1:]] == [33.7, 23.4, 16.5, 15.9, 12.7, 9.8]
+  assert [row.method for row in TABLES['B'].rows] == ['oracle', 'rehearsal', 'lwf_coreset', 'e2e', 'bic', 'abd']
+
+
+def test_names_of_runs_are_all_different():
+  names = [one.name for table in TABLES.values() for one in tables.plan(table, table.config, 3)]
+  runs = {one.name: one.command for table in TABLES.values() for one in tables.plan(table, table.config, 3)}
+  assert len(set(runs.values())) == len(runs) < len(names)  # tables share runs
+
+
+def test_omega_takes_the_upper_bound_of_the_same_trial(planned, tmp_path):
+  upper = [one for one in planned if one.row.method == 'oracle']
+  abd = [one for one in planned if one.row.method == 'abd']
+  for trial, accuracy in enumerate((1.0, 0.8)):
+    write(tmp_path, upper[trial], **result(upper[trial], accuracy))
+    write(tmp_path, abd[trial], **result(abd[trial], 0.4))
+  lines, complaints = lines_of(planned, tmp_path)
+  assert not complaints
+  omegas = [100 * (1 + 0.4 / 1.0) / 2, 100 * (1 + 0.4 / 0.8) / 2]
+  ours = lines['Always Be Dreaming']
+  assert ours['n'] == 2 and ours['accuracy'] == pytest.approx(40) and ours['accuracy_std'] == pytest.approx(0)
+  assert ours['omega'] == pytest.approx(sum(omegas) / 2)
+  assert ours['omega_std'] == pytest.approx((omegas[1] - omegas[0]) / 2)  # of the population
+  assert lines['Upper bound']['omega'] == pytest.approx(100)
+  assert lines['Base']['n'] == 0 and lines['Base']['accuracy'] is None
+
+
+def test_a_missing_an_old_and_a_damaged_result_are_each_named(planned, tmp_path):
+  for one in planned:
+    write(tmp_path, one)
+  of = lambda method, trial: next(one for one in planned if (one.row.method, one.trial) == (method, trial))
+  (tmp_path / f'{of("base", 0).name}.json').unlink()
+  write(tmp_path, of('lwf', 1), schema_version=0)
+  (tmp_path / f'{of("dgr", 0).name}.json').write_text('{"schema_version": 1, "met')
+  lines, complaints = lines_of(planned, tmp_path)
+  text = tables.render('Table 1', list(lines.values()), complaints)
+  assert [lines[name]['n'] for name in ('Base', 'LwF', 'DGR', 'DeepInversion')] == [1, 1, 1, 2]
+  assert f'{of("lwf", 1).name}.json is of schema 0' in text and f'{of("dgr", 0).name}.json is damaged' in text
+  assert 'not run' not in text
+
+
+def test_a_row_without_a_result_says_so(planned, tmp_path):
+  write(tmp_path, planned[0])
+  lines, _ = lines_of(planned, tmp_path)
+  text = tables.render('Table 1', list(lines.values()), [])
+  assert text.count('not run') == len(TABLES['1'].rows) - 1
+
+
+def test_papers_numbers_stand_beside_ours_on_its_own_data_only(tmp_path):
+  own = tables.plan(TABLES['1'], 'cifar100', 1)
+  abd = next(one for one in own if one.row.method == 'abd' and one.tasks == 10)
+  write(tmp_path, abd, final_accuracy=0.347)
+  lines = tables.summarise(TABLES['1'], 'cifar100', own, tables.gather(own, tmp_path)[0])
+  line = next(line for line in lines if line['method'] == abd.row.name and line['tasks'] == 10)
+  assert (line['paper_accuracy'], line['paper_omega']) == (33.7, 69.6) and line['deviation'] == pytest.approx(1.0)
+  elsewhere = tables.summarise(TABLES['1'], 'digits', tables.plan(TABLES['1'], 'digits', 1), {})
+  assert {line['paper_accuracy'] for line in elsewhere} == {None} and {line['tasks'] for line in elsewhere} == {
+    *SPLITS['digits']
+  }
+
+
+@pytest.mark.parametrize(
+  'words, message',
+  [
+    (['--table=7'], 'is not a table'),
+    (['--table=1', '--data=digit'], "'digits'"),
+    (['--table=4'], 'configs/imagenet50.py'),
+    (['--table=1', '--data=digits', '--only=nothing'], 'is not a run'),
+  ],
+)
+def test_mistakes(words, message):
+  with pytest.raises(UserError, match=message):
+    tables.main(words)
+
+
+def test_a_table_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, digits_data, compile_once):
+  rows = tuple(row for row in TABLES['1'].rows if row.method in ('oracle', 'base'))
+  monkeypatch.setitem(tables.TABLES, '1', TABLES['1']._replace(rows=rows))
+  folders = {name: tmp_path / name for name in ('runs', 'results', 'output')}
+  words = ['--table=1', '--data=digits', '--trials=1', '--quick', *(f'--{k}={v}' for k, v in folders.items())]
+  tables.main([*words, '--max_seconds=0.001'])
+  assert 'paused' in capsys.readouterr().err and not folders['results'].exists()
+  tables.main([*words, '--max_runs=1'])
+  assert '1 of 2 runs are missing' in capsys.readouterr().err
+  tables.main([*words, '--print_commands'])
+  (left,) = capsys.readouterr().out.splitlines()
+  assert '--only=digits_quick-base-tasks=5-trial=0' in left and '--quick' in left
+  tables.main(words)
+  text = capsys.readouterr().out
+  assert 'not run' not in text and '| 100.0 ' in text
+  assert (folders['output'] / 'table_1_digits.md').read_text() in text + '\n'
+  assert len((folders['output'] / 'table_1_digits.csv').read_text().splitlines()) == 3
+  config = json.loads((folders['results'] / 'digits_quick-base-tasks=5-trial=0.json').read_text())['config']
+  assert not {'data.dir', 'oracle_dir', 'max_seconds'} & config.keys()
