@@ -109,18 +109,24 @@ def distillation(student: Array, teacher: Array, where: Array, temperature: floa
 
 
 def distillation_by_task(
-  student: Array, teacher: Array, task_of_class: Array, old: Array, total: Array, temperature: float = 2.0
+  student: Array,
+  teacher: Array,
+  task_of_class: Array,
+  num_tasks: int,
+  old: Array,
+  total: Array,
+  temperature: float = 2.0,
 ) -> Array:
   """Softmax distillation within each old task's classes, weighted by their share of `total` i32[]; f[n].
 
-  task_of_class: i32[c]; old: bool[c]. As end-to-end incremental learning (Castro et al., 2018) has it.
+  task_of_class: i32[c], of num_tasks tasks; old: bool[c]. As end-to-end incremental learning (Castro et al., 2018) has it.
   """
 
   def one(task: Array) -> Array:
     where = old & (task_of_class == task)
     return jnp.sum(where) / total * distillation(student, teacher, where, temperature)
 
-  return jnp.sum(jax.vmap(one)(jnp.arange(task_of_class.shape[0])), axis=0)
+  return jnp.sum(jax.vmap(one)(jnp.arange(num_tasks)), axis=0)
 
 
 def zero_padded_distillation(
@@ -215,11 +221,15 @@ def hard_distillation(logits: Array, teacher: Array, is_real: Array, old: Array)
 
 
 def cosine_of_angles(features: Array) -> Array:
-  """Cosines f[n, n, n] of the angle at row j between rows i and k, at [j, i, k]; zero where two rows coincide."""
+  """Cosines f[n, n, n] of the angle at row j between rows i and k, at [j, i, k]; zero where two rows coincide.
+
+  Rows nearer than 1e-12 coincide.
+  """
   difference = features[None] - features[:, None]
   squared = jnp.sum(jnp.square(difference), axis=-1, keepdims=True)
-  # The norm of a zero vector has a NaN gradient.
-  unit = jnp.where(squared > 0, difference * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
+  # The norm of a zero vector has a NaN gradient, that of a tiny one may overflow.
+  apart = squared > 1e-24
+  unit = jnp.where(apart, difference * jax.lax.rsqrt(jnp.where(apart, squared, 1.0)), 0.0)
   return jnp.einsum('jid,jkd->jik', unit, unit)
 
 

@@ -1,20 +1,17 @@
-"""The digits numbers of the README.
+"""How configs/digits.py was chosen: python -m experiments.digits
 
-python -m experiments.digits settings    compares settings on folds of the training split, trials 3 to 5
-python -m experiments.digits results     trials 0 to 2 on the test split; then writes the README's table
-
-Both go on where they were stopped, and write experiments/results/digits_<what>.json.
+Compares settings on folds of the training split, trials 3 to 5, the test split unread. Goes on where it was stopped,
+and writes experiments/results/digits_settings.json.
 """
 
 import json
-import sys
 from pathlib import Path
 
 from absl import logging
 
-from abd_jax.report import environment, table
+from abd_jax.report import environment
 from abd_jax.workdir import write_atomically
-from experiments.common import RESULTS, ROOT, load_config, mean_std, run
+from experiments.common import RESULTS, load_config, run
 
 # name -> overrides of configs/digits.py
 TWENTY = {'student.epochs': 20, 'student.milestones': (8, 12, 16)}
@@ -26,15 +23,6 @@ SETTINGS = {
   '20 epochs, a fresh generator per task': TWENTY | {'inversion.warm_start': False},
   '20 epochs, no crop': TWENTY | {'data.pad': 0},
 }
-RESULT_ROWS = {
-  'abd': ('Always Be Dreaming', 'method=abd', {}),
-  'abd_undreamed': ('the same, generator untrained', 'method=abd', {'inversion.steps': 0}),
-  'lwf': ('LwF', 'method=lwf', {}),
-  'base': ('Base', 'method=base', {}),
-  'offline': ('trained on everything at once', 'method=base,tasks=1', {}),
-}
-README = ROOT / 'README.md'
-MARKS = ('<!-- digits: python -m experiments.digits results -->', '<!-- end digits -->')
 KEPT = ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer', 'accuracy_matrix', 'seconds', 'seed')
 
 
@@ -53,38 +41,6 @@ def compare_settings(runs: Path) -> dict:
   )
 
 
-def run_results(runs: Path) -> dict:
-  """Trials 0 to 2 of each row on the test split."""
-  rows = {}
-  for key, (name, option, overrides) in RESULT_ROWS.items():
-    trials = [
-      _kept(run(load_config('digits', f'{option},trial={trial}', overrides), runs / f'{key}-{trial}'))
-      for trial in (0, 1, 2)
-    ]
-    rows[key] = {'name': name, 'option': option, 'overrides': overrides, 'trials': trials}
-  return _file(rows, 'trials 0 to 2, official test split')
-
-
-def render(results: dict) -> str:
-  """The README's table of a digits_results.json."""
-  cells = [
-    [
-      row['name'],
-      mean_std([trial['final_accuracy'] for trial in row['trials']]),
-      ', '.join(f'{100 * trial["final_accuracy"]:.1f}' for trial in row['trials']),
-      f'{sum(sum(trial["seconds"].values()) for trial in row["trials"]) / len(row["trials"]):.0f}',
-    ]
-    for row in results['rows'].values()
-  ]
-  return table(('', 'final accuracy %', 'trials 0, 1, 2', 'seconds a run'), cells)
-
-
-def write_readme(results: dict) -> None:
-  before, _, rest = README.read_text().partition(MARKS[0])
-  after = rest.partition(MARKS[1])[2]
-  write_atomically(README, f'{before}{MARKS[0]}\n{render(results)}\n{MARKS[1]}{after}')
-
-
 def _kept(results: dict) -> dict:
   return {'trial': results['config']['trial']} | {key: results[key] for key in KEPT}
 
@@ -96,10 +52,5 @@ def _file(rows: dict, what: str) -> dict:
 
 if __name__ == '__main__':
   logging.set_verbosity(logging.ERROR)
-  what = sys.argv[1] if sys.argv[1:] in (['settings'], ['results']) else sys.exit(__doc__)
-  found = {'settings': compare_settings, 'results': run_results}[what](Path('runs/digits'))
-  RESULTS.mkdir(exist_ok=True)
-  write_atomically(RESULTS / f'digits_{what}.json', json.dumps(found, indent=1) + '\n')
-  if what == 'results':
-    write_readme(found)
-    print(render(found))
+  found = compare_settings(Path('runs/digits'))
+  write_atomically(RESULTS / 'digits_settings.json', json.dumps(found, indent=1) + '\n')

@@ -131,10 +131,15 @@ def summarise(table: Table, data: str, planned: list[Planned], found: dict[str, 
   return lines
 
 
-def _omega(one: Planned, table: Table, planned: list[Planned], found: dict[str, dict]) -> float | None:
-  """Omega, percent, with the upper bound of the same trial and split; None while that has not run."""
+def upper_bound(one: Planned, planned: list[Planned], found: dict[str, dict]) -> dict | None:
+  """What the upper bound of the same trial and split found; None while it has not run."""
   same = lambda other: (other.tasks, other.trial, other.row.method) == (one.tasks, one.trial, 'oracle')
-  upper = next((found[other.name] for other in planned if same(other) and other.name in found), None)
+  return next((found[other.name] for other in planned if same(other) and other.name in found), None)
+
+
+def _omega(one: Planned, table: Table, planned: list[Planned], found: dict[str, dict]) -> float | None:
+  """Percent; None while the upper bound has not run."""
+  upper = upper_bound(one, planned, found)
   if upper is None:
     return None
   curves = [_seen(result, table.metric) for result in (found[one.name], upper)]
@@ -157,7 +162,8 @@ def _difference(ours: float | None, theirs: float | None) -> float | None:
   return None if ours is None or theirs is None else ours - theirs
 
 
-def _cell(mean: float | None, std: float | None) -> str:
+def cell(mean: float | None, std: float | None) -> str:
+  """'81.2 ± 1.9'."""
   if mean is None:
     return '-'
   return f'{mean:.1f}' if std is None else f'{mean:.1f} ± {std:.1f}'
@@ -172,10 +178,10 @@ def render(title: str, lines: list[dict], complaints: list[str]) -> str:
       line['replay'],
       str(line['tasks']),
       str(line['n']) if line['n'] else 'not run',
-      _cell(line['accuracy'], line['accuracy_std']),
-      _cell(line['omega'], line['omega_std']),
-      _cell(line['paper_accuracy'], line['paper_accuracy_std']),
-      _cell(line['paper_omega'], line['paper_omega_std']),
+      cell(line['accuracy'], line['accuracy_std']),
+      cell(line['omega'], line['omega_std']),
+      cell(line['paper_accuracy'], line['paper_accuracy_std']),
+      cell(line['paper_omega'], line['paper_omega_std']),
       '-' if line['deviation'] is None else f'{line["deviation"]:+.1f}',
       '-' if line['seconds'] is None else f'{line["seconds"]:.0f}',
     )

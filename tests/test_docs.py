@@ -1,18 +1,18 @@
 """What the documents say is what the code and the result files say."""
 
-import json
 import re
 from pathlib import Path
 
 from abd_jax.config import default, flatten
-from experiments import digits
+from experiments import page
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_readme_table_is_rendered_from_its_file():
-  results = json.loads((digits.RESULTS / 'digits_results.json').read_text())
-  assert f'{digits.MARKS[0]}\n{digits.render(results)}\n{digits.MARKS[1]}' in digits.README.read_text()
+def test_pages_are_rendered_from_the_files_of_results():
+  text = page.README.read_text()
+  assert page.readme(text) == text
+  assert page.PAGE.read_text() == page.page()
 
 
 def test_fields_and_paths_named_in_the_readme_exist():

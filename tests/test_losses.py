@@ -167,7 +167,7 @@ def restated():
       logits,
     ),
     'distillation_by_task': (
-      lambda z: jnp.mean(losses.distillation_by_task(z, teacher, task_of_class, task_of_class < 2, 6, 3.0)),
+      lambda z: jnp.mean(losses.distillation_by_task(z, teacher, task_of_class, 4, task_of_class < 2, 6, 3.0)),
       lambda z: r.kd_by_task(z, teacher, task_of_class, 2, 6, 3.0),
       logits,
     ),
@@ -284,7 +284,7 @@ class GradientTest(chex.TestCase):
 
   def test_distillation_by_task_compares_classes_of_one_task_only(self):
     tasks = np.array([0, 0, 1, 1, 1, 2, 2, 2])
-    loss = lambda z: losses.distillation_by_task(z, TEACHER_LOGITS, tasks, tasks < 2, 5).sum()
+    loss = lambda z: losses.distillation_by_task(z, TEACHER_LOGITS, tasks, 4, tasks < 2, 5).sum()
     gradient = np.asarray(jax.jit(jax.grad(loss))(FEATURES @ KERNEL))
     np.testing.assert_array_equal(gradient != 0, np.broadcast_to(tasks < 2, (8, 8)))
     for task in range(2):  # softmaxes do not see a shift of all their logits
@@ -351,12 +351,12 @@ TRAPS = {
     math.log(2),
   ),
   'by task, without classes': (
-    lambda z: losses.distillation_by_task(z, peaked(0), np.array([0, 0, 3, 3]), first(2), 2).mean(),
+    lambda z: losses.distillation_by_task(z, peaked(0), np.array([0, 0, 3, 3]), 4, first(2), 2).mean(),
     peaked(1),
     5e3,
   ),
   'by task, one class each': (
-    lambda z: losses.distillation_by_task(z, peaked(0), np.arange(4), first(3), 3).mean(),
+    lambda z: losses.distillation_by_task(z, peaked(0), np.arange(4), 4, first(3), 3).mean(),
     peaked(1),
     0.0,
   ),

@@ -83,7 +83,7 @@ def evaluate(phase, of=None, **changes):
     return metrics[of] if of else value, metrics
 
   student = {name: case[name] for name in ('features', 'kernel', 'bias', 'extra')}
-  (value, metrics), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(student)
+  (value, metrics), grads = jax.value_and_grad(objective, has_aux=True)(student)
   return value, metrics, jax.tree.map(np.asarray, grads)
 
 

@@ -1,12 +1,13 @@
 """experiments.tables: what is planned, read and rendered, and that a table goes on where it was stopped."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
 from abd_jax import methods
 from abd_jax.errors import UserError
-from experiments import tables
+from experiments import figures, tables
 from experiments.paper import SPLITS, TABLES
 
 
@@ -147,3 +148,24 @@ def test_a_table_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, dig
   assert len((folders['output'] / 'table_1_digits.csv').read_text().splitlines()) == 3
   config = json.loads((folders['results'] / 'digits_quick-base-tasks=5-trial=0.json').read_text())['config']
   assert not {'data.dir', 'oracle_dir', 'max_seconds'} & config.keys()
+
+
+def test_figures_are_drawn_from_the_same_files(tmp_path, capsys):
+  planned = tables.plan(TABLES['methods'], 'digits', trials=1)
+  for one in planned[:3]:
+    seconds, steps = {'train': 6.0}, {'student': 100}
+    write(tmp_path, one, **result(one, 0.5 if one.row.method == 'base' else 1.0) | {'seconds': seconds, 'steps': steps})
+  for one in planned[:3]:
+    content = json.loads((tmp_path / f'{one.name}.json').read_text())
+    content['seen_accuracy'] = [1.0, content['final_accuracy']]
+    (tmp_path / f'{one.name}.json').write_text(json.dumps(content))
+  words = ['--data=digits', f'--results={tmp_path}', f'--output={tmp_path}']
+  figures.main(['--figure=A', *words])
+  figures.main(['--figure=D', *words])
+  omega, seconds = (tmp_path / f'figure_{name}_digits_5_tasks.csv' for name in 'AD')
+  assert omega.read_text().splitlines()[:3] == ['method,1,2', 'Upper bound,100,100', 'Base,100,75']
+  assert seconds.read_text().splitlines()[2] == 'Base,0.06'
+  for file in tmp_path.glob('*.svg'):
+    assert len(ElementTree.parse(file).getroot()) > 10
+  with pytest.raises(UserError, match='no finished run'):
+    figures.main(['--data=digits', f'--results={tmp_path / "none"}', f'--output={tmp_path}'])

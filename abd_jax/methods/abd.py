@@ -33,9 +33,8 @@ def make(config) -> Method:
       balance = losses.task_balance(inputs.labels, classes.old, classes.seen)
     where = classes.seen if c.ft_softmax == 'seen' else None
     ft = losses.finetune_cross_entropy(student.features, student.kernel, student.bias, inputs.labels, balance, where)
-    if (
-      c.local_weight == 'balanced' and c.balance == 'tasks'
-    ):  # as released: the balancing weight of the new classes, 1 - r
+    if c.local_weight == 'balanced' and c.balance == 'tasks':
+      # As released: the balancing weight of the new classes, 1 - r.
       local = local * (jnp.sum(classes.new) / jnp.sum(classes.seen))
     terms = {'ce': local, 'kd': kd, 'ft': ft}
     return losses.weighted_sum(terms, weights), terms

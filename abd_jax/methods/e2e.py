@@ -17,9 +17,11 @@ def make(config) -> Method:
   weight, temperature = config.lwf.weight, config.lwf.temperature
 
   def by_task(inputs: LossInputs, teacher, total):
-    task_of_class, old = inputs.classes.task_of_class, inputs.classes.old
-    logits = inputs.student.logits
-    return jnp.mean(losses.distillation_by_task(logits, teacher.logits, task_of_class, old, total, temperature))
+    classes, logits = inputs.classes, inputs.student.logits
+    per_example = losses.distillation_by_task(
+      logits, teacher.logits, classes.task_of_class, config.tasks, classes.old, total, temperature
+    )
+    return jnp.mean(per_example)
 
   def first_stage(inputs: LossInputs):
     ce, metrics = base.loss(inputs)

@@ -36,8 +36,8 @@ def make(config) -> Method:
     return {'maps': fresh_maps(key), 'counts': jnp.zeros(num_classes)}
 
   def start_task(params, extra, key, classes):
-    kernel = params['head']['kernel']
-    rows = 1e-3 * jax.random.normal(key, kernel.shape, kernel.dtype)
+    kernel, (head_key, key) = params['head']['kernel'], jax.random.split(key)
+    rows = 1e-3 * jax.random.normal(head_key, kernel.shape, kernel.dtype)
     head = {'kernel': jnp.where(classes.new, rows, kernel), 'bias': jnp.zeros_like(params['head']['bias'])}
     return params | {'head': head}, {'maps': fresh_maps(key), 'counts': jnp.zeros_like(extra['counts'])}
 

@@ -24,7 +24,9 @@ class VAE(nn.Module):
 
   def setup(self):
     height, width, channels = self.image_shape
-    halvings, ups = len(self.widths), (*self.widths[-2::-1], channels)
+    halvings = len(self.widths)
+    # As released, the first step up halves the width, whatever the encoder's was.
+    ups = (*(self.widths[-1] // 2, *self.widths[-3::-1])[: halvings - 1], channels)
     self.start = (height >> halvings, width >> halvings, self.widths[-1])
 
     def layer(kind, fan_in, *args, **kwargs):

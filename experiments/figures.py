@@ -1,0 +1,114 @@
+"""Figures A and D of the paper: python -m experiments.figures --figure=A [--data=digits]
+
+A: Omega up to each task. D: seconds of a training step, without compiling. From the same result files as the tables
+(`python -m experiments.tables --table=methods` makes them); writes an SVG and a CSV, and prints the numbers.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from abd_jax import metrics
+from abd_jax.errors import UserError
+from abd_jax.report import table as markdown
+from abd_jax.workdir import write_atomically
+from experiments import tables
+from experiments.common import RESULTS
+from experiments.paper import TABLES
+
+COLOURS = ('#4e79a7', '#f28e2b', '#e15759', '#76b7b2', '#59a14f', '#edc948', '#b07aa1', '#ff9da7', '#9c755f', '#79706e')
+
+
+def omega_curves(data: str, tasks: int, results: Path) -> dict[str, list[float]]:
+  """Method -> mean over trials of Omega up to each task, percent."""
+  table = TABLES['methods']
+  planned = [one for one in tables.plan(table, data, table.trials) if one.tasks == tasks]
+  found, _ = tables.gather(planned, results)
+  curves = {}
+  for one in planned:
+    upper = tables.upper_bound(one, planned, found)
+    if one.name in found and upper:
+      curve = metrics.omega_curve(found[one.name]['seen_accuracy'], upper['seen_accuracy'])
+      curves.setdefault(one.row.name, []).append(curve)
+  mean = lambda trials: [100 * sum(values) / len(values) for values in zip(*trials, strict=True)]
+  return {name: mean(trials) for name, trials in curves.items()}
+
+
+def step_seconds(data: str, tasks: int, results: Path) -> dict[str, list[float]]:
+  """Method -> [seconds of one training step of the student], mean over trials."""
+  table = TABLES['methods']
+  planned = [one for one in tables.plan(table, data, table.trials) if one.tasks == tasks]
+  found, _ = tables.gather(planned, results)
+  seconds = {}
+  for one in planned:
+    if result := found.get(one.name):
+      seconds.setdefault(one.row.name, []).append(result['seconds']['train'] / result['steps']['student'])
+  return {name: [sum(values) / len(values)] for name, values in seconds.items()}
+
+
+def svg(lines: dict[str, Sequence[float]], x_label: str, y_label: str) -> str:
+  """Curves over 1, 2, ...; of single values, bars."""
+  width, height, left, top = 460, 300, 60, 20
+  most, length = max(max(values) for values in lines.values()), max(map(len, lines.values()))
+  x = lambda k: left + width * (k / max(length - 1, 1))
+  y = lambda value: top + height * (1 - value / most)
+  text = lambda at_x, at_y, words, more='': f'<text x="{at_x:.1f}" y="{at_y:.1f}" {more}>{words}</text>'
+  parts = [f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#999"/>']
+  parts += [text(left - 6, y(most * k / 4) + 4, f'{most * k / 4:.3g}', 'text-anchor="end"') for k in range(5)]
+  parts += [text(left, top - 6, y_label), text(left + width, top + height + 32, x_label, 'text-anchor="end"')]
+  if length > 1:
+    parts += [text(x(k), top + height + 16, k + 1, 'text-anchor="middle"') for k in range(length)]
+  for k, (name, values) in enumerate(lines.items()):
+    colour = f'stroke="{COLOURS[k % len(COLOURS)]}"' + (' stroke-dasharray="5 3"' if k >= len(COLOURS) else '')
+    points = [(x(i), y(value)) for i, value in enumerate(values)]
+    if length == 1:
+      at = left + width * (k + 0.5) / len(lines)
+      points = [(at, y(0)), (at, y(values[0]))]
+    path = ' '.join(f'{a:.1f},{b:.1f}' for a, b in points)
+    parts.append(f'<polyline points="{path}" fill="none" {colour} stroke-width="{2 if length > 1 else 16}"/>')
+    row = top + 12 + 17 * k
+    parts.append(f'<path d="M{left + width + 12} {row}h22" {colour} stroke-width="3"/>')
+    parts.append(text(left + width + 40, row + 4, f'{name}: {values[-1]:.3g}'))
+  body = '\n'.join(parts)
+  size = f'viewBox="0 0 {left + width + 260} {top + height + 50}"'
+  return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">\n{body}\n</svg>\n'
+
+
+FIGURES = {
+  'A': (omega_curves, 'task', 'Omega up to the task, %'),
+  'D': (step_seconds, '', 'seconds of a training step'),
+}
+
+
+def main(argv: list[str]) -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--figure', default='A', choices=list(FIGURES))
+  parser.add_argument('--data', default='cifar100', choices=['cifar100', 'digits'])
+  parser.add_argument('--tasks', type=int, default=0, help="default: the first of the table's splits")
+  parser.add_argument('--results', type=Path, default=RESULTS / 'runs')
+  parser.add_argument('--output', type=Path, default=Path('runs/figures'))
+  arguments = parser.parse_args(argv)
+  measure, x_label, y_label = FIGURES[arguments.figure]
+  tasks = arguments.tasks or tables.splits_on(TABLES['methods'], arguments.data)[0]
+  lines = measure(arguments.data, tasks, arguments.results)
+  if not lines:
+    raise UserError(
+      f'no finished run of {arguments.data} in {tasks} tasks lies in {arguments.results}. Run '
+      f'python -m experiments.tables --table=methods --data={arguments.data} first.'
+    )
+  header = ('method', *(str(k + 1) for k in range(len(next(iter(lines.values()))))))
+  rows = [(name, *(f'{value:.4g}' for value in values)) for name, values in lines.items()]
+  arguments.output.mkdir(parents=True, exist_ok=True)
+  stem = arguments.output / f'figure_{arguments.figure}_{arguments.data}_{tasks}_tasks'
+  write_atomically(stem.with_suffix('.csv'), '\n'.join(','.join(row) for row in (header, *rows)) + '\n')
+  write_atomically(stem.with_suffix('.svg'), svg(lines, x_label, y_label))
+  print(f'{y_label}\n{markdown(header, rows)}\n{stem.with_suffix(".svg")}')
+
+
+if __name__ == '__main__':
+  try:
+    main(sys.argv[1:])
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
