@@ -119,7 +119,7 @@ def distillation_by_task(
 ) -> Array:
   """Softmax distillation within each old task's classes, weighted by their share of `total` i32[]; f[n].
 
-  task_of_class: i32[c], of num_tasks tasks; old: bool[c]. As end-to-end incremental learning (Castro et al., 2018) has it.
+  task_of_class: i32[c], of num_tasks tasks; old: bool[c]. As in end-to-end incremental learning (Castro et al., 2018).
   """
 
   def one(task: Array) -> Array:

@@ -13,9 +13,9 @@ from pathlib import Path
 from abd_jax.config import default
 from abd_jax.tasks import Tasks
 
-# What the result of a Base run depends on, and where it may run.
-RECIPE = ('data', 'model', 'student', 'bn_gamma_init', 'precision')
-RUNNING = ('eval_batch_size', 'chunk_steps', 'checkpoint_seconds', 'devices', 'distributed')
+# What the result of a Base run depends on (the last two in its last bits at most), and how it is run.
+RECIPE = ('data', 'model', 'student', 'bn_gamma_init', 'precision', 'eval_batch_size', 'chunk_steps')
+RUNNING = ('checkpoint_seconds', 'devices', 'distributed')
 
 
 def prefix_config(config, tasks: Tasks, task: int, seed: int):

@@ -26,9 +26,13 @@ class Workdir:
       self._lock = os.open(self.path / '.lock', os.O_CREAT | os.O_WRONLY)
     except OSError as error:
       raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
-    if self.is_main:
-      self._claim()
-      self._check_config()
+    try:
+      if self.is_main:
+        self._claim()
+        self._check_config()
+    except UserError:
+      os.close(self._lock)
+      raise
 
   def _claim(self) -> None:
     try:

@@ -317,6 +317,20 @@ def test_stream_never_goes_back(digits, tasks):
     stream.task(1)
 
 
+@pytest.mark.parametrize('folds', [{}, {'folds': 4, 'fold': 1}])
+def test_stream_tells_which_images_were_read_and_of_which_split(data_dir, tasks, folds):
+  stream, told = sources.TaskStream(sources.open_dataset('digits', str(data_dir), **folds), tasks), []
+  stream.on_read(told.append)
+  assert stream.sizes and len(stream.labels(0)) and not told  # labels are no images
+  stream.task(1)
+  stream.test(0)
+  where = {'folds': 4, 'held_out': 1} if folds else {}
+  train = {'for': 'training', 'split': 'train', **where, 'classes': [2, 5, 9], 'images': stream.sizes[1]}
+  test = {'for': 'testing', 'split': 'train' if folds else 'test', **where, 'classes': [0, 1, 3, 4]}
+  assert told == [train, test | {'images': len(stream.test(0)[0])}, told[1]]
+  json.dumps(told)
+
+
 def test_stream_keeps_no_images(digits, tasks):
   stream = sources.TaskStream(digits, tasks)
   images, labels = stream.task(0)

@@ -157,6 +157,12 @@ def test_a_workdir_of_another_config_is_refused(learn, paused):
   assert_told(learn, paused, r'config\.student\.lr=0\.1, not 0\.2', student__lr=0.2)
 
 
+def test_a_refused_workdir_is_free_for_the_right_config(learn, paused):
+  with pytest.raises(UserError) as refused:
+    learn(paused, student__lr=0.2)
+  assert learn(paused)['final_accuracy'] > 0 and refused  # whose traceback still holds the first attempt
+
+
 @pytest.mark.parametrize('text', ['{"tasks": 3', '', '[]', 'null'])
 def test_a_damaged_config_json_is_told(learn, paused, text):
   (paused / 'config.json').write_text(text)

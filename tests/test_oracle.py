@@ -52,7 +52,7 @@ def test_only_the_classes_learnt_so_far_and_their_order_matter():
     {'method': 'lwf', 'trial': 3},  # the order is given apart
     {'inversion__steps': 1, 'inversion__what': 'pixels', 'generator__latent': 7},
     {'abd__kd_weight': 5.0, 'abd__bn_passes': 1, 'lwf__weight': 0.5, 'memory__size': 100, 'bic__held_out': 0.5},
-    {'max_seconds': 1.0, 'checkpoint_seconds': 1.0, 'chunk_steps': 7, 'eval_batch_size': 7, 'devices': 1},
+    {'max_seconds': 1.0, 'checkpoint_seconds': 1.0, 'devices': 1},
     {'oracle_dir': '/elsewhere', 'task_sizes': (1,), 'class_order': '1,2', 'first_task_classes': 3, 'tasks': 7},
   ],
 )
@@ -77,6 +77,8 @@ def test_what_base_does_not_depend_on_leaves_the_place_as_it_is(fields):
     {'student__batch_size': 64},
     {'bn_gamma_init': 'uniform'},
     {'precision': 'bfloat16'},
+    {'chunk_steps': 7},  # a workdir holds a run of one value
+    {'eval_batch_size': 7},
     {'seed': 1},
     {'order': class_order(100, 1)},
   ],
@@ -161,6 +163,7 @@ def test_every_row_is_that_of_a_model_of_its_own(results, path):
   assert results['seen_accuracy'] == pytest.approx([parts[k]['final_accuracy'] for k in (2, 4, 6)], abs=1e-12)
   assert len(set(results['seen_accuracy'])) == 3  # not one model's numbers three times
   assert results['seconds']['train'] == pytest.approx(sum(part['seconds']['train'] for part in parts.values()))
+  assert results['steps'] == {'student': sum(part['steps']['student'] for part in parts.values()), 'generator': 0}
   assert metrics.omega(results['seen_accuracy'], results['seen_accuracy']) == 1.0
 
 

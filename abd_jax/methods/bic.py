@@ -42,7 +42,7 @@ def make(config) -> Method:
   def held_out(pool, rng):
     """The first k images of every class, k so that old classes give up config.bic.held_out of the memory."""
     old, seen = np.unique(pool.labels[pool.is_memory]), np.unique(pool.labels)
-    k = int(config.bic.held_out * pool.is_memory.sum()) // len(old)
+    k = int(config.bic.held_out * pool.is_memory.sum() + 1e-6) // len(old)
     short = min(np.sum(pool.labels == c) for c in seen)
     if not 0 < k < short:
       raise UserError(
