@@ -121,6 +121,8 @@ def summarise(table: Table, data: str, planned: list[Planned], found: dict[str, 
       line = {'method': row.name, 'replay': row.replay, 'tasks': tasks, 'n': len(ran)}
       line |= _mean_std('accuracy', [100 * value[table.metric] for value in values])
       line |= _mean_std('omega', [omega for one in ran if (omega := _omega(one, table, planned, found)) is not None])
+      for key in ('average_accuracy', 'forgetting'):
+        line |= _mean_std(key, [100 * value[key] for value in values])
       line |= dict(zip(('paper_accuracy', 'paper_accuracy_std', 'paper_omega', 'paper_omega_std'), paper, strict=True))
       line['deviation'] = _difference(line['accuracy'], line['paper_accuracy'])
       line['seconds'] = sum(sum(value['seconds'].values()) for value in values) / len(values) if values else None

@@ -21,6 +21,8 @@ def result(planned, accuracy, upper=1.0):
     'accuracy_matrix': matrix,
     'top5_accuracy_matrix': matrix,
     'final_accuracy': accuracy,
+    'average_accuracy': (upper + accuracy) / 2,
+    'forgetting': upper - accuracy,
     'final_top5_accuracy': accuracy,
     'seconds': {'train': 2.0},
     'device': {'kind': 'cpu'},
@@ -76,6 +78,7 @@ def test_omega_takes_the_upper_bound_of_the_same_trial(planned, tmp_path):
   ours = lines['Always Be Dreaming']
   assert ours['n'] == 2 and ours['accuracy'] == pytest.approx(40) and ours['accuracy_std'] == pytest.approx(0)
   assert ours['omega'] == pytest.approx(sum(omegas) / 2)
+  assert (ours['average_accuracy'], ours['forgetting']) == (pytest.approx(70), pytest.approx(60))
   assert ours['omega_std'] == pytest.approx((omegas[1] - omegas[0]) / 2)  # of the population
   assert lines['Upper bound']['omega'] == pytest.approx(100)
   assert lines['Base']['n'] == 0 and lines['Base']['accuracy'] is None
@@ -136,7 +139,7 @@ def test_a_table_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, dig
   monkeypatch.setattr(tables, 'load_config', lambda name, option, fields: load(name, option, fields | {'devices': 1}))
   folders = {name: tmp_path / name for name in ('runs', 'results', 'output')}
   words = ['--table=1', '--data=digits', '--trials=1', '--quick', *(f'--{k}={v}' for k, v in folders.items())]
-  tables.main([*words, '--max_seconds=0.001'])
+  tables.main([*words, '--max_seconds=0.2'])
   assert 'paused' in capsys.readouterr().err and not folders['results'].exists()
   tables.main([*words, '--max_runs=1'])
   assert '1 of 2 runs are missing' in capsys.readouterr().err
