@@ -77,15 +77,16 @@ class Run:
     self.setup, self.session = setup, session
     self.config, self.method, self.programs = setup.config, setup.method, setup.programs
     self.stream, self.tasks = setup.stream, setup.stream.tasks
-    self.stream.on_read(session.workdir.log_read)
-    self.test_images, self.test_labels = self.stream.test(self.tasks.num_tasks - 1)
     self.student = session.states.get('student') or self.programs.new_student()
     self.generator = None
     if self.method.inverts:
       self.generator = session.states.get('generator') or self.programs.new_generator(0)
-    self.teachers, self.memory = (), memory_lib.empty(self.test_images.shape[1:])
+    self.teachers, self.memory = (), memory_lib.empty(self.stream.image_shape)
     for name in setup.frozen_before(session.position.task, session.position.phase):
       self._adopt(session.checkpoints.load_teacher(name, setup.abstract_frozen(name)))
+    # Only now, with all that can be damaged read, is anything written.
+    self.stream.on_read(session.workdir.log_read)
+    self.test_images, self.test_labels = self.stream.test(self.tasks.num_tasks - 1)
 
   def learn(self, task: int) -> None:
     """Trains the student on one task, phase by phase, and adds a row to the accuracy matrix."""

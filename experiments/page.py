@@ -89,6 +89,10 @@ def page() -> str:
     found = json.loads(file.read_text())
     parts.append(f'## Search, {found["data"]}\n\n{found["what"].capitalize()} (`{found["option"]}`).\n')
     parts.append(search.render(found) + '\n')
+    read = found['read']
+    parts.append(
+      f'Images read: of the split {", ".join(read["splits"])}, classes {", ".join(map(str, read["classes"]))}.\n'
+    )
   return '\n'.join(parts)
 
 

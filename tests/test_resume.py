@@ -161,7 +161,9 @@ def test_kill_dash_nine_at_five_random_moments_changes_nothing(finished, cli_env
   assert_same_outcome(tmp_path, reference)
 
 
-@pytest.mark.parametrize('method', ['dgr', 'e2e', 'bic', 'rdfcil'])
+@pytest.mark.parametrize(
+  'method', ['e2e', 'rdfcil', pytest.param('bic', marks=pytest.mark.slow), pytest.param('dgr', marks=pytest.mark.slow)]
+)
 def test_methods_with_state_of_their_own_resume_from_every_checkpoint(method, learn, tmp_path):
   """A memory, bias layers, an autoencoder, label counts; a second phase, a model frozen between the two."""
   small = {'method': method, 'task_sizes': (2, 2), 'tasks': 2, 'inversion__steps': 3, 'rdfcil__finetune_epochs': 1}
