@@ -20,11 +20,16 @@ from experiments.paper import TABLES
 COLOURS = ('#4e79a7', '#f28e2b', '#e15759', '#76b7b2', '#59a14f', '#edc948', '#b07aa1', '#ff9da7', '#9c755f', '#79706e')
 
 
-def omega_curves(data: str, tasks: int, results: Path) -> dict[str, list[float]]:
-  """Method -> mean over trials of Omega up to each task, percent."""
+def _runs(data: str, tasks: int, results: Path) -> tuple[list[tables.Planned], dict[str, dict]]:
+  """(all runs there should be, name -> what the finished ones found)."""
   table = TABLES['methods']
   planned = [one for one in tables.plan(table, data, table.trials) if one.tasks == tasks]
-  found, _ = tables.gather(planned, results)
+  return planned, tables.gather(planned, results)[0]
+
+
+def omega_curves(data: str, tasks: int, results: Path) -> dict[str, list[float]]:
+  """Method -> mean over trials of Omega up to each task, percent."""
+  planned, found = _runs(data, tasks, results)
   curves = {}
   for one in planned:
     upper = tables.upper_bound(one, planned, found)
@@ -37,9 +42,7 @@ def omega_curves(data: str, tasks: int, results: Path) -> dict[str, list[float]]
 
 def step_seconds(data: str, tasks: int, results: Path) -> dict[str, list[float]]:
   """Method -> [seconds of one training step of the student], mean over trials."""
-  table = TABLES['methods']
-  planned = [one for one in tables.plan(table, data, table.trials) if one.tasks == tasks]
-  found, _ = tables.gather(planned, results)
+  planned, found = _runs(data, tasks, results)
   seconds = {}
   for one in planned:
     if result := found.get(one.name):
