@@ -1,11 +1,14 @@
 """Running configs in a row and summing them up."""
 
 import importlib.util
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
+from abd_jax.errors import UserError
 from abd_jax.malloc import keep_freed_memory
 from abd_jax.programs import use_compilation_cache
 from abd_jax.train import train_and_evaluate
@@ -29,6 +32,16 @@ def run(config, workdir: Path) -> dict:
   """results.json of `config` in `workdir`: run, or gone on with, or only read if complete."""
   use_compilation_cache(str(workdir.parent / 'compilation_cache'))
   return train_and_evaluate(config, str(workdir))
+
+
+def cli(main: Callable[[list[str]], None]) -> None:
+  """Runs a module's main on the command line's words: a user's mistake is one line and exit code 2."""
+  logging.set_verbosity(logging.ERROR)
+  try:
+    main(sys.argv[1:])
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
 
 
 def mean_std(values: Sequence[float]) -> str:

@@ -5,7 +5,6 @@ A: Omega up to each task. D: seconds of a training step, without compiling. From
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from abd_jax.errors import UserError
 from abd_jax.report import table as markdown
 from abd_jax.workdir import write_atomically
 from experiments import tables
-from experiments.common import RESULTS
+from experiments.common import RESULTS, cli
 from experiments.paper import TABLES
 
 COLOURS = ('#4e79a7', '#f28e2b', '#e15759', '#76b7b2', '#59a14f', '#edc948', '#b07aa1', '#ff9da7', '#9c755f', '#79706e')
@@ -110,8 +109,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  try:
-    main(sys.argv[1:])
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  cli(main)

@@ -13,15 +13,13 @@ import json
 import sys
 from pathlib import Path
 
-from absl import logging
-
 from abd_jax.data.sources import open_dataset
 from abd_jax.errors import UserError, nearest
 from abd_jax.report import environment, table
 from abd_jax.session import Paused
 from abd_jax.tasks import split
 from abd_jax.workdir import write_atomically
-from experiments.common import ROOT, load_config, mean_std, run
+from experiments.common import ROOT, cli, load_config, mean_std, run
 
 # Table F: the ranges, of which the paper chose 1, 1, 50, 1e-3, 1e3, 0.1 and 0.1 (its text and code: 1).
 TABLE_F = {
@@ -142,9 +140,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  logging.set_verbosity(logging.ERROR)
-  try:
-    main(sys.argv[1:])
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  cli(main)

@@ -15,15 +15,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import logging
-
 from abd_jax import metrics
 from abd_jax.config import flatten
 from abd_jax.errors import UserError, nearest
 from abd_jax.report import table as markdown
 from abd_jax.session import Paused
 from abd_jax.workdir import FREE_FIELDS, write_atomically
-from experiments.common import RESULTS, ROOT, load_config, run
+from experiments.common import RESULTS, ROOT, cli, load_config, run
 from experiments.paper import SPLITS, TABLES, Row, Table
 
 SCHEMA = 1  # of results.json, as this file reads it
@@ -273,9 +271,4 @@ def _execute_all(missing: list[Planned], arguments: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-  logging.set_verbosity(logging.ERROR)
-  try:
-    main(sys.argv[1:])
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  cli(main)
