@@ -14,6 +14,10 @@ from abd_jax.errors import UserError
 FREE_FIELDS = ('max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir', 'data.download', 'oracle_dir')
 
 
+class InUse(UserError):
+  """Another process runs in this workdir."""
+
+
 class Workdir:
   """One run's directory. Raises UserError if it is unwritable, in use, or another config's."""
 
@@ -38,7 +42,7 @@ class Workdir:
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-      raise UserError(f'workdir {self.path} is in use by another process. Wait for it, or stop it.') from error
+      raise InUse(f'workdir {self.path} is in use by another process. Wait for it, or stop it.') from error
 
   def _check_config(self) -> None:
     file = self.path / 'config.json'

@@ -12,17 +12,16 @@ from absl import logging
 
 from abd_jax.report import environment
 from abd_jax.workdir import write_atomically
-from experiments.common import RESULTS, load_config, mean_std, run
+from experiments.common import RESULTS, load_config, mean_std, run_all
 
 
 def class_orders(name: str, option: str, trials: int, overrides: dict, runs: Path) -> dict:
   """Final and average accuracy of every trial's class order, and what ran."""
-  rows = []
-  for trial in range(trials):
-    config = load_config(name, f'{option},trial={trial}', {'seed': 0} | overrides)
-    results = run(config, runs / f'{name}-{option.replace("=", "_").replace(",", "-")}-{trial}')
-    kept = ('final_accuracy', 'average_accuracy', 'class_order', 'seconds')
-    rows.append({'trial': trial} | {key: results[key] for key in kept})
+  folder = lambda trial: runs / f'{name}-{option.replace("=", "_").replace(",", "-")}-{trial}'
+  config = lambda trial: load_config(name, f'{option},trial={trial}', {'seed': 0} | overrides)
+  found = run_all([(config(trial), folder(trial)) for trial in range(trials)])
+  kept = ('final_accuracy', 'average_accuracy', 'class_order', 'seconds')
+  rows = [{'trial': trial} | {key: results[key] for key in kept} for trial, results in enumerate(found)]
   return {'schema_version': 1, 'config_file': name, 'option': option, 'trials': rows, **environment()}
 
 

@@ -2,16 +2,20 @@
 
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
+from ml_collections import ConfigDict
 
 from abd_jax.errors import UserError
 from abd_jax.malloc import keep_freed_memory
 from abd_jax.programs import use_compilation_cache
+from abd_jax.session import Paused
 from abd_jax.train import train_and_evaluate
+from abd_jax.workdir import InUse
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'experiments' / 'results'
@@ -34,11 +38,35 @@ def run(config, workdir: Path) -> dict:
   return train_and_evaluate(config, str(workdir))
 
 
+def run_all(planned: Sequence[tuple[ConfigDict, Path]], max_seconds: float = 0.0) -> list[dict]:
+  """results.json of each (config, workdir); finished ones are only read.
+
+  What another process is running is left for the end, so the same command twice shares the work. max_seconds: over all
+  of them, 0 for no limit; raises session.Paused when it is up, everything saved.
+  """
+  began, results = time.monotonic(), {}
+  for last_time in (False, True):
+    for config, workdir in planned:
+      if workdir in results:
+        continue
+      print(f'{workdir.name} ...', file=sys.stderr, flush=True)
+      left = max(max_seconds - (time.monotonic() - began), 0.01)  # at least a moment: zero would mean no limit
+      config.max_seconds = left if max_seconds else 0.0
+      try:
+        results[workdir] = run(config, workdir)
+      except InUse:
+        if last_time:
+          raise
+  return [results[workdir] for _, workdir in planned]
+
+
 def cli(main: Callable[[list[str]], None]) -> None:
-  """Runs a module's main on the command line's words: a user's mistake is one line and exit code 2."""
+  """Runs a module's main on the command line's words: a pause is one line, a user's mistake one and exit code 2."""
   logging.set_verbosity(logging.ERROR)
   try:
     main(sys.argv[1:])
+  except Paused as pause:
+    print(pause, file=sys.stderr)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)

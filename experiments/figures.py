@@ -1,7 +1,8 @@
 """Figures A and D of the paper: python -m experiments.figures --figure=A [--data=digits]
 
-A: Omega up to each task. D: seconds of a training step, without compiling. From the same result files as the tables
-(`python -m experiments.tables --table=methods` makes them); writes an SVG and a CSV, and prints the numbers.
+A: Omega up to each task. D: seconds of a training step, without compiling. Both are of the runs of the table of all
+methods: those without a result are run first, as `experiments.tables` does. Writes an SVG and a CSV, and prints the
+numbers.
 """
 
 import argparse
@@ -12,26 +13,22 @@ from abd_jax import metrics
 from abd_jax.errors import UserError
 from abd_jax.report import table as markdown
 from abd_jax.workdir import write_atomically
-from experiments import tables
-from experiments.common import RESULTS, cli
+from experiments import runs
+from experiments.common import cli
 from experiments.paper import TABLES
+from experiments.runs import Planned
 
 COLOURS = ('#4e79a7', '#f28e2b', '#e15759', '#76b7b2', '#59a14f', '#edc948', '#b07aa1', '#ff9da7', '#9c755f', '#79706e')
 
 
-def _runs(data: str, tasks: int, results: Path) -> tuple[list[tables.Planned], dict[str, dict]]:
-  """(all runs there should be, name -> what the finished ones found)."""
-  table = TABLES['methods']
-  planned = [one for one in tables.plan(table, data, table.trials) if one.tasks == tasks]
-  return planned, tables.gather(planned, results)[0]
+TABLE = 'methods'
 
 
-def omega_curves(data: str, tasks: int, results: Path) -> dict[str, list[float]]:
-  """Method -> mean over trials of Omega up to each task, percent."""
-  planned, found = _runs(data, tasks, results)
+def omega_curves(planned: list[Planned], found: dict[str, dict]) -> dict[str, list[float]]:
+  """Method -> mean over trials of Omega up to each task, percent; for methods whose upper bound has run too."""
   curves = {}
   for one in planned:
-    upper = tables.upper_bound(one, planned, found)
+    upper = runs.upper_bound(one, planned, found)
     if one.name in found and upper:
       curve = metrics.omega_curve(found[one.name]['seen_accuracy'], upper['seen_accuracy'])
       curves.setdefault(one.row.name, []).append(curve)
@@ -39,9 +36,8 @@ def omega_curves(data: str, tasks: int, results: Path) -> dict[str, list[float]]
   return {name: mean(trials) for name, trials in curves.items()}
 
 
-def step_seconds(data: str, tasks: int, results: Path) -> dict[str, list[float]]:
+def step_seconds(planned: list[Planned], found: dict[str, dict]) -> dict[str, list[float]]:
   """Method -> [seconds of one training step of the student], mean over trials."""
-  planned, found = _runs(data, tasks, results)
   seconds = {}
   for one in planned:
     if result := found.get(one.name):
@@ -86,26 +82,33 @@ FIGURES = {
 def main(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--figure', default='A', choices=list(FIGURES))
-  parser.add_argument('--data', default='cifar100', choices=['cifar100', 'digits'])
   parser.add_argument('--tasks', type=int, default=0, help="default: the first of the table's splits")
-  parser.add_argument('--results', type=Path, default=RESULTS / 'runs')
-  parser.add_argument('--output', type=Path, default=Path('runs/figures'))
+  parser.add_argument('--output', type=Path, default=Path('runs/figures'), help='where .svg and .csv are written')
+  runs.add_arguments(parser)
   arguments = parser.parse_args(argv)
   measure, x_label, y_label = FIGURES[arguments.figure]
-  tasks = arguments.tasks or tables.splits_on(TABLES['methods'], arguments.data)[0]
-  lines = measure(arguments.data, tasks, arguments.results)
+  planned = runs.plan_of(TABLE, arguments)
+  splits = runs.splits_on(TABLES[TABLE], arguments.data)
+  tasks = arguments.tasks or splits[0]
+  if tasks not in splits:
+    raise UserError(f'--tasks={tasks} is not a split of {arguments.data}. Known: {", ".join(map(str, splits))}.')
+  planned = [one for one in planned if one.tasks == tasks]
+  if arguments.print_commands:
+    return runs.print_commands(TABLE, planned, arguments)
+  runs.run_missing(planned, arguments)
+  found, complaints = runs.gather(planned, arguments.results)
+  lines = measure(planned, found)
   if not lines:
-    raise UserError(
-      f'no finished run of {arguments.data} in {tasks} tasks lies in {arguments.results}. Run '
-      f'python -m experiments.tables --table=methods --data={arguments.data} first.'
-    )
+    raise UserError(f'no finished run of {arguments.data} in {tasks} tasks lies in {arguments.results}.')
   header = ('method', *(str(k + 1) for k in range(len(next(iter(lines.values()))))))
   rows = [(name, *(f'{value:.4g}' for value in values)) for name, values in lines.items()]
   arguments.output.mkdir(parents=True, exist_ok=True)
   stem = arguments.output / f'figure_{arguments.figure}_{arguments.data}_{tasks}_tasks'
   write_atomically(stem.with_suffix('.csv'), '\n'.join(','.join(row) for row in (header, *rows)) + '\n')
   write_atomically(stem.with_suffix('.svg'), svg(lines, x_label, y_label))
-  print(f'{y_label}\n{markdown(header, rows)}\n{stem.with_suffix(".svg")}')
+  absent = [row.name for row in TABLES[TABLE].rows if row.name not in lines]
+  notes = [f'- {complaint}' for complaint in complaints] + [f'- not run: {name}' for name in absent]
+  print('\n'.join([y_label, markdown(header, rows), *notes, str(stem.with_suffix('.svg'))]))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from abd_jax.report import table as markdown
 from abd_jax.workdir import write_atomically
-from experiments import benchmark, search, tables
+from experiments import benchmark, digits, runs, search, tables
 from experiments.common import RESULTS, ROOT
 from experiments.paper import TABLES
 
@@ -31,8 +31,8 @@ trials. Times are wall clock for one run, compilation included.
 def gathered(name: str, data: str) -> tuple[list[dict], list[str]]:
   """(the lines of a table, complaints) as its results stand."""
   table = TABLES[name]
-  planned = tables.plan(table, data, table.trials)
-  found, complaints = tables.gather(planned, RESULTS / 'runs')
+  planned = runs.plan(table, data, table.trials)
+  found, complaints = runs.gather(planned, RESULTS / 'runs')
   return tables.summarise(table, data, planned, found), complaints
 
 
@@ -84,7 +84,10 @@ def page() -> str:
       for line in lines
     ]
     parts.append(markdown(header, rows) + '\n')
-    parts += [f'- not used: {complaint}\n' for complaint in complaints]
+    parts += [f'- {complaint}\n' for complaint in complaints]
+  settings = json.loads((RESULTS / 'digits_settings.json').read_text())
+  parts.append(f'## How the settings for digits were chosen\n\n`python -m experiments.digits`: {settings["what"]}.\n')
+  parts.append(digits.render(settings) + '\n')
   for file in sorted(RESULTS.glob('search_*.json')):
     found = json.loads(file.read_text())
     parts.append(f'## Search, {found["data"]}\n\n{found["what"].capitalize()} (`{found["option"]}`).\n')

@@ -2,24 +2,22 @@
 
 k folds of the TRAINING split, only the first half of the tasks: neither a later task's images nor any test image is
 read, and the result lists what was. --grid takes fields with their values, FIELD=V1,V2, or alone where Table F has
-some; every combination is run on every fold. Finished runs are used again; stop it at any time. Writes the ranked
-points, mean and deviation over folds, to --output.
+some; every combination is run on every fold. Finished runs are used again; stop it at any time; started twice, it
+shares the work. Writes the ranked points, mean and deviation over folds, to --output.
 """
 
 import argparse
 import ast
 import itertools
 import json
-import sys
 from pathlib import Path
 
 from abd_jax.data.sources import open_dataset
 from abd_jax.errors import UserError, nearest
 from abd_jax.report import environment, table
-from abd_jax.session import Paused
 from abd_jax.tasks import split
 from abd_jax.workdir import write_atomically
-from experiments.common import ROOT, cli, load_config, mean_std, run
+from experiments.common import ROOT, cli, load_config, mean_std, run_all
 
 # Table F: the ranges, of which the paper chose 1, 1, 50, 1e-3, 1e3, 0.1 and 0.1 (its text and code: 1).
 TABLE_F = {
@@ -62,26 +60,32 @@ def first_half(config) -> dict:
   return {'tasks': len(kept), 'first_task_classes': 0, 'task_sizes': kept}
 
 
-def search(data: str, option: str, grid: dict[str, tuple], folds: int, runs: Path, overrides: dict) -> dict:
-  """Every point of the grid on every fold, best first, and what was read on the way."""
+def search(
+  data: str, option: str, grid: dict[str, tuple], folds: int, runs: Path, overrides: dict, max_seconds: float = 0.0
+) -> dict:
+  """Every point of the grid on every fold, best first, and what was read on the way.
+
+  Raises UserError for a grid that no run could use, session.Paused after max_seconds (0: no limit).
+  """
   base = load_config(data, option, overrides)
   half = first_half(base)
-  points, read = [], []
-  for values in itertools.product(*grid.values()):
-    point = dict(zip(grid, values, strict=True))
+  grid_points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+  planned = []
+  for point in grid_points:
     name = '-'.join([data, option.replace(',', '-'), *(f'{field}={value}' for field, value in point.items())])
-    accuracies = []
     for fold in range(folds):
-      workdir = runs / f'{name}-fold={fold}of{folds}'
-      print(f'{workdir.name} ...', file=sys.stderr, flush=True)
       try:
         config = load_config(data, option, overrides | half | point | {'data.folds': folds, 'data.fold': fold})
       except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f'--grid: {" ".join(str(error).split())}') from error
-      accuracies.append(run(config, workdir)['final_accuracy'])
-      read += [json.loads(line) for line in (workdir / 'reads.jsonl').read_text().splitlines()]
-    points.append({'point': point, 'accuracy': accuracies})
+      planned.append((config, runs / f'{name}-fold={fold}of{folds}'))
+  accuracies = [results['final_accuracy'] for results in run_all(planned, max_seconds)]
+  points = [
+    {'point': point, 'accuracy': accuracies[k * folds : (k + 1) * folds]} for k, point in enumerate(grid_points)
+  ]
   points.sort(key=lambda one: -sum(one['accuracy']))
+  logs = [(workdir / 'reads.jsonl').read_text() for _, workdir in planned]
+  read = [json.loads(line) for log in logs for line in log.splitlines()]
   return {
     'schema_version': 1,
     'what': f'accuracy after the first {half["tasks"]} of {base.tasks} tasks, on {folds} folds of the training split',
@@ -115,7 +119,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument('--grid', nargs='+', default=['abd.kd_weight', 'abd.ft_weight'], metavar='FIELD[=V1,V2]')
   parser.add_argument('--folds', type=int, default=3)
   parser.add_argument('--data_dir', default='')
-  parser.add_argument('--max_seconds', type=float, default=0.0, help='for each run')
+  parser.add_argument('--max_seconds', type=float, default=0.0, help='stop after this long, everything saved')
   parser.add_argument('--runs', type=Path, default=Path('runs/search'))
   parser.add_argument('--output', type=Path, default=Path('runs/search.json'))
   arguments = parser.parse_args(argv)
@@ -126,13 +130,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> None:
   arguments = parse(argv)
-  overrides = {'data.dir': arguments.data_dir, 'max_seconds': arguments.max_seconds}
-  grid = parse_grid(arguments.grid)
-  try:
-    found = search(arguments.data, arguments.option, grid, arguments.folds, arguments.runs, overrides)
-  except Paused as pause:
-    print(pause, file=sys.stderr)
-    return
+  grid, overrides = parse_grid(arguments.grid), {'data.dir': arguments.data_dir}
+  where = (arguments.folds, arguments.runs, overrides, arguments.max_seconds)
+  found = search(arguments.data, arguments.option, grid, *where)
   arguments.output.parent.mkdir(parents=True, exist_ok=True)
   write_atomically(arguments.output, json.dumps(found, indent=1) + '\n')
   print(render(found))

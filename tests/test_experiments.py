@@ -6,7 +6,10 @@ import time
 import pytest
 from conftest import TINY
 
+from abd_jax.session import Paused
+from abd_jax.workdir import InUse, Workdir
 from experiments import accelerator, benchmark, class_orders
+from experiments.common import run_all
 
 NETWORKS = {
   'model.blocks': (1, 1, 1),
@@ -47,6 +50,18 @@ def test_protocol_stops_in_time_and_goes_on(tmp_path, digits_data, monkeypatch):
   assert accelerator.protocol(tmp_path, overrides, time.monotonic() + 1000, 'digits')
   final = json.loads((tmp_path / 'digits_abd.json').read_text())
   assert len(final['accuracy_matrix']) == 3 and (tmp_path / 'digits_base.json').exists()
+
+
+def test_two_processes_share_a_list_of_runs(tmp_path, digits_data, tiny_config, compile_once):
+  planned = [(tiny_config(method='base', seed=seed), tmp_path / str(seed)) for seed in (1, 2)]
+  with Workdir(str(tmp_path / '1'), planned[0][0].to_dict()):  # another process has the first
+    with pytest.raises(InUse):
+      run_all(planned)
+    assert (tmp_path / '2' / 'results.json').exists()
+  with pytest.raises(Paused):
+    run_all(planned, max_seconds=1e-3)
+  first, second = run_all(planned)
+  assert (first['seed'], second['seed']) == (1, 2)
 
 
 def test_class_orders_differ_only_in_the_order(tmp_path, digits_data):

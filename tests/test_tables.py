@@ -7,15 +7,16 @@ import pytest
 
 from abd_jax import methods
 from abd_jax.errors import UserError
-from experiments import figures, tables
+from abd_jax.workdir import Workdir
+from experiments import figures, runs, tables
 from experiments.paper import SPLITS, TABLES
 
 
 def result(planned, accuracy, upper=1.0):
   """A result file's content: two tasks, everything right but for `accuracy` at the end."""
   matrix = [[upper], [accuracy, accuracy]]
-  return dict.fromkeys(tables.KEPT) | {
-    'schema_version': tables.SCHEMA,
+  return dict.fromkeys(runs.KEPT) | {
+    'schema_version': runs.SCHEMA,
     'method': planned.row.method,
     'test_images': [10, 10],
     'accuracy_matrix': matrix,
@@ -32,7 +33,7 @@ def result(planned, accuracy, upper=1.0):
 
 @pytest.fixture
 def planned():
-  return tables.plan(TABLES['1'], 'digits', trials=2)
+  return runs.plan(TABLES['1'], 'digits', trials=2)
 
 
 def write(folder, planned, **fields):
@@ -40,7 +41,7 @@ def write(folder, planned, **fields):
 
 
 def lines_of(planned, folder):
-  found, complaints = tables.gather(planned, folder)
+  found, complaints = runs.gather(planned, folder)
   return {line['method']: line for line in tables.summarise(TABLES['1'], 'digits', planned, found)}, complaints
 
 
@@ -50,7 +51,7 @@ def test_every_row_names_a_method_and_known_fields():
       assert row.method in methods.available(), (name, row)
       assert all(len(numbers) <= 4 for numbers in row.paper)
       if table.config == 'cifar100':
-        tables.load_config('digits', f'method={row.method}', dict(row.overrides))
+        runs.load_config('digits', f'method={row.method}', dict(row.overrides))
 
 
 def test_paper_numbers_are_those_of_its_text():
@@ -61,9 +62,9 @@ def test_paper_numbers_are_those_of_its_text():
 
 
 def test_names_of_runs_are_all_different():
-  names = [one.name for table in TABLES.values() for one in tables.plan(table, table.config, 3)]
-  runs = {one.name: one.command for table in TABLES.values() for one in tables.plan(table, table.config, 3)}
-  assert len(set(runs.values())) == len(runs) < len(names)  # tables share runs
+  names = [one.name for table in TABLES.values() for one in runs.plan(table, table.config, 3)]
+  commands = {one.name: one.command for table in TABLES.values() for one in runs.plan(table, table.config, 3)}
+  assert len(set(commands.values())) == len(commands) < len(names)  # tables share runs
 
 
 def test_omega_takes_the_upper_bound_of_the_same_trial(planned, tmp_path):
@@ -94,25 +95,28 @@ def test_a_missing_an_old_and_a_damaged_result_are_each_named(planned, tmp_path)
   lines, complaints = lines_of(planned, tmp_path)
   text = tables.render('Table 1', list(lines.values()), complaints)
   assert [lines[name]['n'] for name in ('Base', 'LwF', 'DGR', 'DeepInversion')] == [1, 1, 1, 2]
+  assert f'{of("base", 0).name}.json is missing' in text
   assert f'{of("lwf", 1).name}.json is of schema 0' in text and f'{of("dgr", 0).name}.json is damaged' in text
+  assert len(complaints) == 3
   assert 'not run' not in text
 
 
 def test_a_row_without_a_result_says_so(planned, tmp_path):
   write(tmp_path, planned[0])
-  lines, _ = lines_of(planned, tmp_path)
-  text = tables.render('Table 1', list(lines.values()), [])
+  lines, complaints = lines_of(planned, tmp_path)
+  assert complaints == [f'{planned[len(TABLES["1"].rows)].name}.json is missing: run it.']  # the other trial's
+  text = tables.render('Table 1', list(lines.values()), complaints)
   assert text.count('not run') == len(TABLES['1'].rows) - 1
 
 
 def test_papers_numbers_stand_beside_ours_on_its_own_data_only(tmp_path):
-  own = tables.plan(TABLES['1'], 'cifar100', 1)
+  own = runs.plan(TABLES['1'], 'cifar100', 1)
   abd = next(one for one in own if one.row.method == 'abd' and one.tasks == 10)
   write(tmp_path, abd, final_accuracy=0.347)
-  lines = tables.summarise(TABLES['1'], 'cifar100', own, tables.gather(own, tmp_path)[0])
+  lines = tables.summarise(TABLES['1'], 'cifar100', own, runs.gather(own, tmp_path)[0])
   line = next(line for line in lines if line['method'] == abd.row.name and line['tasks'] == 10)
   assert (line['paper_accuracy'], line['paper_omega']) == (33.7, 69.6) and line['deviation'] == pytest.approx(1.0)
-  elsewhere = tables.summarise(TABLES['1'], 'digits', tables.plan(TABLES['1'], 'digits', 1), {})
+  elsewhere = tables.summarise(TABLES['1'], 'digits', runs.plan(TABLES['1'], 'digits', 1), {})
   assert {line['paper_accuracy'] for line in elsewhere} == {None} and {line['tasks'] for line in elsewhere} == {
     *SPLITS['digits']
   }
@@ -134,13 +138,17 @@ def test_mistakes(words, message):
 
 def test_a_table_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, digits_data, compile_once):
   rows = tuple(row for row in TABLES['1'].rows if row.method in ('base', 'lwf'))
-  monkeypatch.setitem(tables.TABLES, '1', TABLES['1']._replace(rows=rows))
-  load = tables.load_config  # on one of the tests' eight devices
-  monkeypatch.setattr(tables, 'load_config', lambda name, option, fields: load(name, option, fields | {'devices': 1}))
+  monkeypatch.setitem(runs.TABLES, '1', TABLES['1']._replace(rows=rows))
+  load = runs.load_config  # on one of the tests' eight devices
+  monkeypatch.setattr(runs, 'load_config', lambda name, option, fields: load(name, option, fields | {'devices': 1}))
   folders = {name: tmp_path / name for name in ('runs', 'results', 'output')}
   words = ['--table=1', '--data=digits', '--trials=1', '--quick', *(f'--{k}={v}' for k, v in folders.items())]
   tables.main([*words, '--max_seconds=0.2'])
   assert 'paused' in capsys.readouterr().err and not folders['results'].exists()
+  paused = json.loads((folders['runs'] / 'digits_quick-base-tasks=5-trial=0' / 'config.json').read_text())
+  with Workdir(str(folders['runs'] / 'digits_quick-base-tasks=5-trial=0'), paused):
+    tables.main([*words, '--max_runs=1'])
+    assert 'left to it' in capsys.readouterr().err and not folders['results'].exists()
   tables.main([*words, '--max_runs=1'])
   assert '1 of 2 runs are missing' in capsys.readouterr().err
   tables.main([*words, '--print_commands'])
@@ -156,7 +164,7 @@ def test_a_table_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, dig
 
 
 def test_figures_are_drawn_from_the_same_files(tmp_path, capsys):
-  planned = tables.plan(TABLES['methods'], 'digits', trials=1)
+  planned = runs.plan(TABLES['methods'], 'digits', trials=1)
   for one in planned[:3]:
     seconds, steps = {'train': 6.0}, {'student': 100}
     write(tmp_path, one, **result(one, 0.5 if one.row.method == 'base' else 1.0) | {'seconds': seconds, 'steps': steps})
@@ -164,13 +172,16 @@ def test_figures_are_drawn_from_the_same_files(tmp_path, capsys):
     content = json.loads((tmp_path / f'{one.name}.json').read_text())
     content['seen_accuracy'] = [1.0, content['final_accuracy']]
     (tmp_path / f'{one.name}.json').write_text(json.dumps(content))
-  words = ['--data=digits', f'--results={tmp_path}', f'--output={tmp_path}']
-  figures.main(['--figure=A', *words])
-  figures.main(['--figure=D', *words])
+  words = ['--data=digits', '--max_runs=0', '--trials=1', f'--output={tmp_path}']
+  figures.main(['--figure=A', f'--results={tmp_path}', *words])
+  assert '- not run: Naive Rehearsal' in capsys.readouterr().out
+  figures.main(['--figure=D', f'--results={tmp_path}', *words])
   omega, seconds = (tmp_path / f'figure_{name}_digits_5_tasks.csv' for name in 'AD')
   assert omega.read_text().splitlines()[:3] == ['method,1,2', 'Upper bound,100,100', 'Base,100,75']
   assert seconds.read_text().splitlines()[2] == 'Base,0.06'
   for file in tmp_path.glob('*.svg'):
     assert len(ElementTree.parse(file).getroot()) > 10
   with pytest.raises(UserError, match='no finished run'):
-    figures.main(['--data=digits', f'--results={tmp_path / "none"}', f'--output={tmp_path}'])
+    figures.main([f'--results={tmp_path / "none"}', *words])
+  with pytest.raises(UserError, match='--tasks=7 is not a split'):
+    figures.main(['--tasks=7', f'--results={tmp_path}', *words])
