@@ -22,12 +22,14 @@ def get_config(argument: str | None = None):
   c.generator.start = (2, 2, 32)
   c.generator.widths = (32, 16)
   c.student.batch_size = 32
-  c.student.epochs = 30
-  c.student.milestones = (12, 18, 24)
+  c.student.epochs = 45
+  c.student.milestones = (18, 27, 36)
+  c.student.lr = 0.15
   c.inversion.steps = 200
   c.inversion.batch_size = 64
   c.abd.first_softmax = 'seen'
   c.abd.ft_softmax = 'seen'
+  c.abd.local_weight = 'one'
   c.eval_batch_size = 320
   c.chunk_steps = 60
   c.checkpoint_seconds = 5.0
@@ -35,10 +37,10 @@ def get_config(argument: str | None = None):
   c.memory.size = 100  # images of 1,500: 10 for each class at the end
   c.dgr.widths = (16, 32, 64)
   c.dgr.latent = 32
-  c.rdfcil.finetune_epochs = 6
+  c.rdfcil.finetune_epochs = 9
   recipes = {
     'dgr': {'data.mean': (0.0,), 'data.std': (1.0,), 'student.weight_decay': 0.0},
-    'rdfcil': {'student.epochs': 24, 'student.milestones': (12, 18), 'inversion.warm_start': False},
+    'rdfcil': {'student.epochs': 36, 'student.milestones': (18, 27), 'inversion.warm_start': False},
   }
   quick = {'student.epochs': 2, 'student.milestones': (1,), 'inversion.steps': 10, 'rdfcil.finetune_epochs': 1}
   return finish(c, argument, quick, recipes)
