@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 from abd_jax.config import flatten
 from abd_jax.errors import UserError, nearest
 from abd_jax.session import Paused
@@ -48,6 +50,10 @@ class Planned(NamedTuple):
     fields = ''.join(f' --config.{name}={value}' for name, value in self.row.overrides)
     return f'python -m abd_jax.main --config=configs/{self.data}.py:{self.argument}{fields} --workdir=runs/{self.name}'
 
+  def config(self, places: dict) -> ConfigDict:
+    """Its config, with `places` of this machine."""
+    return load_config(self.data, self.argument, dict(self.row.overrides) | places)
+
 
 def splits_on(table: Table, data: str) -> tuple[int, ...]:
   return table.splits if data == table.config else SPLITS[data]
@@ -73,7 +79,19 @@ def read(planned: Planned, results: Path) -> tuple[dict | None, str]:
     return None, f'{file.name} is of schema {version}, this reads {SCHEMA}: delete it and run again.'
   if missing := set(KEPT) - set(found):
     return None, f'{file.name} lacks {min(missing)}: delete it and run again.'
+  asked = _fields(planned.config({}))
+  # A field it does not name is one that came later.
+  if differing := [name for name in sorted(asked) if found['config'].get(name, asked[name]) != asked[name]]:
+    name = differing[0]
+    ran = f'{file.name} ran with config.{name}={found["config"][name]!r}'
+    return None, f'{ran}, now {asked[name]!r}: delete it and run again.'
   return found, ''
+
+
+def _fields(config: ConfigDict) -> dict:
+  """Dotted field -> value, as JSON has it, of those that say what is computed rather than where."""
+  flat = flatten(json.loads(json.dumps(config.to_dict())))
+  return {name: value for name, value in flat.items() if name not in FREE_FIELDS}
 
 
 def gather(planned: list[Planned], results: Path) -> tuple[dict[str, dict], list[str]]:
@@ -171,11 +189,8 @@ def _file(planned: Planned, results: Path) -> Path:
 def _execute(planned: Planned, arguments: argparse.Namespace, max_seconds: float) -> None:
   """Runs it, or what is left of it, and writes its file of results."""
   oracles = str((arguments.runs / 'oracles').absolute())
-  places = {'data.dir': arguments.data_dir, 'oracle_dir': oracles, 'max_seconds': max_seconds}
-  config = load_config(planned.data, planned.argument, dict(planned.row.overrides) | places)
+  config = planned.config({'data.dir': arguments.data_dir, 'oracle_dir': oracles, 'max_seconds': max_seconds})
   found = run(config, arguments.runs / planned.name)
-  kept = {key: found[key] for key in KEPT} | {'command': planned.command}
-  flat = flatten(kept['config'])
-  kept['config'] = {name: value for name, value in flat.items() if name not in FREE_FIELDS}  # not of this machine
+  kept = {key: found[key] for key in KEPT} | {'command': planned.command, 'config': _fields(config)}
   arguments.results.mkdir(parents=True, exist_ok=True)
   write_atomically(_file(planned, arguments.results), json.dumps(kept) + '\n')

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from abd_jax import methods
+from abd_jax.config import flatten
 from abd_jax.errors import UserError
 from abd_jax.workdir import Workdir
 from experiments import figures, runs, tables
@@ -28,6 +29,7 @@ def result(planned, accuracy, upper=1.0):
     'seconds': {'train': 2.0},
     'device': {'kind': 'cpu'},
     'commit': 'abcdef0123',
+    'config': {},
   }
 
 
@@ -99,6 +101,17 @@ def test_a_missing_an_old_and_a_damaged_result_are_each_named(planned, tmp_path)
   assert f'{of("lwf", 1).name}.json is of schema 0' in text and f'{of("dgr", 0).name}.json is damaged' in text
   assert len(complaints) == 3
   assert 'not run' not in text
+
+
+def test_a_result_of_another_config_is_named(planned, tmp_path):
+  write(tmp_path, planned[0], config={'student.epochs': 3, 'a.field.of.old': 1})
+  lines, (complaint,) = lines_of(planned, tmp_path)
+  assert lines['Upper bound']['n'] == 0
+  assert complaint.startswith(f'{planned[0].name}.json ran with config.student.epochs=3, now 45')
+  config = runs.load_config('digits', planned[0].argument).to_dict()
+  stored = json.loads(json.dumps(flatten(config)))  # with lists for tuples
+  write(tmp_path, planned[0], config=stored)
+  assert lines_of(planned, tmp_path)[0]['Upper bound']['n'] == 1
 
 
 def test_a_row_without_a_result_says_so(planned, tmp_path):
