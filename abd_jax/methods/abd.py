@@ -3,6 +3,15 @@
 Dreamed images stand in for the old data. The new classes are learnt among themselves (Eq. 11), features that the
 old heads use are held in place on real and dreamed images (Eq. 13), and only the head learns to tell old from new
 (Eq. 14), so that nothing rewards telling real from dreamed.
+
+The ablations of Table 3 are fields of config.abd. What the paper leaves open is settled so that each takes away one
+thing and leaves the others as they are:
+- balance='none', no task balancing: every weight of Eq. 14 is 1, and so is that of Eq. 11 (1 - r as released).
+- local_classes='seen', standard cross-entropy: the softmax of Eq. 11 runs over all classes seen and reaches their
+  heads; it is still of real images alone, with the same weight.
+- kd_images='dreamed' or 'real', no distillation of the other kind: Eq. 13 loses those rows. Its mean stays one over all
+  rows, so the rows that are left weigh what they did.
+- ft_weight=0, no fine-tuning: without Eq. 14 the old classes' heads keep their values but for weight decay.
 """
 
 import jax.numpy as jnp
