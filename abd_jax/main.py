@@ -60,6 +60,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     name = word.lstrip('-').partition('=')[0].removeprefix('config.')
     if word.lstrip('-').startswith('config.') and name not in fields:
       raise UserError(f'config.{name} is not a field.{nearest(name, fields)}')
+    if name == 'method':  # as a field it would go without its recipe
+      raise UserError('the method is an option after the colon, as in --config=configs/digits.py:method=lwf.')
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:

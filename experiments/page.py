@@ -36,9 +36,9 @@ def gathered(name: str, data: str) -> tuple[list[dict], list[str]]:
   return tables.summarise(table, data, planned, found), complaints
 
 
-def methods_on_digits() -> str:
-  """The README's table."""
-  lines, _ = gathered('methods', 'digits')
+def on_digits(name: str) -> str:
+  """A table of the README."""
+  lines, _ = gathered(name, 'digits')
   rows = [
     (
       line['method'],
@@ -108,7 +108,10 @@ def with_block(text: str, name: str, content: str) -> str:
 
 
 def readme(text: str) -> str:
-  return with_block(with_block(text, 'methods', methods_on_digits()), 'steps', steps_on_cpu())
+  blocks = {'methods': on_digits('methods'), 'ablations': on_digits('3'), 'steps': steps_on_cpu()}
+  for name, content in blocks.items():
+    text = with_block(text, name, content)
+  return text
 
 
 if __name__ == '__main__':

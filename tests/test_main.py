@@ -47,6 +47,7 @@ def assert_mistake(done, *words):
   'flags, words',
   [
     ([DIGITS, '--config.student.leraning_rate=1'], ['config.student.leraning_rate', 'is not a field']),
+    ([DIGITS, '--config.method=rdfcil'], ['after the colon', ':method=']),
     ([DIGITS, '--config.student.epoch=1'], ['config.student.epoch', "'student.epochs'"]),
     ([DIGITS, '--config.student.epochs=many'], ['student.epochs', 'many']),
     ([DIGITS, '--config.tasks=1e3'], ['tasks', '1e3']),
