@@ -70,11 +70,12 @@ def environment() -> dict:
 
 
 def _commit() -> str | None:
-  """The commit of the code that runs, '+' appended if files differ from it; None outside a checkout."""
+  """The commit of the code that runs, '+' appended if files but results differ from it; None outside a checkout."""
   git = lambda *words: subprocess.run(
     ['git', *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
   ).stdout.strip()
   try:
-    return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain') else '')
+    changed = git('status', '--porcelain', '--', ':/', ':(top,exclude)experiments/results')
+    return git('rev-parse', 'HEAD') + ('+' if changed else '')
   except (OSError, subprocess.CalledProcessError):
     return None

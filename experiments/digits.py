@@ -14,12 +14,16 @@ from experiments.common import RESULTS, cli, load_config, mean_std, run_all
 from experiments.paper import TABLES
 
 TRIALS = (3, 4, 5)
+ABLATIONS = {row.name: dict(row.overrides) for row in TABLES['3'].rows if row.overrides}
+RELEASED = {'abd.local_weight': 'balanced'}
 # name -> overrides of configs/digits.py
-CHOSEN = 'as in configs/digits.py'
 SETTINGS = {
-  CHOSEN: {},
-  **{row.name: dict(row.overrides) for row in TABLES['3'].rows if row.overrides},
-  'the released weight of Eq. 11': {'abd.local_weight': 'balanced'},
+  'as in configs/digits.py': {},
+  **ABLATIONS,
+  'the released weight of Eq. 11': RELEASED,
+  **{
+    f'the same, {name}': RELEASED | ABLATIONS[name] for name in ('standard cross-entropy', 'no real-data distillation')
+  },
   'learning rate 0.1': {'student.lr': 0.1},
   '30 epochs': {'student.epochs': 30, 'student.milestones': (12, 18, 24)},
   'softmax over all classes': {'abd.first_softmax': 'all', 'abd.ft_softmax': 'all'},

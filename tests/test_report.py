@@ -70,3 +70,17 @@ def test_environment_names_versions_device_and_commit(monkeypatch):
 
   monkeypatch.setattr(subprocess, 'run', no_git)
   assert report.environment()['commit'] is None
+
+
+def test_a_commit_is_marked_where_files_but_results_differ_from_it(tmp_path, monkeypatch):
+  git = lambda *words: subprocess.run(['git', *words], cwd=tmp_path, check=True, capture_output=True)
+  for file in ('abd_jax/report.py', 'experiments/results/old.json'):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text('')
+  git('init')
+  git('add', '.')
+  git('-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-m', 'a')
+  monkeypatch.setattr(report, '__file__', str(tmp_path / 'abd_jax/report.py'))
+  for file, marked in (('experiments/results/old.json', False), ('experiments/results/new.json', False), ('a', True)):
+    (tmp_path / file).write_text('changed')
+    assert report.environment()['commit'].endswith('+') == marked, file
