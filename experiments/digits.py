@@ -1,7 +1,7 @@
 """How configs/digits.py was chosen: python -m experiments.digits
 
-Compares settings, and the ablations of Table 3 under the chosen one, on folds of the training split, trials 3 to 5, the
-test split unread. Goes on where it was stopped; started twice, it shares the work. Writes
+Compares settings, and under the chosen ones the ablations of Table 3, on folds of the training split, trials 3 to 5,
+the test split unread. Goes on where it was stopped; started twice, it shares the work. Writes
 experiments/results/digits_settings.json.
 """
 
@@ -13,7 +13,7 @@ from abd_jax.workdir import write_atomically
 from experiments.common import RESULTS, cli, load_config, mean_std, run_all
 from experiments.paper import TABLES
 
-TRIALS = (3, 4, 5)
+TRIALS, FOLDS = (3, 4, 5), 5
 ABLATIONS = {row.name: dict(row.overrides) for row in TABLES['3'].rows if row.overrides}
 RELEASED = {'abd.local_weight': 'balanced'}
 # name -> overrides of configs/digits.py
@@ -40,7 +40,7 @@ def compare_settings(runs: Path) -> dict:
   planned = {}
   for trial in TRIALS:
     for name, overrides in SETTINGS.items():
-      folds = {'data.folds': len(TRIALS) + 2, 'data.fold': trial - TRIALS[0]}
+      folds = {'data.folds': FOLDS, 'data.fold': trial - TRIALS[0]}
       config = load_config('digits', f'trial={trial}', overrides | folds)
       planned[name, trial] = config, runs / f'{name.replace(" ", "_")}-trial={trial}'
   found = dict(zip(planned, run_all(list(planned.values())), strict=True))

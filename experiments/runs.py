@@ -5,6 +5,7 @@ Every finished run is one file of --results, named by what it ran, so results of
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,9 @@ KEPT = (
   'average_accuracy', 'forgetting', 'backward_transfer', 'top5_accuracy_matrix', 'final_top5_accuracy',
   'class_accuracy', 'seconds', 'steps', 'seed', 'versions', 'device', 'commit', 'config',
 )  # fmt: skip
+
+# Where things lie, if the command line does not say.
+PLACES = {'data_dir': '', 'runs': Path('runs/tables'), 'results': RESULTS / 'runs'}
 
 
 class Planned(NamedTuple):
@@ -125,9 +129,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--quick', action='store_true', help="the config's :quick variant, to try things out")
   parser.add_argument('--max_runs', type=int, default=sys.maxsize, help='how many unfinished runs to go on with')
   parser.add_argument('--max_seconds', type=float, default=0, help='stop after this long, everything saved')
-  parser.add_argument('--data_dir', default='')
-  parser.add_argument('--runs', type=Path, default=Path('runs/tables'), help='work directories')
-  parser.add_argument('--results', type=Path, default=RESULTS / 'runs', help='one file for each finished run')
+  parser.add_argument('--data_dir', default=PLACES['data_dir'], help="prepared data; default: TFDS's")
+  parser.add_argument('--runs', type=Path, default=PLACES['runs'], help='work directories')
+  parser.add_argument('--results', type=Path, default=PLACES['results'], help='one file for each finished run')
   parser.add_argument('--print_commands', action='store_true', help='print a command for each unfinished run, run none')
   parser.add_argument('--only', default='', help='one run, by its name')
 
@@ -150,9 +154,11 @@ def plan_of(name: str, arguments: argparse.Namespace) -> list[Planned]:
 
 def print_commands(name: str, planned: list[Planned], arguments: argparse.Namespace) -> None:
   """One line for each run without a result, for a SLURM array or many hosts."""
-  same = [f'--table={name}', f'--data={arguments.data}', f'--trials={arguments.trials}']
+  asked = {'table': name, 'data': arguments.data, 'trials': arguments.trials}
+  asked |= {place: getattr(arguments, place) for place in PLACES if getattr(arguments, place) != PLACES[place]}
+  same = [f'--{word}={value}' for word, value in asked.items()] + ['--quick'] * arguments.quick
   for one in _missing(planned, arguments):
-    print(' '.join(['python -m experiments.tables', *same, *['--quick'] * arguments.quick, f'--only={one.name}']))
+    print(shlex.join(['python', '-m', 'experiments.tables', *same, f'--only={one.name}']))
 
 
 def run_missing(planned: list[Planned], arguments: argparse.Namespace) -> None:

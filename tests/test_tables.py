@@ -1,6 +1,7 @@
 """experiments.tables: what is planned, read and rendered, and that a table goes on where it was stopped."""
 
 import json
+import shlex
 from xml.etree import ElementTree
 
 import pytest
@@ -167,6 +168,8 @@ def test_a_table_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, dig
   tables.main([*words, '--print_commands'])
   (left,) = capsys.readouterr().out.splitlines()
   assert '--only=digits_quick-lwf-tasks=5-trial=0' in left and '--quick' in left
+  tables.main([*shlex.split(left)[3:], f'--output={folders["output"]}'])
+  assert 'missing' not in capsys.readouterr().err
   tables.main(words)
   text = capsys.readouterr().out
   assert 'not run' not in text
