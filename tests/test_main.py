@@ -155,7 +155,7 @@ def assert_told(learn, path, match, **fields):
 
 
 def test_a_workdir_of_another_config_is_refused(learn, paused):
-  assert_told(learn, paused, r'config\.student\.lr=0\.1, not 0\.2', student__lr=0.2)
+  assert_told(learn, paused, r'config\.student\.lr=0\.15, not 0\.2', student__lr=0.2)
 
 
 def test_a_refused_workdir_is_free_for_the_right_config(learn, paused):
