@@ -6,19 +6,14 @@ Writes runs/demo/{abd,lwf,base}/ and ends with one table. Stopped, the same comm
 import sys
 from pathlib import Path
 
-from absl import logging
-
-from abd_jax.errors import UserError
 from abd_jax.report import SUMMARY, summary_line, table
-from abd_jax.session import Paused
-from experiments.common import load_config, run
+from experiments.common import cli, load_config, run
 
 METHODS = ('abd', 'lwf', 'base')
 
 
-def main(root: Path) -> None:
-  logging.set_verbosity(logging.ERROR)
-  rows = []
+def main(argv: list[str]) -> None:
+  root, rows = Path(argv[0] if argv else 'runs/demo'), []
   for method in METHODS:
     print(f'{method}: five tasks of two digits, no image kept', file=sys.stderr)
     rows.append(summary_line(run(load_config('digits', f'method={method}'), root / method)))
@@ -28,10 +23,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == '__main__':
-  try:
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else 'runs/demo'))
-  except Paused as pause:
-    sys.exit(str(pause))
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  cli(main)

@@ -19,9 +19,7 @@ from experiments.paper import TABLES
 from experiments.runs import Planned
 
 COLOURS = ('#4e79a7', '#f28e2b', '#e15759', '#76b7b2', '#59a14f', '#edc948', '#b07aa1', '#ff9da7', '#9c755f', '#79706e')
-
-
-TABLE = 'methods'
+TABLE = 'methods'  # whose runs the figures show
 
 
 def omega_curves(planned: list[Planned], found: dict[str, dict]) -> dict[str, list[float]]:
