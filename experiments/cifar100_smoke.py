@@ -9,10 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-from absl import logging
-
 from abd_jax.workdir import write_atomically
-from experiments.common import RESULTS, load_config, run
+from experiments.common import RESULTS, cli, load_config, run
 
 OVERRIDES = {
   'tasks': 2,
@@ -39,12 +37,11 @@ def losses(workdir: Path) -> list[dict]:
   ]
 
 
-if __name__ == '__main__':
-  logging.set_verbosity(logging.ERROR)
+def main(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data_dir', default='')
   parser.add_argument('--workdir', type=Path, default=Path('runs/cifar100_smoke'))
-  arguments = parser.parse_args()
+  arguments = parser.parse_args(argv)
   config = load_config('cifar100', '', OVERRIDES | {'data.dir': arguments.data_dir})
   results = run(config, arguments.workdir)
   results['config']['data']['dir'] = ''  # of this machine
@@ -55,3 +52,7 @@ if __name__ == '__main__':
       'task {task}, {phase}: {first_ten:.4g} over the first ten steps, {last_ten:.4g} over the last'.format(**phase)
     )
   print(f'accuracy after each task: {results["accuracy_matrix"]}')
+
+
+if __name__ == '__main__':
+  cli(main)

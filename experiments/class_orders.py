@@ -8,11 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from absl import logging
-
 from abd_jax.report import environment
 from abd_jax.workdir import write_atomically
-from experiments.common import RESULTS, load_config, mean_std, run_all
+from experiments.common import RESULTS, cli, load_config, mean_std, run_all
 
 
 def class_orders(name: str, option: str, trials: int, overrides: dict, runs: Path) -> dict:
@@ -25,15 +23,14 @@ def class_orders(name: str, option: str, trials: int, overrides: dict, runs: Pat
   return {'schema_version': 1, 'config_file': name, 'option': option, 'trials': rows, **environment()}
 
 
-if __name__ == '__main__':
-  logging.set_verbosity(logging.ERROR)
+def main(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='cifar100', help='a file in configs/')
   parser.add_argument('--method', default='abd')
   parser.add_argument('--data_dir', default='')
   parser.add_argument('--trials', type=int, default=10)
   parser.add_argument('--quick', action='store_true')
-  arguments = parser.parse_args()
+  arguments = parser.parse_args(argv)
   option = f'method={arguments.method}' + (',quick' if arguments.quick else '')
   found = class_orders(
     arguments.config, option, arguments.trials, {'data.dir': arguments.data_dir}, Path('runs/class_orders')
@@ -45,3 +42,7 @@ if __name__ == '__main__':
   finals = [row['final_accuracy'] for row in found['trials']]
   spread = 100 * (max(finals) - min(finals))
   print(f'final accuracy over {len(finals)} class orders: {mean_std(finals)} %, {spread:.1f} points from worst to best')
+
+
+if __name__ == '__main__':
+  cli(main)

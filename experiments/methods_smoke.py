@@ -10,12 +10,10 @@ import json
 import math
 from pathlib import Path
 
-from absl import logging
-
 from abd_jax import methods
 from abd_jax.report import environment, table
 from abd_jax.workdir import write_atomically
-from experiments.common import RESULTS, load_config, run
+from experiments.common import RESULTS, cli, load_config, run
 
 OVERRIDES = {
   'tasks': 2,
@@ -49,13 +47,12 @@ def smoke(method: str, data_dir: str, runs: Path) -> dict:
   }
 
 
-if __name__ == '__main__':
-  logging.set_verbosity(logging.ERROR)
+def main(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data_dir', default='')
   parser.add_argument('--runs', type=Path, default=Path('runs/methods_smoke'))
   parser.add_argument('--output', type=Path, default=RESULTS / 'methods_smoke.json')
-  arguments = parser.parse_args()
+  arguments = parser.parse_args(argv)
   found = {}
   for name in methods.available():
     found[name] = smoke(name, arguments.data_dir, arguments.runs)
@@ -65,3 +62,7 @@ if __name__ == '__main__':
   most = lambda one: str(max(phase['steps'] for phase in one['phases'].values()))
   rows = [(name, most(one), ' '.join(one['frozen'])) for name, one in found.items()]
   print(table(('method', 'most steps a phase', 'frozen'), rows))
+
+
+if __name__ == '__main__':
+  cli(main)
