@@ -13,7 +13,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import logging
 
 from abd_jax import methods
 from abd_jax.inversion import init_generator, make_inversion_step
@@ -27,7 +26,7 @@ from abd_jax.state import Classes, Context
 from abd_jax.student import EpochIndices, init_student, make_train_step
 from abd_jax.workdir import write_atomically
 from experiments import benchmark
-from experiments.common import load_config, run
+from experiments.common import cli, load_config, run
 
 METHODS = ('abd', 'lwf', 'base')
 IMAGE, CLASSES = (32, 32, 3), 100
@@ -94,16 +93,15 @@ def write(file: Path, results: dict) -> None:
   print(f'wrote {file}', file=sys.stderr)
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   began = time.monotonic()
-  logging.set_verbosity(logging.ERROR)
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data_dir', default='')
   parser.add_argument('--max_seconds', type=float, default=1500.0)
   parser.add_argument('--output', type=Path, default=Path('runs/accelerator'))
   parser.add_argument('--precision', choices=benchmark.PRECISIONS, default='bfloat16', help='of the protocol')
   parser.add_argument('--inversion_steps', type=int, default=10000)
-  arguments = parser.parse_args()
+  arguments = parser.parse_args(argv)
   arguments.output.mkdir(parents=True, exist_ok=True)
   backend = jax.default_backend()
   for name, make in (('numbers', check_numbers), ('benchmark', lambda: benchmark.benchmark(rounds=5))):
@@ -120,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  cli(main)

@@ -42,7 +42,7 @@ def run_all(planned: Sequence[tuple[ConfigDict, Path]], max_seconds: float = 0.0
   """results.json of each (config, workdir); finished ones are only read.
 
   What another process is running is left for the end, so the same command twice shares the work. max_seconds: over all
-  of them, 0 for no limit; raises session.Paused when it is up, everything saved.
+  of them, 0 for no limit, and shared out as config.max_seconds; raises session.Paused when it is up, everything saved.
   """
   began, results = time.monotonic(), {}
   for last_time in (False, True):
