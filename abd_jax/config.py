@@ -213,3 +213,12 @@ def flatten(tree: dict, prefix: str = '') -> dict:
   for key, value in tree.items():
     flat |= flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
   return flat
+
+
+def restored(stored: dict) -> ConfigDict:
+  """The config that a run was written with, as JSON has it: fields that came later at their defaults."""
+  config, known = default(), flatten(default().to_dict())
+  tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value
+  there = {name: tuples(value) for name, value in flatten(stored).items() if name in known}
+  config.update_from_flattened_dict(there)
+  return config.lock()

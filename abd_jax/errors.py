@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""What may end a run early: a user's mistake, a workdir in use, a pause."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,8 +7,16 @@ from collections.abc import Iterable
 class UserError(Exception):
   """A mistake of the user's: its text is one line that says what, where and what to do.
 
-  `main` prints that line without a traceback and exits with code 2.
+  The commands print that line without a traceback and exit with code 2.
   """
+
+
+class InUse(UserError):
+  """Another process runs in this workdir."""
+
+
+class Paused(Exception):
+  """The run has saved itself and stops here; the same command resumes it."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

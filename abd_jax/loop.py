@@ -1,6 +1,6 @@
 """Runs N steps of any pure step function: the one place that knows about chunks, scan and the Python loop.
 
-A step is `step(state, inputs, context) -> (state, metrics)`: `inputs` is its slice of per-step inputs, `context`
+A step is `step(state, inputs, data) -> (state, metrics)`: `inputs` is its slice of per-step inputs, `data`
 what all steps of a phase read. A chunk is a run of steps between two looks at the host.
 """
 
@@ -16,7 +16,7 @@ Chunk = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 def make_chunk(step: Step, *, scan_steps: int = 0, out_sharding: Any = None) -> Chunk:
-  """Compiles `step` into `chunk(state, inputs, context) -> (state, metrics)`, one metrics row per step.
+  """Compiles `step` into `chunk(state, inputs, data) -> (state, metrics)`, one metrics row per step.
 
   Inputs and metrics have a leading axis of steps. A chunk of exactly `scan_steps` steps runs as one compiled
   `lax.scan` (fast on GPU and TPU); any other runs step by step, as all do with 0 (on CPU, XLA runs convolutions
@@ -26,16 +26,16 @@ def make_chunk(step: Step, *, scan_steps: int = 0, out_sharding: Any = None) -> 
   one = compile_(step)
 
   @compile_
-  def scanned(state, inputs, context):
-    return jax.lax.scan(lambda carry, x: one(carry, x, context), state, inputs)
+  def scanned(state, inputs, data):
+    return jax.lax.scan(lambda carry, x: one(carry, x, data), state, inputs)
 
-  def chunk(state, inputs, context):
+  def chunk(state, inputs, data):
     length = jax.tree.leaves(inputs)[0].shape[0]
     if length == scan_steps:
-      return scanned(state, inputs, context)
+      return scanned(state, inputs, data)
     rows = []
     for k in range(length):
-      state, metrics = one(state, jax.tree.map(lambda leaf: leaf[k], inputs), context)  # noqa: B023
+      state, metrics = one(state, jax.tree.map(lambda leaf: leaf[k], inputs), data)  # noqa: B023
       rows.append(metrics)
     return state, jax.tree.map(lambda *row: np.stack(jax.device_get(row)), *rows)
 
@@ -45,7 +45,7 @@ def make_chunk(step: Step, *, scan_steps: int = 0, out_sharding: Any = None) -> 
 def run(
   chunk: Chunk,
   state: PyTree,
-  context: PyTree,
+  data: PyTree,
   inputs: Callable[[int, int], PyTree],
   steps: range,
   chunk_steps: int,
@@ -60,7 +60,7 @@ def run(
   start = steps.start
   while start < steps.stop:
     stop = min(steps.stop, (start // chunk_steps + 1) * chunk_steps)
-    state, metrics = chunk(state, inputs(start, stop), context)
+    state, metrics = chunk(state, inputs(start, stop), data)
     on_chunk(state, jax.device_get(metrics), stop)
     start = stop
   return state

@@ -1,7 +1,7 @@
 """python -m abd_jax.main --config=configs/digits.py --workdir=runs/digits
 
 Learns a sequence of tasks without keeping one old image, and writes what came of it to the workdir. The same
-command goes on where an earlier one was stopped.
+command resumes one that was stopped.
 
   --config=configs/digits.py:tasks=5,method=lwf,trial=1,quick   options of the config file, after a colon
   --config.student.lr=0.05                                      any field of the config; abd_jax/config.py lists
@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from abd_jax.config import default, flatten
-from abd_jax.errors import UserError, nearest
+from abd_jax.errors import Paused, UserError, nearest
 from abd_jax.malloc import keep_freed_memory
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -34,9 +34,8 @@ def main(argv: list[str]) -> None:
   # Imported here, so that --help and a mistyped flag answer at once.
   import jax
 
-  from abd_jax.programs import use_compilation_cache
+  from abd_jax.backend import use_compilation_cache
   from abd_jax.report import SUMMARY, summary_line, table
-  from abd_jax.session import Paused
   from abd_jax.train import train_and_evaluate
 
   use_compilation_cache(os.path.join(WORKDIR.value, 'compilation_cache'))

@@ -1,16 +1,9 @@
-"""Pictures, tables and the facts about where a run ran."""
+"""Pictures and tables."""
 
-import os
-import platform
-import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-import jax
 import numpy as np
-
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
 
 
 def save_grid(images: np.ndarray, labels: Sequence[str], file: Path) -> None:
@@ -52,30 +45,3 @@ def summary_line(results: dict) -> list[str]:
 
 
 SUMMARY = ('method', 'final accuracy %', 'average accuracy %', 'forgetting', 'backward transfer', 'seconds')
-
-
-def environment() -> dict:
-  """Versions, device and commit, for results.json."""
-  device = jax.devices()[0]
-  return {
-    'versions': {'python': platform.python_version()} | {name: version(name) for name in PACKAGES},
-    'device': {
-      'platform': device.platform,
-      'kind': device.device_kind,
-      'count': jax.device_count(),
-      'cpu_cores': os.cpu_count(),
-    },
-    'commit': _commit(),
-  }
-
-
-def _commit() -> str | None:
-  """The commit of the code that runs, '+' appended if files but results differ from it; None outside a checkout."""
-  git = lambda *words: subprocess.run(
-    ['git', *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-  ).stdout.strip()
-  try:
-    changed = git('status', '--porcelain', '--', ':/', ':(top,exclude)experiments/results')
-    return git('rev-parse', 'HEAD') + ('+' if changed else '')
-  except (OSError, subprocess.CalledProcessError):
-    return None

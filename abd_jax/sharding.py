@@ -14,26 +14,21 @@ PyTree = Any
 AXIS = 'batch'
 
 
-class Placement:
+class DataMesh:
   """A one-dimensional mesh over `devices` and the two shardings everything uses."""
 
   def __init__(self, devices: list[jax.Device]):
-    self.mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    self.replicated = NamedSharding(self.mesh, PartitionSpec())
-    self.split = NamedSharding(self.mesh, PartitionSpec(AXIS))
+    self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    self.replicated = NamedSharding(self._mesh, PartitionSpec())
+    self.split = NamedSharding(self._mesh, PartitionSpec(AXIS))
 
   @property
   def size(self) -> int:
-    return self.mesh.size
+    return self._mesh.size
 
   def replicate(self, tree: PyTree) -> PyTree:
     """Every leaf, the same on each host, as a global array on every device."""
     return jax.tree.map(lambda leaf: _place(leaf, self.replicated), tree)
-
-  def split_batch(self, tree: PyTree, axis: int = 0) -> PyTree:
-    """Every leaf, the same on each host, as a global array split along `axis`."""
-    sharding = NamedSharding(self.mesh, PartitionSpec(*(None,) * axis, AXIS))
-    return jax.tree.map(lambda leaf: _place(leaf, sharding), tree)
 
   def constrain(self, batch: jax.Array) -> jax.Array:
     """Inside jit: tells the compiler that the leading axis of `batch` is split."""

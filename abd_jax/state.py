@@ -18,9 +18,13 @@ class TrainState:
   step: jax.Array  # i32[], counted over the whole run; randomness is a function of it
   extra: PyTree
 
+  @property
+  def variables(self) -> PyTree:
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
 
 @struct.dataclass
-class Teacher:
+class FrozenModel:
   """A frozen student and, where a method dreams, the generator trained by inverting it. Never updated."""
 
   params: PyTree
@@ -33,11 +37,16 @@ class Teacher:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
+def freeze(student: TrainState, generator: TrainState | None = None) -> FrozenModel:
+  """A student's weights and statistics, with its generator's if there is one, without optimizer state."""
+  return FrozenModel(student.params, student.batch_stats, student.extra, generator.variables if generator else {})
+
+
 @struct.dataclass
-class Frozen:
+class TaskSnapshot:
   """What stands in a folder of teachers/: a frozen model, and the memory as it then was, padded, or {}."""
 
-  teacher: Teacher
+  model: FrozenModel
   memory: PyTree
 
 
@@ -68,11 +77,11 @@ class Classes:
 
 
 @struct.dataclass
-class Context:
+class PhaseData:
   """What all steps of a phase read and none writes."""
 
-  images: jax.Array | None  # u8[n, h, w, c], one task's, padded to the largest; None while dreaming
+  images: jax.Array | None  # u8[n, h, w, c], one task's, padded to the largest; None while dreaming, or streaming
   labels: jax.Array | None  # i32[n], in learning order
   classes: Classes
-  teachers: tuple[Teacher, ...]  # newest first
+  teachers: tuple[FrozenModel, ...]  # newest first
   seed: jax.Array  # u32[]

@@ -1,115 +1,79 @@
 """The student's compiled steps: one training step for any phase of any method, and evaluation."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from abd_jax import inversion, optim
-from abd_jax.kit import Kit
+from abd_jax.components import Components
+from abd_jax.inputs import StudentInputs
 from abd_jax.losses import mask_logits
 from abd_jax.methods import LossInputs, Method, Output, Phase
-from abd_jax.models.norm import absorb
-from abd_jax.state import Classes, Context, Teacher, TrainState
+from abd_jax.models.norm import update_running_stats
+from abd_jax.rng import stream
+from abd_jax.state import Classes, FrozenModel, PhaseData, TrainState
 
 PyTree = Any
 
 
-class StepInputs(NamedTuple):
-  """One student step's own inputs."""
-
-  index: np.ndarray  # i32[b], rows of the task's images
-  lr: np.ndarray  # f32[]
-
-
-class EpochIndices:
-  """The inputs of a phase's steps: each epoch a fresh permutation of `rows`, whole batches only.
-
-  Fewer rows than a batch make one batch, some of them repeated. key: integers (seed, task, phase); the order of an
-  epoch is a function of them and the epoch alone, so a resumed run sees the very same batches.
-  """
-
-  def __init__(self, key: tuple[int, ...], rows: np.ndarray, batch_size: int, phase: Phase):
-    self._key, self._rows, self._batch_size, self._phase = key, rows, batch_size, phase
-    self._per_epoch = steps_per_epoch(len(rows), batch_size)
-    self.steps = phase.epochs * self._per_epoch
-    self.images = batch_size * (1 + phase.dreams)  # a step
-
-  def __call__(self, start: int, stop: int) -> StepInputs:
-    """Inputs of steps start .. stop - 1: index i32[k, b], lr f32[k]."""
-    epochs, batches = np.divmod(np.arange(start, stop), self._per_epoch)
-    orders = {epoch: self._batches(epoch) for epoch in np.unique(epochs)}
-    index = np.stack([orders[epoch][batch] for epoch, batch in zip(epochs, batches, strict=True)])
-    return StepInputs(index, optim.learning_rates(self._phase.lr, self._phase.milestones, epochs))
-
-  def _batches(self, epoch: int) -> np.ndarray:
-    order = np.random.default_rng([*self._key, epoch]).permutation(len(self._rows))
-    order = np.resize(order, max(len(order), self._batch_size))[: self._per_epoch * self._batch_size]
-    return self._rows[order].astype(np.int32).reshape(self._per_epoch, self._batch_size)
-
-
-def steps_per_epoch(num_images: int, batch_size: int) -> int:
-  return max(num_images // batch_size, 1)
-
-
-def init_student(kit: Kit, image_shape: tuple[int, ...], extra_init, seed: int) -> TrainState:
+def init_student(components: Components, image_shape: tuple[int, ...], extra_init, seed: int) -> TrainState:
   """A fresh student for images of `image_shape` (h, w, c). extra_init: Method's."""
-  model_key, extra_key = jax.random.split(inversion.stream(seed, 'student_init'))
-  variables = kit.model.init(model_key, jnp.zeros((1, *image_shape)), train=False)
-  params, extra = variables['params'], extra_init(extra_key, kit.model.num_classes) if extra_init else {}
-  opt_state = kit.sgd.init({'params': params, 'extra': extra})
+  model_key, extra_key = jax.random.split(stream(seed, 'student_init'))
+  variables = components.model.init(model_key, jnp.zeros((1, *image_shape)), train=False)
+  params, extra = variables['params'], extra_init(extra_key, components.model.num_classes) if extra_init else {}
+  opt_state = components.sgd.init({'params': params, 'extra': extra})
   return TrainState(params, variables['batch_stats'], opt_state, jnp.int32(0), extra)
 
 
-def reset_optimizer(kit: Kit, state: TrainState) -> TrainState:
+def reset_optimizer(components: Components, state: TrainState) -> TrainState:
   """The state as a new task finds it: weights and statistics carried over, momentum forgotten."""
-  return state.replace(opt_state=kit.sgd.init({'params': state.params, 'extra': state.extra}))
+  return state.replace(opt_state=components.sgd.init({'params': state.params, 'extra': state.extra}))
 
 
-def make_start_task(kit: Kit, method: Method):
+def make_start_task(components: Components, method: Method):
   """start(state, seed u32[], Classes) -> the state with what the method makes anew for a task."""
 
   def start(state: TrainState, seed: jax.Array, classes: Classes) -> TrainState:
-    key = jax.random.fold_in(inversion.stream(seed, 'start_task'), classes.task)
+    key = jax.random.fold_in(stream(seed, 'start_task'), classes.task)
     params, extra = method.start_task(state.params, state.extra, key, classes)
     return state.replace(params=params, extra=extra)
 
   return start
 
 
-def make_train_step(kit: Kit, phase: Phase):
-  """The step of `phase`: step(TrainState, StepInputs, Context) -> (TrainState, metrics of f32[])."""
+def make_train_step(components: Components, phase: Phase):
+  """The step of `phase`: step(TrainState, StudentInputs, PhaseData) -> (TrainState, metrics of f32[])."""
 
-  def step(state: TrainState, inputs: StepInputs, context: Context):
-    key = jax.random.fold_in(inversion.stream(context.seed, 'student'), state.step)
+  def step(state: TrainState, inputs: StudentInputs, data: PhaseData):
+    key = jax.random.fold_in(stream(data.seed, 'student'), state.step)
     augment_key, dream_key = jax.random.split(key)
-    index = kit.constrain(inputs.index)
-    images = kit.constrain(kit.images.augment(augment_key, context.images[index]))
-    labels = context.labels[index]
+    images, labels = _real_batch(components, inputs, data)
+    images = components.constrain(components.images.augment(augment_key, images))
     is_real = jnp.ones(labels.shape, bool)
     if phase.dreams:
       size = labels.shape[0]
-      dreams = _dream(kit, phase, context.teachers[0], dream_key, size)
+      dreams = _dream(components, phase, data.teachers[0], dream_key, size)
       # Interleaved, not concatenated: on a batch split over devices this moves nothing between them.
       images = interleave(images, dreams)
       labels, is_real = interleave(labels, labels), interleave(is_real, ~is_real)
-    teachers = tuple(_look(kit, teacher, images) for teacher in context.teachers[: phase.teachers])
+    teachers = tuple(frozen_outputs(components, teacher, images) for teacher in data.teachers[: phase.teachers])
     if phase.dreams:
-      old_logits = mask_logits(teachers[0].logits, context.classes.old)
+      old_logits = mask_logits(teachers[0].logits, data.classes.old)
       labels = jnp.where(is_real, labels, jnp.argmax(old_logits, axis=-1))
 
     def objective(trained):
-      student, batch_stats = _forward(kit, phase, trained, state.batch_stats, images)
-      inputs = LossInputs(images, student, teachers, labels, is_real, context.classes, jax.random.fold_in(key, 2))
+      student, batch_stats = _forward(components, phase, trained, state.batch_stats, images)
+      inputs = LossInputs(images, student, teachers, labels, is_real, data.classes, jax.random.fold_in(key, 2))
       value, metrics = phase.loss(inputs)
       return value, (metrics, student.logits, batch_stats)
 
     trained = {'params': state.params, 'extra': state.extra}
     grads, (metrics, logits, batch_stats) = jax.grad(objective, has_aux=True)(trained)
-    direction, opt_state = kit.sgd.update(grads, state.opt_state, trained)
-    trained = optim.apply_update(trained, _only(phase.trainable, direction), inputs.lr)
-    hits = jnp.argmax(mask_logits(logits, context.classes.seen), axis=-1) == labels
+    direction, opt_state = components.sgd.update(grads, state.opt_state, trained)
+    trained = optim.apply_update(trained, mask_updates(phase.trainable, direction), inputs.lr)
+    hits = jnp.argmax(mask_logits(logits, data.classes.seen), axis=-1) == labels
     metrics = metrics | {'accuracy': jnp.sum(hits & is_real) / jnp.sum(is_real)}
     if phase.observe:
       trained = trained | {'extra': phase.observe(trained['extra'], labels)}
@@ -119,28 +83,38 @@ def make_train_step(kit: Kit, phase: Phase):
   return step
 
 
+def _real_batch(components: Components, inputs: StudentInputs, data: PhaseData) -> tuple[jax.Array, jax.Array]:
+  """The step's raw images and labels: streamed to it, or rows of those that lie on the devices."""
+  if inputs.images is not None:
+    return components.constrain(inputs.images), components.constrain(inputs.labels)
+  index = components.constrain(inputs.index)
+  return data.images[index], data.labels[index]
+
+
 def interleave(a: jax.Array, b: jax.Array) -> jax.Array:
   """Rows a0 b0 a1 b1 ...: two arrays [n, ...] as one [2n, ...]."""
   return jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
 
 
-def _dream(kit: Kit, phase: Phase, teacher: Teacher, key: jax.Array, size: int) -> jax.Array:
+def _dream(components: Components, phase: Phase, teacher: FrozenModel, key: jax.Array, size: int) -> jax.Array:
   if phase.dreamer is None:
-    return inversion.sample(kit, teacher.generator, key, size)
-  return jax.lax.stop_gradient(kit.constrain(phase.dreamer(teacher, key, size)))
+    return inversion.sample(components, teacher.generator, key, size)
+  return jax.lax.stop_gradient(components.constrain(phase.dreamer(teacher, key, size)))
 
 
-def _forward(kit: Kit, phase: Phase, trained: PyTree, batch_stats: PyTree, images: jax.Array):
+def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats: PyTree, images: jax.Array):
   """What the student says of the images, and its running statistics after them."""
   decay = 0.9**phase.bn_passes
 
   def forward(images, batch_stats):
     variables = {'params': trained['params'], 'batch_stats': batch_stats}
-    (features, logits), updates = kit.model.apply(variables, images, train=True, mutable=['moments'])
-    return features, logits, absorb(batch_stats, updates['moments'], decay)
+    (features, logits), updates = components.model.apply(variables, images, train=True, mutable=['moments'])
+    return features, logits, update_running_stats(batch_stats, updates['moments'], decay)
 
   if not phase.bn_passes:
-    features, logits = kit.model.apply({'params': trained['params'], 'batch_stats': batch_stats}, images, train=False)
+    features, logits = components.model.apply(
+      {'params': trained['params'], 'batch_stats': batch_stats}, images, train=False
+    )
   elif phase.dreams and not phase.joint_bn:
     real_features, real_logits, batch_stats = forward(images[::2], batch_stats)
     features, logits, batch_stats = forward(images[1::2], batch_stats)
@@ -150,13 +124,13 @@ def _forward(kit: Kit, phase: Phase, trained: PyTree, batch_stats: PyTree, image
   return Output(features, logits, **trained['params']['head'], extra=trained['extra']), batch_stats
 
 
-def _look(kit: Kit, teacher: Teacher, images: jax.Array) -> Output:
+def frozen_outputs(components: Components, teacher: FrozenModel, images: jax.Array) -> Output:
   """What a frozen model says about the images: running statistics, no gradient."""
-  features, logits = kit.model.apply(teacher.variables, images, train=False)
+  features, logits = components.model.apply(teacher.variables, images, train=False)
   return jax.lax.stop_gradient(Output(features, logits, **teacher.params['head'], extra=teacher.extra))
 
 
-def _only(groups: tuple[str, ...], direction: PyTree) -> PyTree:
+def mask_updates(groups: tuple[str, ...], direction: PyTree) -> PyTree:
   """The update with every group of parameters outside `groups` set to zero."""
   zero = lambda tree: jax.tree.map(jnp.zeros_like, tree)
   return {
@@ -165,31 +139,56 @@ def _only(groups: tuple[str, ...], direction: PyTree) -> PyTree:
   }
 
 
-def make_predict(kit: Kit, method: Method):
-  """predict(Teacher, images u8[b, h, w, c], Classes) -> i32[b, 5]: the likeliest of the classes seen, best first.
+def make_predict(components: Components, method: Method):
+  """predict(FrozenModel, images u8[b, h, w, c], Classes) -> i32[b, 5]: the likeliest of the classes seen, best first.
 
   Fewer columns if the head has fewer classes; a class not seen comes after all that are.
   """
 
-  def predict(model: Teacher, images: jax.Array, classes: Classes) -> jax.Array:
-    output = _look(kit, model, kit.images.normalise(kit.constrain(images)))
-    logits = method.logits(output, classes) if method.logits else output.logits
-    return jax.lax.top_k(mask_logits(logits, classes.seen), min(5, logits.shape[-1]))[1]
+  seen_logits = _make_seen_logits(components, method)
+
+  def predict(model: FrozenModel, images: jax.Array, classes: Classes) -> jax.Array:
+    logits = seen_logits(model, images, classes)
+    return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
 
   return predict
 
 
-def make_embed(kit: Kit):
-  """embed(Teacher, images u8[b, h, w, c]) -> features f[b, d]."""
-  return lambda model, images: _look(kit, model, kit.images.normalise(kit.constrain(images))).features
+def make_probabilities(components: Components, method: Method):
+  """probabilities(FrozenModel, images u8[b, h, w, c], Classes) -> (i32[b] likeliest class, f[b, c]); unseen: 0."""
+  seen_logits = _make_seen_logits(components, method)
+
+  def probabilities(model: FrozenModel, images: jax.Array, classes: Classes) -> tuple[jax.Array, jax.Array]:
+    logits = seen_logits(model, images, classes)
+    return jnp.argmax(logits, axis=-1), jax.nn.softmax(logits)
+
+  return probabilities
 
 
-def in_batches(function, images: np.ndarray, batch_size: int) -> np.ndarray:
-  """[n, ...]: `function(images u8[batch_size, h, w, c])` over all images, the last batch padded."""
+def _make_seen_logits(components: Components, method: Method):
+  """The logits f[b, c] that a method predicts by, those of classes not seen out of reach."""
+
+  def seen_logits(model: FrozenModel, images: jax.Array, classes: Classes) -> jax.Array:
+    output = frozen_outputs(components, model, components.images.normalise(components.constrain(images)))
+    logits = method.logits(output, classes) if method.logits else output.logits
+    return mask_logits(logits, classes.seen)
+
+  return seen_logits
+
+
+def make_embed(components: Components):
+  """embed(FrozenModel, images u8[b, h, w, c]) -> features f[b, d]."""
+  return lambda model, images: (
+    frozen_outputs(components, model, components.images.normalise(components.constrain(images))).features
+  )
+
+
+def in_batches(function, images: np.ndarray, batch_size: int):
+  """`function(images u8[batch_size, h, w, c])`, an array or a tuple of them, over all images; the last batch padded."""
   results = []
   for start in range(0, len(images), batch_size):
     batch = images[start : start + batch_size]
     missing = batch_size - len(batch)
     padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
     results.append(function(padded))
-  return np.concatenate(jax.device_get(results))[: len(images)]
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *jax.device_get(results))

@@ -7,206 +7,205 @@ outlives the task, but for those that a method with a memory picks.
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from abd_jax import memory as memory_lib
-from abd_jax import metrics, oracle, report
-from abd_jax.inversion import ConstantRate
-from abd_jax.memory import Memory, Pool
-from abd_jax.session import Measured, Session
-from abd_jax.setup import Setup, as_teacher, make_setup, total_steps, variables_of
-from abd_jax.state import Classes, Context, Frozen, Teacher, TrainState
-from abd_jax.student import EpochIndices, in_batches
-from abd_jax.workdir import Workdir
-
-PyTree = Any
+from abd_jax import metrics, queue, report, upper_bound
+from abd_jax.build import Blueprint, build
+from abd_jax.inputs import ConstantRate, EpochIndices
+from abd_jax.memory import PooledImages
+from abd_jax.progress import EvalHistory
+from abd_jax.results import results_of
+from abd_jax.schedule import NamedPhase
+from abd_jax.session import Session
+from abd_jax.state import Classes, PhaseData, TaskSnapshot, TrainState, freeze
+from abd_jax.student import in_batches
+from abd_jax.workdir import Workdir, read_finished
 
 
 def train_and_evaluate(config, workdir: str) -> dict:
   """Runs `config` in `workdir`, or what is left of it, and returns what stands in its results.json.
 
-  Raises UserError for a mistake in either, session.Paused when told to stop before the end.
+  Args:
+    config: as of abd_jax.config.default, or of a file in configs/.
+    workdir: a folder of its own; a finished run there is only read, and needs no data.
+
+  Raises:
+    UserError: a mistake in either, in one line.
+    Paused: told to stop before the end, by config.max_seconds or a signal; the same call resumes.
   """
-  setup = make_setup(config)
+  if (results := read_finished(workdir, config.to_dict())) is not None:
+    return results
+  blueprint = build(config)
   with Workdir(workdir, config.to_dict()) as files:
-    if (results := files.read_results()) is not None:
-      return results
-    results = (_upper_bound if setup.method.offline else _task_after_task)(setup, files)
+    results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
     files.write_results(results)
   return results
 
 
-def _task_after_task(setup: Setup, files: Workdir) -> dict:
-  with Session(files, setup.abstract, setup.config, total_steps(setup)) as session:
-    run = Run(setup, session)
-    for task in range(session.position.task, setup.stream.tasks.num_tasks):
-      run.learn(task)
-      run.dream(task)
-      run.freeze(task)
-    steps = {'student': int(run.student.step), 'generator': int(run.generator.step) if run.generator else 0}
-    at = session.position
-    return _results(setup, files, run.test_labels, at.measured, at.seconds, steps)
+def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
+  schedule = blueprint.schedule
+  total_steps = schedule.total_steps(blueprint.stream.labels)
+  with Session(files, blueprint.abstract, blueprint.config, total_steps) as session:
+    learner, progress = Learner(blueprint, session), session.progress
+    for task in range(progress.task, schedule.tasks.num_tasks):
+      phases = schedule.phases_from(task, progress.phase)
+      for phase, following in zip(phases, (*phases[1:], None), strict=True):
+        kind, state = learner.run(task, phase)
+        if following:
+          progress.phase_done(following.name)
+        else:
+          progress.task_done()
+        session.save(kind, state)
+    return results_of(blueprint, files, progress.history, progress.seconds, learner.steps())
 
 
-def _upper_bound(setup: Setup, files: Workdir) -> dict:
+def _upper_bound(blueprint: Blueprint, files: Workdir) -> dict:
   """For each task the row of a model of its own."""
-  config, tasks = setup.config, setup.stream.tasks
+  config, tasks = blueprint.config, blueprint.schedule.tasks
   root = Path(config.oracle_dir).absolute() if config.oracle_dir else files.path.parent / 'oracles'
-  parts = oracle.run(config, tasks, setup.seed, root, train_and_evaluate)
-  _, labels = setup.stream.test(tasks.num_tasks - 1)
-  measured = Measured()
+
+  def job(part, folder: Path) -> queue.Job:
+    def run(max_seconds: float) -> dict:
+      part.max_seconds = max_seconds
+      return train_and_evaluate(part, str(folder))
+
+    return queue.Job(folder.name, run)
+
+  planned = upper_bound.plan(config, tasks, blueprint.seed, root)
+  parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()
+  labels, history = blueprint.stream.test_labels(tasks.num_tasks - 1), EvalHistory()
   for part in parts:
-    measured.class_accuracy, measured.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
-    measured.accuracy.append(metrics.by_task(measured.class_accuracy, labels, tasks.task_of_class))
-    measured.top5_accuracy.append(metrics.by_task(measured.class_top5_accuracy, labels, tasks.task_of_class))
+    history.class_accuracy, history.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
+    history.accuracy.append(metrics.by_task(history.class_accuracy, labels, tasks.task_of_class))
+    history.top5_accuracy.append(metrics.by_task(history.class_top5_accuracy, labels, tasks.task_of_class))
   total = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
-  return _results(setup, files, labels, measured, total('seconds'), total('steps'))
+  return results_of(blueprint, files, history, total('seconds'), total('steps'))
 
 
-class Run:
+class Learner:
   """The student, its generator, its teachers and its memory on their way through the tasks.
 
-  Every method goes on from session.position, so it does nothing that an earlier process has done.
+  Starts from session.progress, so it does nothing that an earlier process has done.
   """
 
-  def __init__(self, setup: Setup, session: Session):
-    self.setup, self.session = setup, session
-    self.config, self.method, self.programs = setup.config, setup.method, setup.programs
-    self.stream, self.tasks = setup.stream, setup.stream.tasks
-    self.student = session.states.get('student') or self.programs.new_student()
+  def __init__(self, blueprint: Blueprint, session: Session):
+    self.blueprint, self.session, self.config = blueprint, session, blueprint.config
+    self.schedule, self.steps_of = blueprint.schedule, blueprint.steps
+    self.stream, self.tasks = blueprint.stream, blueprint.schedule.tasks
+    self.student = session.states.get('student') or self.steps_of.new_student()
     self.generator = None
-    if self.method.inverts:
-      self.generator = session.states.get('generator') or self.programs.new_generator(0)
+    if blueprint.method.inverts:
+      self.generator = session.states.get('generator') or self.steps_of.new_generator(0)
     self.teachers, self.memory = (), memory_lib.empty(self.stream.image_shape)
-    for name in setup.frozen_before(session.position.task, session.position.phase):
-      self._adopt(session.checkpoints.load_teacher(name, setup.abstract_frozen(name)))
+    for name in self.schedule.frozen_before(session.progress.task, session.progress.phase):
+      self._adopt(session.checkpoints.load_teacher(name, blueprint.abstract_snapshot(name)))
+    self._pooled: dict[int, PooledImages] = {}  # of the task at hand
     # Only now, with all that can be damaged read, is anything written.
     self.stream.on_read(session.workdir.log_read)
     self.test_images, self.test_labels = self.stream.test(self.tasks.num_tasks - 1)
 
-  def learn(self, task: int) -> None:
-    """Trains the student on one task, phase by phase, and adds a row to the accuracy matrix."""
-    at, phases = self.session.position, self.method.phases(task)
-    if at.phase >= len(phases):
-      return
-    if at.phase == at.step == 0 and self.method.start_task:
-      self.student = self.programs.start_task(self.student, np.uint32(self.setup.seed), self._classes(task))
-    images, labels = self.stream.task(task)
-    while at.phase < len(phases):
-      phase, pool = phases[at.phase], memory_lib.join(images, labels, self.memory)
-      if at.step == 0 and phase.reset_optimizer:
-        self.student = self.programs.reset_optimizer(self.student)
-      rows = self.setup.rows(task, at.phase, pool)
-      inputs = EpochIndices((self.setup.seed, task, at.phase), rows, self.config.student.batch_size, phase)
-      context = self._context(task, pool).replace(teachers=self.teachers[: phase.teachers])
-      self.student = self.session.run('student', self.programs.train[phase], self.student, context, inputs)
-      if at.phase + 1 == len(phases):
-        self.evaluate(task)
-      elif phase.freeze_after:
-        self._freeze(task, at.phase, None)
-      at.phase, at.step = at.phase + 1, 0
-      self.session.save('student', self.student)
+  def steps(self) -> dict[str, int]:
+    """How many the student and the generator have taken, over the whole run."""
+    return {'student': int(self.student.step), 'generator': int(self.generator.step) if self.generator else 0}
+
+  def run(self, task: int, phase: NamedPhase) -> tuple[str, TrainState]:
+    """What is left of one phase; returns which state it trained, and the state."""
+    if phase.training:
+      self.learn(task, phase)
+    else:
+      self.dream(task)
+    if phase.evaluates:
+      self.evaluate(task)
+    if phase.frozen:
+      self.freeze(task, phase)
+    return ('student', self.student) if phase.training else ('generator', self.generator)
+
+  def learn(self, task: int, phase: NamedPhase) -> None:
+    """Trains the student on the rows of one phase."""
+    training, begins = phase.training, self.session.progress.step == 0
+    if begins and phase.index == 0 and self.steps_of.start_task:
+      self.student = self.steps_of.start_task(self.student, np.uint32(self.blueprint.seed), self._classes(task))
+    if begins and training.reset_optimizer:
+      self.student = self.steps_of.reset_optimizer(self.student)
+    pooled = self._pool(task)
+    rows = self.schedule.rows(task, phase.index, pooled.pool)
+    key = (self.blueprint.seed, task, phase.index)
+    inputs = EpochIndices(key, rows, self.config.student.batch_size, training)
+    data = self._phase_data(task, pooled).replace(teachers=self.teachers[: training.teachers])
+    self.student = self.session.run('student', phase.name, self.steps_of.train[training], self.student, data, inputs)
 
   def evaluate(self, task: int) -> None:
     """Accuracy on the test images of every task so far, predicting among all classes seen."""
-    seen = self.tasks.task_of_class[self.test_labels] <= task
-    images, labels = self.test_images[seen], self.test_labels[seen]
+    of_task = self.tasks.task_of_class[self.test_labels]
+    n = int(np.sum(of_task <= task))  # test images are sorted by task
+    of_task, labels = of_task[:n], self.test_labels[:n]
     with self.session.clock('evaluate'):
-      predict = partial(self.programs.predict, as_teacher(self.student, None), classes=self._classes(task))
-      ranking = in_batches(predict, images, self.config.eval_batch_size)
+      predict = partial(self.steps_of.predict, freeze(self.student), classes=self._classes(task))
+      ranking = in_batches(predict, self.test_images[:n], self.config.eval_batch_size)
     hits, hits_in_5 = ranking[:, 0] == labels, (ranking == labels[:, None]).any(1)
-    tasks, classes = self.tasks.task_of_class[labels], sum(self.tasks.sizes[: task + 1])
-    measured = self.session.position.measured
-    measured.accuracy.append(metrics.accuracy_row(hits, tasks, task + 1))
-    measured.top5_accuracy.append(metrics.accuracy_row(hits_in_5, tasks, task + 1))
-    measured.class_accuracy = metrics.accuracy_row(hits, labels, classes)
-    measured.class_top5_accuracy = metrics.accuracy_row(hits_in_5, labels, classes)
+    classes = sum(self.tasks.sizes[: task + 1])
+    self.session.progress.evaluated(
+      metrics.accuracy_row(hits, of_task, task + 1),
+      metrics.accuracy_row(hits_in_5, of_task, task + 1),
+      metrics.accuracy_row(hits, labels, classes),
+      metrics.accuracy_row(hits_in_5, labels, classes),
+    )
     self.session.evaluated(float(np.mean(hits)))
 
   def dream(self, task: int) -> None:
     """Trains the generator against the student as it now is, and keeps a picture of what it dreams."""
-    if not self.setup.dreams_after(task):
-      return
-    context = self._context(task).replace(teachers=(as_teacher(self.student, None),))
+    data = self._phase_data(task).replace(teachers=(freeze(self.student),))
     # Pixels are always optimised afresh: they are images of these classes, not a way to make any.
     warm = self.config.inversion.warm_start and self.config.inversion.what == 'generator'
-    if self.session.position.step == 0 and not warm:
-      fresh = self.programs.new_generator(task)
-      self.generator = fresh.replace(step=self.generator.step)
+    if self.session.progress.step == 0 and not warm:
+      self.generator = self.steps_of.new_generator(task).replace(step=self.generator.step)
     inputs = ConstantRate(self.config.inversion)
-    self.generator = self.session.run('generator', self.programs.invert, self.generator, context, inputs)
-    dreams, labels = jax.device_get(self.programs.picture(variables_of(self.generator), context))
+    self.generator = self.session.run('generator', 'dreaming', self.steps_of.invert, self.generator, data, inputs)
+    dreams, labels = jax.device_get(self.steps_of.picture(self.generator.variables, data))
     if self.session.workdir.is_main:
       names = [self.stream.class_names[label] for label in labels]
       report.save_grid(dreams, names, self.session.workdir.dream_file(task))
 
-  def freeze(self, task: int) -> None:
-    """The student, and the generator that dreams of it, become the next task's teacher; a memory is refreshed."""
-    at, dreamed = self.session.position, self.setup.dreams_after(task)
-    self._freeze(task, len(self.method.phases(task)) - 1, self.generator if dreamed else None)
-    at.task, at.phase, at.step = task + 1, 0, 0
-    if dreamed:
-      self.session.save('generator', self.generator)
-
-  def _freeze(self, task: int, phase: int, generator: TrainState | None) -> None:
+  def freeze(self, task: int, phase: NamedPhase) -> None:
+    """The student, and the generator if it has just dreamed of it, become the newest teacher; a memory is refreshed."""
+    generator = None if phase.training else self.generator
     # A copy: the training step reuses the student's buffers.
-    teacher = jax.tree.map(jnp.copy, as_teacher(self.student, generator))
-    memory = {}
-    if self.method.memory:
-      memory = memory_lib.pad(self._refreshed_memory(task, phase, teacher), self.setup.memory_size)
-    frozen = Frozen(teacher, memory)
-    self.session.checkpoints.save_teacher(self.setup.frozen_name(task, phase), frozen)
-    self._adopt(frozen)
+    model, memory = jax.tree.map(jnp.copy, freeze(self.student, generator)), {}
+    if self.blueprint.method.memory:
+      pooled, last = self._pool(task), len(self.blueprint.method.phases(task)) - 1
+      features = None
+      if memory_lib.looks_at_features(self.blueprint.method.memory, pooled.pool):
+        embed = partial(self.steps_of.embed, model)
+        features = in_batches(embed, pooled.task_images, self.config.eval_batch_size)
+      rows = self.schedule.kept_rows(task, min(phase.index, last), pooled.pool, features)
+      memory = memory_lib.pad(pooled.take(rows), self.schedule.memory_size)
+    snapshot = TaskSnapshot(model, memory)
+    self.session.checkpoints.save_teacher(phase.frozen, snapshot, self.blueprint.manifest(task))
+    self._adopt(snapshot)
 
-  def _adopt(self, frozen: Frozen) -> None:
-    """Makes it the newest teacher, and its memory the memory."""
-    self.teachers = (frozen.teacher, *self.teachers)[: self.setup.teachers_kept]
-    if frozen.memory:
-      self.memory = memory_lib.unpad(jax.device_get(frozen.memory))
+  def _adopt(self, snapshot: TaskSnapshot) -> None:
+    """Makes its model the newest teacher, and its memory the memory."""
+    self.teachers = (snapshot.model, *self.teachers)[: self.schedule.teachers_kept]
+    if snapshot.memory:
+      self.memory = memory_lib.unpad(jax.device_get(snapshot.memory))
+    self._pooled = {}
 
-  def _refreshed_memory(self, task: int, phase: int, teacher: Teacher) -> Memory:
-    pool = memory_lib.join(*self.stream.task(task), self.memory)
-    embed = lambda images: in_batches(partial(self.programs.embed, teacher), images, self.config.eval_batch_size)
-    return self.setup.refresh(task, phase, pool, embed)
+  def _pool(self, task: int) -> PooledImages:
+    """The task's images and the memory's, decoded and copied once."""
+    if task not in self._pooled:
+      size = self.schedule.pool_size(self.stream.sizes)
+      self._pooled = {task: memory_lib.gather(*self.stream.task(task), self.memory, size)}
+    return self._pooled[task]
 
   def _classes(self, task: int) -> Classes:
-    return self.setup.place.replicate(Classes(self.tasks.task_of_class, np.int32(task)))
+    return self.blueprint.mesh.replicate(Classes(self.tasks.task_of_class, np.int32(task)))
 
-  def _context(self, task: int, pool: Pool | None = None) -> Context:
-    """The images go to the devices once, padded to one number for all tasks."""
-    images = labels = None
-    if pool:
-      missing = self.setup.pool_size - len(pool.labels)
-      images = np.pad(pool.images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-      labels = np.pad(pool.labels, (0, missing))
-    context = Context(images, labels, self._classes(task), (), np.uint32(self.setup.seed))
-    return self.setup.place.replicate(context)
-
-
-def _results(
-  setup: Setup, files: Workdir, test_labels: np.ndarray, measured: Measured, seconds: dict, steps: dict
-) -> dict:
-  """The keys of results.json; the README documents them."""
-  tasks = setup.stream.tasks
-  counts = np.bincount(tasks.task_of_class[test_labels], minlength=tasks.num_tasks).tolist()
-  return {
-    'schema_version': 1,
-    'method': setup.config.method,
-    'class_order': {'names': list(setup.stream.class_names), 'original_ids': list(tasks.order)},
-    'task_sizes': list(tasks.sizes),
-    'test_images': counts,
-    **metrics.summary(measured.accuracy, counts),
-    'top5_accuracy_matrix': measured.top5_accuracy,
-    'final_top5_accuracy': metrics.final_accuracy(measured.top5_accuracy, counts),
-    'class_accuracy': measured.class_accuracy,
-    'class_top5_accuracy': measured.class_top5_accuracy,
-    'seconds': seconds,
-    'steps': steps,
-    'seed': setup.seed,
-    **report.environment(),
-    'config': files.config,
-  }
+  def _phase_data(self, task: int, pooled: PooledImages | None = None) -> PhaseData:
+    """What all steps of a phase read, on the devices."""
+    images, labels = (pooled.images, pooled.labels) if pooled else (None, None)
+    data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.blueprint.seed))
+    return self.blueprint.mesh.replicate(data)

@@ -7,15 +7,11 @@ from pathlib import Path
 
 import jax
 
-from abd_jax.config import flatten
-from abd_jax.errors import UserError
+from abd_jax.config import default, flatten
+from abd_jax.errors import InUse, UserError
 
-# Fields that may differ when a run goes on: they change where and when it runs, not what it computes.
+# Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = ('max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir', 'data.download', 'oracle_dir')
-
-
-class InUse(UserError):
-  """Another process runs in this workdir."""
 
 
 class Workdir:
@@ -48,14 +44,7 @@ class Workdir:
     file = self.path / 'config.json'
     if not file.exists():
       return write_atomically(file, json.dumps(self.config, indent=2) + '\n')
-    stored = _read_json(file)
-    there, here = flatten(stored), flatten(self.config)
-    for name in sorted(there.keys() | here.keys()):
-      if name not in FREE_FIELDS and there.get(name) != here.get(name):
-        raise UserError(
-          f'workdir {self.path} holds a run with config.{name}={there.get(name)!r}, not {here.get(name)!r}. '
-          'Choose another --workdir, or that config to go on.'
-        )
+    check_same_config(self.path, self.config)
 
   @property
   def results_file(self) -> Path:
@@ -63,7 +52,7 @@ class Workdir:
 
   def read_results(self) -> dict | None:
     """results.json of a run that is complete, or None."""
-    return _read_json(self.results_file) if self.results_file.exists() else None
+    return read_json(self.results_file) if self.results_file.exists() else None
 
   def write_results(self, results: dict) -> None:
     if self.is_main:
@@ -102,7 +91,38 @@ class Workdir:
     os.close(self._lock)
 
 
-def _read_json(file: Path) -> dict:
+def read_finished(path: str, config_dict: dict) -> dict | None:
+  """results.json of a run that is complete, or None: needs neither its data nor a lock.
+
+  Raises UserError if it is damaged, or of another config.
+  """
+  folder = Path(path).absolute()
+  if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
+    return None
+  check_same_config(folder, json.loads(json.dumps(config_dict)))
+  return read_json(folder / 'results.json')
+
+
+def check_same_config(folder: Path, config: dict) -> None:
+  """Raises UserError unless `folder` holds a run of `config`, a dict as JSON has it.
+
+  A field that did not exist when the run began counts as its default.
+  """
+  there, here, defaults = flatten(read_json(folder / 'config.json')), flatten(config), _defaults()
+  for name in sorted(there.keys() | here.keys()):
+    value = there.get(name, defaults.get(name))
+    if name not in FREE_FIELDS and value != here.get(name):
+      raise UserError(
+        f'workdir {folder} holds a run with config.{name}={value!r}, not {here.get(name)!r}. Choose another '
+        '--workdir, or that config to resume it.'
+      )
+
+
+def _defaults() -> dict:
+  return flatten(json.loads(json.dumps(default().to_dict())))
+
+
+def read_json(file: Path) -> dict:
   """The object in `file`. Raises UserError if there is none."""
   try:
     content = json.loads(file.read_text())

@@ -15,15 +15,15 @@ import jax
 import numpy as np
 
 from abd_jax import methods
+from abd_jax.backend import full_precision_matmul
+from abd_jax.components import make_components
+from abd_jax.environment import environment
+from abd_jax.errors import Paused
+from abd_jax.inputs import EpochIndices
 from abd_jax.inversion import init_generator, make_inversion_step
-from abd_jax.kit import make_kit
-from abd_jax.programs import in_full
-from abd_jax.report import environment
-from abd_jax.session import Paused
-from abd_jax.setup import as_teacher
-from abd_jax.sharding import Placement
-from abd_jax.state import Classes, Context
-from abd_jax.student import EpochIndices, init_student, make_train_step
+from abd_jax.sharding import DataMesh
+from abd_jax.state import Classes, PhaseData, freeze
+from abd_jax.student import init_student, make_train_step
 from abd_jax.workdir import write_atomically
 from experiments import benchmark
 from experiments.common import cli, load_config, run
@@ -37,24 +37,24 @@ CHECKED = {'model.blocks': (1, 1, 1), 'student.batch_size': 16, 'inversion.batch
 def one_step(device: jax.Device, precision: str, overrides: dict) -> dict[str, list[np.ndarray]]:
   """Parameters and statistics after one ABD and one inversion step on `device`."""
   config = load_config('cifar100', '', CHECKED | overrides | {'precision': precision})
-  place = Placement([device])
+  mesh = DataMesh([device])
   with jax.default_device(device):
-    kit = make_kit(config, CLASSES, IMAGE, place.constrain)
-    student, generator = init_student(kit, IMAGE, None, 0), init_generator(kit, 0, 0)
+    components = make_components(config, CLASSES, IMAGE, mesh.constrain)
+    student, generator = init_student(components, IMAGE, None, 0), init_generator(components, 0, 0)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, *IMAGE), np.uint8)
     labels = rng.integers(10, 20, 64).astype(np.int32)
     classes = Classes(np.repeat(np.arange(10, dtype=np.int32), 10), np.int32(1))
-    teacher = as_teacher(init_student(kit, IMAGE, None, 1), generator)
-    context = place.replicate(Context(images, labels, classes, (teacher,), np.uint32(0)))
+    teacher = freeze(init_student(components, IMAGE, None, 1), generator)
+    data = mesh.replicate(PhaseData(images, labels, classes, (teacher,), np.uint32(0)))
     phase = methods.get(config).later[0]
     index = EpochIndices((0,), np.arange(64), config.student.batch_size, phase)(0, 1)
     first = jax.tree.map(lambda leaf: leaf[0], index)
-    train = jax.jit(in_full(make_train_step(kit, phase)))
-    invert = jax.jit(in_full(make_inversion_step(kit, config.inversion)))
+    train = jax.jit(full_precision_matmul(make_train_step(components, phase)))
+    invert = jax.jit(full_precision_matmul(make_inversion_step(components, config.inversion)))
     states = {
-      'abd': train(place.replicate(student), first, context)[0],
-      'inversion': invert(place.replicate(generator), np.float32(1e-3), context)[0],
+      'abd': train(mesh.replicate(student), first, data)[0],
+      'inversion': invert(mesh.replicate(generator), np.float32(1e-3), data)[0],
     }
   return {name: jax.device_get(jax.tree.leaves((s.params, s.batch_stats))) for name, s in states.items()}
 

@@ -19,14 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from abd_jax import methods
-from abd_jax.inversion import ConstantRate, init_generator, make_inversion_step
-from abd_jax.kit import make_kit
-from abd_jax.programs import in_full
-from abd_jax.report import environment, table
-from abd_jax.setup import as_teacher
-from abd_jax.sharding import Placement
-from abd_jax.state import Classes, Context
-from abd_jax.student import EpochIndices, init_student, make_predict, make_train_step
+from abd_jax.backend import full_precision_matmul
+from abd_jax.components import make_components
+from abd_jax.environment import environment
+from abd_jax.inputs import ConstantRate, EpochIndices
+from abd_jax.inversion import init_generator, make_inversion_step
+from abd_jax.report import table
+from abd_jax.sharding import DataMesh
+from abd_jax.state import Classes, PhaseData, freeze
+from abd_jax.student import init_student, make_predict, make_train_step
 from abd_jax.workdir import write_atomically
 from experiments.common import RESULTS, load_config
 
@@ -48,56 +49,58 @@ class Kind(NamedTuple):
 def kinds(precision: str, scan_steps: int, overrides: dict) -> dict[str, Kind]:
   """Every kind of step, compiled; `scan_steps` of them in one scan, or single ones if 0 (CPU)."""
   config = load_config('cifar100', '', overrides | {'precision': precision})
-  place = Placement(jax.devices())
-  kit = make_kit(config, CLASSES, IMAGE, place.constrain)
-  student = place.replicate(jax.jit(lambda: init_student(kit, IMAGE, None, 0))())
-  generator = place.replicate(jax.jit(lambda: init_generator(kit, 0, 0))())
+  mesh = DataMesh(jax.devices())
+  components = make_components(config, CLASSES, IMAGE, mesh.constrain)
+  student = mesh.replicate(jax.jit(lambda: init_student(components, IMAGE, None, 0))())
+  generator = mesh.replicate(jax.jit(lambda: init_generator(components, 0, 0))())
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (TASK_IMAGES, *IMAGE), np.uint8)
   labels = rng.integers(10, 20, TASK_IMAGES).astype(np.int32)
   classes = Classes(np.repeat(np.arange(10, dtype=np.int32), 10), np.int32(1))
-  context = place.replicate(Context(images, labels, classes, (), np.uint32(0)))
-  taught = context.replace(teachers=(as_teacher(student, generator),))
+  data = mesh.replicate(PhaseData(images, labels, classes, (), np.uint32(0)))
+  taught = data.replace(teachers=(freeze(student, generator),))
   steps = scan_steps or 1
   base = methods.get(load_config('cifar100', 'method=base')).first[0]
   abd = methods.get(config).later[0]
   rates = ConstantRate(config.inversion)
-  predict = make_predict(kit, methods.get(config))
+  predict = make_predict(components, methods.get(config))
 
-  def evaluate(state, batch, context):
-    return state, predict(as_teacher(state, None), batch, context.classes)
+  def evaluate(state, batch, data):
+    return state, predict(freeze(state, None), batch, data.classes)
 
-  def prepare(step, state, inputs, context, images):
-    return _compile(in_full(step), state, inputs, context, images, scan_steps)
+  def prepare(step, state, inputs, data, images):
+    return _compile(full_precision_matmul(step), state, inputs, data, images, scan_steps)
 
-  def training(phase, context):
+  def training(phase, data):
     inputs = EpochIndices((0, 1, 0), np.arange(TASK_IMAGES), config.student.batch_size, phase)
-    return prepare(make_train_step(kit, phase), student, inputs(0, steps), context, inputs.images)
+    return prepare(make_train_step(components, phase), student, inputs(0, steps), data, inputs.images_per_step)
 
-  inversion = make_inversion_step(kit, config.inversion)
+  inversion = make_inversion_step(components, config.inversion)
   batches = np.broadcast_to(images[:EVALUATED], (steps, EVALUATED, *IMAGE))
   return {
-    'base': training(base, context),
+    'base': training(base, data),
     'abd': training(abd, taught),
-    'inversion': prepare(inversion, generator, rates(0, steps), taught.replace(images=None, labels=None), rates.images),
-    'evaluation': prepare(evaluate, student, batches, context, EVALUATED),
+    'inversion': prepare(
+      inversion, generator, rates(0, steps), taught.replace(images=None, labels=None), rates.images_per_step
+    ),
+    'evaluation': prepare(evaluate, student, batches, data, EVALUATED),
   }
 
 
-def _compile(step, state, inputs, context, images: int, scan_steps: int) -> Kind:
+def _compile(step, state, inputs, data, images: int, scan_steps: int) -> Kind:
   first = jax.tree.map(lambda leaf: leaf[0], inputs)
   began = time.perf_counter()
-  single = jax.jit(step).lower(state, first, context).compile()
+  single = jax.jit(step).lower(state, first, data).compile()
   seconds = time.perf_counter() - began
   cost, memory = single.cost_analysis(), single.memory_analysis()
   size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-  run = lambda: jax.block_until_ready(single(state, first, context))
+  run = lambda: jax.block_until_ready(single(state, first, data))
   if scan_steps:
-    scan = jax.jit(lambda state, inputs, context: jax.lax.scan(lambda s, x: step(s, x, context), state, inputs))
+    scan = jax.jit(lambda state, inputs, data: jax.lax.scan(lambda s, x: step(s, x, data), state, inputs))
     began = time.perf_counter()
-    scanned = scan.lower(state, inputs, context).compile()
+    scanned = scan.lower(state, inputs, data).compile()
     seconds = time.perf_counter() - began
-    run = lambda: jax.block_until_ready(scanned(state, inputs, context))
+    run = lambda: jax.block_until_ready(scanned(state, inputs, data))
   return Kind(run, scan_steps or 1, images, cost['flops'], size, seconds)
 
 
@@ -117,7 +120,7 @@ def ceilings(rounds: int) -> dict[str, float]:
   """FLOP/s of a square matrix product per precision, and bytes/s of a copy (read and written)."""
   on_cpu = jax.default_backend() == 'cpu'
   n, length = (2048, 2**26) if on_cpu else (8192, 2**29)
-  multiply = jax.jit(in_full(lambda a: a @ a))
+  multiply = jax.jit(full_precision_matmul(lambda a: a @ a))
   functions, work = {}, {}
   for name in PRECISIONS:
     a = jax.random.normal(jax.random.key(0), (n, n), name)

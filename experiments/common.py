@@ -10,12 +10,10 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from abd_jax.errors import UserError
+from abd_jax.backend import use_compilation_cache
+from abd_jax.errors import InUse, Paused, UserError
 from abd_jax.malloc import keep_freed_memory
-from abd_jax.programs import use_compilation_cache
-from abd_jax.session import Paused
 from abd_jax.train import train_and_evaluate
-from abd_jax.workdir import InUse
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'experiments' / 'results'

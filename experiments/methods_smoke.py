@@ -11,7 +11,8 @@ import math
 from pathlib import Path
 
 from abd_jax import methods
-from abd_jax.report import environment, table
+from abd_jax.environment import environment
+from abd_jax.report import table
 from abd_jax.workdir import write_atomically
 from experiments.common import RESULTS, cli, load_config, run
 

@@ -13,8 +13,9 @@ import json
 from pathlib import Path
 
 from abd_jax.data.sources import open_dataset
+from abd_jax.environment import environment
 from abd_jax.errors import UserError, nearest
-from abd_jax.report import environment, table
+from abd_jax.report import table
 from abd_jax.tasks import split
 from abd_jax.workdir import write_atomically
 from experiments.common import ROOT, cli, load_config, mean_std, run_all

@@ -90,21 +90,21 @@ NOT_COMPILED = (
 @pytest.fixture
 def compile_once(monkeypatch):
   """Runs of this process share their compiled programs wherever their configs let them."""
-  import abd_jax.setup as setup
+  import abd_jax.build as build
 
-  get, make_programs = setup.methods.get, setup.make_programs
+  get, compile_steps = build.methods.get, build.compile_steps
   once = lambda key, make: _compiled[key] if key in _compiled else _compiled.setdefault(key, make())
 
   def fields(config):
     return json.dumps({name: value for name, value in config.to_dict().items() if name not in NOT_COMPILED})
 
-  monkeypatch.setattr(setup.methods, 'get', lambda c: once(('method', fields(c)), lambda: get(c)))
+  monkeypatch.setattr(build.methods, 'get', lambda c: once(('method', fields(c)), lambda: get(c)))
   monkeypatch.setattr(
-    setup,
-    'make_programs',
-    lambda c, kit, method, shape, seed, place: once(
-      ('programs', fields(c), kit.model.num_classes, shape, seed),
-      lambda: make_programs(c, kit, method, shape, seed, place),
+    build,
+    'compile_steps',
+    lambda c, components, method, shape, seed, mesh: once(
+      ('steps', fields(c), components.model.num_classes, shape, seed),
+      lambda: compile_steps(c, components, method, shape, seed, mesh),
     ),
   )
 
@@ -141,8 +141,8 @@ def assert_same_outcome(path, reference):
     assert ours[name] == theirs[name], name
   assert log_records(path) == log_records(reference)
   assert snapshot(path / 'dreams') == snapshot(reference / 'dreams')
-  names = sorted(folder.name for folder in (reference / 'teachers').iterdir())
-  assert names == sorted(folder.name for folder in (path / 'teachers').iterdir())
+  names, those = (sorted(p.name for p in (root / 'teachers').iterdir() if p.is_dir()) for root in (reference, path))
+  assert names == those
   with ocp.StandardCheckpointer() as checkpointer:
     for name in names:
       a, b = (

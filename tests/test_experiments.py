@@ -6,8 +6,8 @@ import time
 import pytest
 from conftest import TINY
 
-from abd_jax.session import Paused
-from abd_jax.workdir import InUse, Workdir
+from abd_jax.errors import InUse, Paused
+from abd_jax.workdir import Workdir
 from experiments import accelerator, benchmark, class_orders
 from experiments.common import run_all
 

@@ -16,8 +16,7 @@ import time
 import pytest
 from conftest import REPO, RUN, assert_same_outcome, command, log_records, snapshot
 
-from abd_jax.errors import UserError
-from abd_jax.session import Paused
+from abd_jax.errors import Paused, UserError
 
 DIGITS = '--config=configs/digits.py'
 
@@ -170,8 +169,9 @@ def test_a_damaged_config_json_is_told(learn, paused, text):
   assert_told(learn, paused, 'config.json')
 
 
-def test_a_workdir_in_use_by_another_process_is_refused(cli, finished):
-  path, _ = finished
+def test_a_workdir_in_use_by_another_process_is_refused(cli, finished, tmp_path):
+  path = shutil.copytree(finished[0], tmp_path / 'run')
+  (path / 'results.json').unlink()  # a finished run is only read
   before = snapshot(path)
   with open(path / '.lock') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -206,7 +206,8 @@ def damages(folder, every):
 @pytest.mark.parametrize('kind', ['checkpoints/student', 'checkpoints/generator', 'teachers'])
 def test_a_damaged_checkpoint_is_told_or_harmless_and_never_written_over(learn, paused, tmp_path, kind, every):
   learn(tmp_path / 'reference')
-  folder = max((paused / kind).iterdir(), key=lambda path: int(path.name)).relative_to(paused)
+  folders = [path for path in (paused / kind).iterdir() if path.is_dir()]
+  folder = max(folders, key=lambda path: int(path.name)).relative_to(paused)
   told, wrong = 0, {}
   for way, files in damages(paused / folder, every):
     shutil.rmtree(tmp_path / 'copy', ignore_errors=True)
@@ -228,6 +229,18 @@ def test_a_damaged_checkpoint_is_told_or_harmless_and_never_written_over(learn, 
       wrong[name] = repr(error)[:300]
   assert not wrong, '\n'.join(f'{name}: {what}' for name, what in wrong.items())
   assert told >= 3
+
+
+@pytest.mark.parametrize(('kind', 'array'), [('student', r'params\.'), ('generator', r'params\.')])
+def test_a_sound_checkpoint_of_other_shapes_is_not_called_damaged(learn, paused, kind, array):
+  """As when another version's networks differ; the config's own guard is out of the way."""
+  fields = {'student': {'model__widths': (4, 4, 8)}, 'generator': {'generator__widths': (8, 4)}}[kind]
+  stored = json.loads((paused / 'config.json').read_text())
+  for name, value in fields.items():
+    group, field = name.split('__')
+    stored[group][field] = list(value)
+  (paused / 'config.json').write_text(json.dumps(stored))
+  assert_told(learn, paused, rf'is sound, but not of these networks or these data: .*{array}', **fields)
 
 
 # A run from end to end.
@@ -280,7 +293,8 @@ def test_dreams_of_all_tasks_but_the_last_and_teachers_of_all_are_kept(finished)
   path = finished[0]
   assert sorted(file.name for file in (path / 'dreams').iterdir()) == ['task_1.png', 'task_2.png']
   assert all(file.read_bytes().startswith(b'\x89PNG') for file in (path / 'dreams').iterdir())
-  assert sorted(folder.name for folder in (path / 'teachers').iterdir()) == ['0', '1', '2']
+  names = sorted(file.name for file in (path / 'teachers').iterdir())
+  assert names == ['0', '0.json', '1', '1.json', '2', '2.json']
 
 
 def test_output_that_is_no_terminal_has_plain_lines_only(finished):
@@ -317,7 +331,7 @@ def on_terminal(words, env):
 def test_a_terminal_shows_a_bar_and_max_seconds_pauses_a_run_that_then_completes(finished, cli_env, tmp_path):
   path, _ = finished
   code, output = on_terminal([*RUN, f'--workdir={tmp_path}', '--config.max_seconds=0.01'], cli_env)
-  assert code == 0 and 'paused (max_seconds=0.01) in task 1; the same command goes on' in output
+  assert code == 0 and 'paused (max_seconds=0.01) in task 1; the same command resumes it' in output
   assert '\r' in output and re.search(r'task 1 learning: .*%\|', output)
   assert '\x1b[32m' in output or '\x1b[38' in output
   assert not (tmp_path / 'results.json').exists()

@@ -6,10 +6,11 @@ import pytest
 from abd_jax import memory as memory_lib
 from abd_jax.config import default
 from abd_jax.errors import UserError
-from abd_jax.memory import Keeping, Memory, empty, join, pad, quotas, refresh, unpad
+from abd_jax.memory import ExemplarPolicy, Memory, empty, gather, join, kept_rows, looks_at_features, pad, quotas, unpad
 from abd_jax.methods import bic, e2e, lwf_coreset, rehearsal
 
 ORDERS = {name: getattr(memory_lib, f'{name}_order') for name in ('random', 'nearest', 'herding')}
+POLICIES = {name: ExemplarPolicy(order, by_features=name != 'random') for name, order in ORDERS.items()}
 
 
 def rng(seed=0):
@@ -39,9 +40,15 @@ def no_embedding(images):
 
 
 def pool_of(new=(), stored=()):
-  """A pool of pairs (id, label)."""
+  """Pooled images of pairs (id, label)."""
   columns = lambda pairs: (pictures([i for i, _ in pairs]), np.array([c for _, c in pairs], np.int32))
-  return join(*columns(new), Memory(*columns(stored)))
+  return gather(*columns(new), Memory(*columns(stored)), len(new) + len(stored))
+
+
+def refresh(policy, size, pooled, rows, embed, random):
+  """The memory that a policy makes of pooled images, as the loop over tasks does it."""
+  features = embed(pooled.task_images) if looks_at_features(policy, pooled.pool) else None
+  return pooled.take(kept_rows(policy, size, pooled.pool, rows, features, random))
 
 
 # Quotas.
@@ -91,8 +98,8 @@ def test_nearest_and_herding_equal_a_naive_restatement(seed, count):
   ids = rng(seed).choice(65536, 24, replace=False)
   embed = features_of(dims=2 + seed)
   features = embed(pictures(ids))
-  nearest = ORDERS['nearest'](pictures(ids), embed, rng(), count)
-  herded = ORDERS['herding'](pictures(ids), embed, rng(), count)
+  nearest = ORDERS['nearest'](len(ids), features, rng(), count)
+  herded = ORDERS['herding'](len(ids), features, rng(), count)
   np.testing.assert_array_equal(nearest, naive_nearest(features, count))
   np.testing.assert_array_equal(herded, naive_herding(features, count))
   assert count == 1 or not np.array_equal(nearest, herded)
@@ -101,35 +108,35 @@ def test_nearest_and_herding_equal_a_naive_restatement(seed, count):
 def test_herding_by_hand():
   """The mean is 3: first 4 is nearest; then 1 makes 2.5 (0 makes 2, 7 makes 5.5); then 7 makes 4 and 0 makes 1.67."""
   features = np.array([[0.0], [7.0], [1.0], [4.0]])
-  order = ORDERS['herding'](pictures(range(4)), lambda images: features[ids_of(images)], rng(), 4)
+  order = ORDERS['herding'](4, features, rng(), 4)
   assert order.tolist() == [3, 2, 1, 0]
-  order = ORDERS['nearest'](pictures(range(4)), lambda images: features[ids_of(images)], rng(), 4)
+  order = ORDERS['nearest'](4, features, rng(), 4)
   assert order.tolist() == [3, 2, 0, 1]  # distances 1, 2, 3, 4
 
 
 def test_herding_does_not_choose_an_image_twice_although_its_features_repeat():
-  order = ORDERS['herding'](pictures(range(6)), lambda images: np.float32(ids_of(images)[:, None] // 5), rng(), 6)
+  order = ORDERS['herding'](6, np.float32(np.arange(6)[:, None] // 5), rng(), 6)
   assert sorted(order.tolist()) == list(range(6))
 
 
 def test_random_order_is_a_draw_without_replacement_that_looks_at_nothing():
-  orders = [ORDERS['random'](pictures(range(300)), no_embedding, rng(seed), 250) for seed in (0, 0, 1)]
+  orders = [ORDERS['random'](300, None, rng(seed), 250) for seed in (0, 0, 1)]
   assert all(len(set(order.tolist())) == 250 and set(order.tolist()) <= set(range(300)) for order in orders)
   np.testing.assert_array_equal(orders[0], orders[1])
   assert not np.array_equal(orders[0], orders[2])
   # Every image is as likely as any other, in each place: 300 shuffles of four.
-  first = np.bincount([ORDERS['random'](pictures(range(4)), no_embedding, rng(seed), 2)[0] for seed in range(300)])
+  first = np.bincount([ORDERS['random'](4, None, rng(seed), 2)[0] for seed in range(300)])
   assert len(first) == 4 and first.min() > 50
 
 
 @pytest.mark.parametrize('name', ORDERS)
 def test_fewer_are_the_first_of_more(name):
-  images, embed = pictures(range(100, 130)), features_of()
-  whole = ORDERS[name](images, embed, rng(3), 30)
+  features = features_of()(pictures(range(100, 130)))
+  whole = ORDERS[name](30, features, rng(3), 30)
   assert sorted(whole.tolist()) == list(range(30))
   for count in (1, 2, 11, 29):
-    np.testing.assert_array_equal(ORDERS[name](images, embed, rng(3), count), whole[:count])
-  np.testing.assert_array_equal(ORDERS[name](images, embed, rng(3), 31), whole)  # no more than there are
+    np.testing.assert_array_equal(ORDERS[name](30, features, rng(3), count), whole[:count])
+  np.testing.assert_array_equal(ORDERS[name](30, features, rng(3), 31), whole)  # no more than there are
 
 
 # From task to task.
@@ -150,7 +157,7 @@ def of_class(pairs, c):
 
 
 def keep(name, size, pool, seed=0, embed=None):
-  return refresh(Keeping(ORDERS[name]), size, pool, np.arange(0), embed or features_of(), rng(seed))
+  return refresh(POLICIES[name], size, pool, np.arange(0), embed or features_of(), rng(seed))
 
 
 @pytest.mark.parametrize('name', ORDERS)
@@ -223,8 +230,10 @@ def test_padding_comes_off_again(count):
 
 
 def test_pool_is_the_tasks_images_and_then_the_memorys():
-  pool = pool_of([(7, 2), (8, 3)], [(1, 0), (2, 1), (3, 1)])
-  assert ids_of(pool.images).tolist() == [7, 8, 1, 2, 3] and pool.labels.tolist() == [2, 3, 0, 1, 1]
+  pooled = pool_of([(7, 2), (8, 3)], [(1, 0), (2, 1), (3, 1)])
+  pool = pooled.pool
+  assert ids_of(pooled.images).tolist() == [7, 8, 1, 2, 3] and pool.labels.tolist() == [2, 3, 0, 1, 1]
+  assert ids_of(pooled.task_images).tolist() == [7, 8]
   assert pool.is_memory.tolist() == [False, False, True, True, True]
   assert memory_lib.task_only(pool, rng()).tolist() == [0, 1]
   assert memory_lib.memory_only(pool, rng()).tolist() == [2, 3, 4]
@@ -232,7 +241,7 @@ def test_pool_is_the_tasks_images_and_then_the_memorys():
 
 
 def test_as_many_from_the_memory_are_drawn_with_replacement():
-  pool = pool_of([(100 + k, 2) for k in range(400)], [(k, 0) for k in range(8)])
+  pool = pool_of([(100 + k, 2) for k in range(400)], [(k, 0) for k in range(8)]).pool
   rows = memory_lib.task_and_as_many(pool, rng())
   assert rows[:400].tolist() == list(range(400))
   counts = np.bincount(rows[400:], minlength=408)
@@ -245,18 +254,19 @@ def test_as_many_from_the_memory_are_drawn_with_replacement():
 
 def different(tasks, classes, redraw, seed):
   """How many different images a memory of 2000 holds after each task of CIFAR-100, images being mere numbers."""
-  keeping = Keeping(ORDERS['random'], redraw=redraw)
-  memory, counts = Memory(np.zeros(0, np.int64), np.zeros(0, np.int32)), []
+  policy = ExemplarPolicy(ORDERS['random'], redraw=redraw)
+  stored, counts = np.zeros(0, np.int64), []
   for task in range(tasks):
     ids = np.arange(500 * classes) + 500 * classes * task
-    pool = join(ids, (ids // 500).astype(np.int32), memory)
+    pool = join((ids // 500).astype(np.int32), (stored // 500).astype(np.int32))
     select = memory_lib.task_and_as_many if task else memory_lib.task_only
     draw = rng([seed, task])
-    memory = refresh(keeping, 2000, pool, select(pool, draw), None, draw)
-    assert (np.diff(memory.labels) >= 0).all() and len(memory.labels) == 2000
-    np.testing.assert_array_equal(memory.images // 500, memory.labels)
-    assert np.abs(np.bincount(memory.labels) - 2000 / len(set(memory.labels))).max() < 1
-    counts.append(len(set(memory.images.tolist())))
+    rows = kept_rows(policy, 2000, pool, select(pool, draw), None, draw)
+    stored, labels = np.concatenate([ids, stored])[rows], pool.labels[rows]
+    assert (np.diff(labels) >= 0).all() and len(labels) == 2000
+    np.testing.assert_array_equal(stored // 500, labels)
+    assert np.abs(np.bincount(labels) - 2000 / len(set(labels))).max() < 1
+    counts.append(len(set(stored.tolist())))
   return counts
 
 
@@ -281,9 +291,9 @@ def test_memories_that_are_never_redrawn_hold_2000_different_images(split):
 def test_redrawing_looks_at_the_rows_of_the_last_phase_alone():
   pool = pool_of([(10, 1), (11, 1), (12, 1), (13, 1)], [(0, 0), (1, 0), (2, 0), (3, 0)])
   rows = np.array([0, 1, 2, 3, 6, 6, 6, 6])
-  kept = pairs_of(refresh(Keeping(ORDERS['random'], redraw=True), 6, pool, rows, no_embedding, rng()))
+  kept = pairs_of(refresh(ExemplarPolicy(ORDERS['random'], redraw=True), 6, pool, rows, no_embedding, rng()))
   assert kept[:3] == [(2, 0)] * 3 and len({i for i, c in kept if c == 1}) == 3
-  kept = pairs_of(refresh(Keeping(ORDERS['random']), 6, pool, rows, no_embedding, rng()))
+  kept = pairs_of(refresh(ExemplarPolicy(ORDERS['random']), 6, pool, rows, no_embedding, rng()))
   assert kept[:3] == [(0, 0), (1, 0), (2, 0)]
 
 
@@ -300,14 +310,14 @@ def config_of(**fields):
 def test_rehearsal_draws_as_many_and_redraws_only_if_asked_to(method):
   plain, released = (method.make(config_of(memory__redraw=word)) for word in ('never', 'released'))
   for made, redraw in ((plain, False), (released, True)):
-    assert made.memory == Keeping(ORDERS['random'], redraw=redraw)
+    assert made.memory == ExemplarPolicy(ORDERS['random'], redraw=redraw)
     assert [phase.data for phase in made.first] == [memory_lib.task_only]
     assert [phase.data for phase in made.later] == [memory_lib.task_and_as_many]
 
 
 def test_e2e_learns_from_all_and_then_from_the_memory_that_its_first_stage_refreshed():
   made = e2e.make(config_of())
-  assert made.memory == Keeping(ORDERS['nearest'])
+  assert made.memory == POLICIES['nearest']
   assert [phase.data for phase in made.later] == [memory_lib.task_and_memory, memory_lib.memory_only]
   assert [phase.freeze_after for phase in made.later] == [True, False]
 
@@ -316,7 +326,7 @@ def cifar_pool(task, classes, size):
   """CIFAR-100's pool in 0-based `task` of `classes` classes each, with a full memory of `size`."""
   labels = rng(task).permutation(np.repeat(np.arange(classes * task, classes * (task + 1)), 500))
   stored = np.repeat(np.arange(classes * task), quotas(size, np.full(classes * task, 500)))
-  return join(np.arange(len(labels)), labels.astype(np.int32), Memory(np.arange(len(stored)), stored.astype(np.int32)))
+  return join(labels.astype(np.int32), stored.astype(np.int32))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +338,7 @@ def cifar_pool(task, classes, size):
 )
 def test_bic_holds_out_as_many_as_the_authors(classes, sizes):
   made = bic.make(config_of())
-  assert made.memory == Keeping(ORDERS['herding'])
+  assert made.memory == POLICIES['herding']
   assert [phase.data for phase in made.first] == [memory_lib.task_only]
   stage_one, stage_two = made.phases(1)
   for task, size in enumerate(sizes, start=1):
@@ -345,10 +355,10 @@ def test_bic_holds_out_as_many_as_the_authors(classes, sizes):
 
 def test_bic_holds_out_by_the_memory_that_there_is():
   # 0.25 of 9 is 2, for two old classes: 1 of each class.
-  pool = pool_of([(10, 2), (11, 3), (12, 3), (13, 2)], [(k, k // 5) for k in range(9)])
+  pooled = pool_of([(10, 2), (11, 3), (12, 3), (13, 2)], [(k, k // 5) for k in range(9)])
   stage_one, stage_two = bic.make(config_of(bic__held_out=0.25)).phases(1)
-  assert ids_of(pool.images[stage_two.data(pool, rng())]).tolist() == [0, 5, 10, 11]
-  assert ids_of(pool.images[stage_one.data(pool, rng())]).tolist() == [12, 13, 1, 2, 3, 4, 6, 7, 8]
+  assert ids_of(pooled.images[stage_two.data(pooled.pool, rng())]).tolist() == [0, 5, 10, 11]
+  assert ids_of(pooled.images[stage_one.data(pooled.pool, rng())]).tolist() == [12, 13, 1, 2, 3, 4, 6, 7, 8]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +371,7 @@ def test_bic_holds_out_by_the_memory_that_there_is():
   ],
 )
 def test_bic_says_when_it_cannot_hold_images_out(held_out, why):
-  pool = pool_of([(10, 2), (11, 3), (12, 3), (13, 2)], [(k, k // 5) for k in range(9)])
+  pool = pool_of([(10, 2), (11, 3), (12, 3), (13, 2)], [(k, k // 5) for k in range(9)]).pool
   for phase in bic.make(config_of(bic__held_out=held_out)).phases(1):
     with pytest.raises(UserError, match=why) as error:
       phase.data(pool, rng())

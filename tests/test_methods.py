@@ -18,7 +18,7 @@ from abd_jax.config import RECIPES, default
 from abd_jax.errors import UserError
 from abd_jax.methods import LossInputs, Method, Output, Phase, base, bic, rdfcil
 from abd_jax.models.vae import VAE
-from abd_jax.state import Classes, Teacher
+from abd_jax.state import Classes, FrozenModel
 
 TASK_OF_CLASS = np.array([0, 0, 0, 1, 1, 2, 2], np.int32)
 OLD, NEW, UNSEEN = TASK_OF_CLASS == 0, TASK_OF_CLASS == 1, TASK_OF_CLASS == 2
@@ -346,8 +346,8 @@ def test_rehearsal_is_base_and_its_coreset_kin_is_lwf_with_as_many_stored_images
   assert evaluate(later('lwf_coreset'), **STORED)[0] == evaluate(later('lwf'), **STORED)[0]
   for name in ('rehearsal', 'lwf_coreset'):
     assert later(name).data is memory.task_and_as_many and get(name).phases(0)[0].data is memory.task_only
-    keeping = [get(name, **{'memory.redraw': word}).memory for word in ('never', 'released')]
-    assert keeping == [memory.Keeping(memory.random_order, redraw) for redraw in (False, True)]
+    policy = [get(name, **{'memory.redraw': word}).memory for word in ('never', 'released')]
+    assert policy == [memory.ExemplarPolicy(memory.random_order, redraw=redraw) for redraw in (False, True)]
 
 
 @pytest.mark.parametrize('weight, temperature', [(1.0, 2.0), (0.3, 3.0)])
@@ -429,7 +429,7 @@ def stored_pool(new_classes, old_classes, per_class=500, size=2000):
     np.tile(np.arange(old_classes, old_classes + new_classes), per_class), np.repeat(np.arange(old_classes), share)
   ])  # fmt: skip
   is_memory = np.arange(len(labels)) >= new_classes * per_class
-  return memory.Pool(np.zeros((len(labels), 0), np.uint8), labels, is_memory)
+  return memory.Pool(labels, is_memory)
 
 
 @pytest.mark.parametrize('classes, counts', [
@@ -599,7 +599,7 @@ def test_dgr_distils_replayed_images_only(replay):
 
 
 def test_dgr_dreams_images_by_the_teachers_autoencoder(replay):
-  phase, teacher = later('dgr', **SMALL), Teacher({}, {}, replay['extra'], {})
+  phase, teacher = later('dgr', **SMALL), FrozenModel({}, {}, replay['extra'], {})
   images = np.asarray(jax.jit(phase.dreamer, static_argnums=2)(teacher, KEY, 6))
   assert images.shape == (6, 4, 4, 1) and images.min() > 0 and images.max() < 1
   assert len({image.tobytes() for image in images}) == 6

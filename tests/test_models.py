@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import reference
 
-from abd_jax import kit as kits
+from abd_jax import components as components_lib
 from abd_jax.config import default
-from abd_jax.models.conv import PIECE, after_doubling, conv_on_cpu
+from abd_jax.models.conv import PIECE, conv_on_cpu, fused_upsample_conv
 from abd_jax.models.generator import Generator
-from abd_jax.models.norm import BatchNorm, absorb, pair
+from abd_jax.models.norm import BatchNorm, batch_and_stored_stats, update_running_stats
 from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Block, Classifier, ResNet
 from abd_jax.models.vae import VAE
@@ -24,10 +24,10 @@ CIFAR = (32, 32, 3)
 KEY = jax.random.key(0)
 
 
-def kit_of(num_classes=100, **fields):
+def components_of(num_classes=100, **fields):
   config = default()
   config.update_from_flattened_dict(fields)
-  return kits.make_kit(config, num_classes, CIFAR, lambda x: x)
+  return components_lib.make_components(config, num_classes, CIFAR, lambda x: x)
 
 
 def init(module, shape, dtype=jnp.float32):
@@ -54,14 +54,14 @@ def weights_at(variables, end):
 
 @pytest.mark.parametrize('num_classes, size', [(100, 470_004), (200, 476_504)])
 def test_resnet32_has_the_published_size(num_classes, size):
-  variables = shapes(kit_of(num_classes).model, (1, *CIFAR))
+  variables = shapes(components_of(num_classes).model, (1, *CIFAR))
   assert count(variables) == size
   assert len(jax.tree.leaves(variables['batch_stats'])) == 31 * 2
   assert set(variables['params']['head']) == {'kernel', 'bias'}
 
 
 def test_cifar_generator_has_the_published_size():
-  assert count(shapes(kit_of().generator, (1, 1000))) == 8_423_939
+  assert count(shapes(components_of().generator, (1, 1000))) == 8_423_939
 
 
 def test_digits_networks_are_small():
@@ -70,14 +70,14 @@ def test_digits_networks_are_small():
 
 
 def test_output_shapes():
-  kit = kit_of(num_classes=7)
+  components = components_of(num_classes=7)
   forward = lambda module, shape: jax.eval_shape(
     lambda: module.init_with_output(jax.random.key(0), jnp.zeros(shape), train=False)[0]
   )
-  features, logits = forward(kit.model, (3, *CIFAR))
+  features, logits = forward(components.model, (3, *CIFAR))
   assert (features.shape, logits.shape) == ((3, 64), (3, 7))
-  assert forward(kit.generator, (3, 1000)).shape == (3, *CIFAR)
-  assert forward(kit.model, (3, 64, 64, 3))[0].shape == (3, 64)  # Tiny ImageNet
+  assert forward(components.generator, (3, 1000)).shape == (3, *CIFAR)
+  assert forward(components.model, (3, 64, 64, 3))[0].shape == (3, 64)  # Tiny ImageNet
   assert forward(Generator(5, (7, 6, 4), (3, 3, 2), 1), (2, 5)).shape == (2, 56, 48, 1)
 
 
@@ -137,15 +137,18 @@ def test_norms_start_as_configured(resnet, generator):
   assert gammas.min() >= 0 and gammas.max() <= 1 and abs(gammas.mean() - 0.5) < 0.25 and gammas.std() > 0.15
   betas = [value for path, value in weights_at(resnet, 'bias').items() if path[-2] != 'head']
   assert len(betas) == 5 and not any(beta.any() for beta in betas)
-  gamma_init = lambda **fields: (kit_of(**fields).model.backbone.gamma_init, kit_of(**fields).generator.gamma_init)
+  gamma_init = lambda **fields: (
+    components_of(**fields).model.backbone.gamma_init,
+    components_of(**fields).generator.gamma_init,
+  )
   assert gamma_init() == ('ones', 'ones') and gamma_init(bn_gamma_init='uniform') == ('uniform', 'uniform')
 
 
 def test_fresh_student_has_untouched_statistics_and_nothing_else_that_init_made():
-  kit = kit_of(**{'model.blocks': (1,), 'model.widths': (4,)})
-  state = jax.eval_shape(lambda: init_student(kit, CIFAR, None, 0))
+  components = components_of(**{'model.blocks': (1,), 'model.widths': (4,)})
+  state = jax.eval_shape(lambda: init_student(components, CIFAR, None, 0))
   assert set(state.params) == {'backbone', 'head'} and state.extra == {}
-  stats = jax.jit(lambda: init_student(kit, CIFAR, None, 0).batch_stats)()
+  stats = jax.jit(lambda: init_student(components, CIFAR, None, 0).batch_stats)()
   for path in reference.leaf_paths(stats):
     assert path[-1] in ('mean', 'var')
     np.testing.assert_array_equal(reference.get(stats, path), float(path[-1] == 'var'))
@@ -195,18 +198,18 @@ def test_evaluation_writes_nothing_unless_asked():
 def test_absorb_is_an_average_of_unbiased_variances():
   moments = {'mean': np.array([1.0, 2.0]), 'var': np.array([4.0, 6.0]), 'count': np.float64(3)}
   stored = {'a': {'norm': STATS}, 'b': STATS}
-  once = absorb(stored, {'a': {'norm': moments}, 'b': moments}, 0.9)
+  once = update_running_stats(stored, {'a': {'norm': moments}, 'b': moments}, 0.9)
   expected = {'mean': 0.9 * STATS['mean'] + 0.1 * moments['mean'], 'var': 0.9 * STATS['var'] + 0.1 * np.array([6, 9])}
   jax.tree.map(np.testing.assert_allclose, once, {'a': {'norm': expected}, 'b': expected})
-  twice = absorb(once, {'a': {'norm': moments}, 'b': moments}, 0.9)
-  at_once = absorb(stored, {'a': {'norm': moments}, 'b': moments}, 0.9**2)
+  twice = update_running_stats(once, {'a': {'norm': moments}, 'b': moments}, 0.9)
+  at_once = update_running_stats(stored, {'a': {'norm': moments}, 'b': moments}, 0.9**2)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), twice, at_once)
 
 
 def test_pair_puts_each_layers_moments_beside_its_statistics():
   stored = {'a': {'norm': {'mean': 1, 'var': 2}}, 'b': {'mean': 3, 'var': 4}}
   moments = {'a': {'norm': {'mean': 5, 'var': 6, 'count': 9}}, 'b': {'mean': 7, 'var': 8, 'count': 9}}
-  assert pair(stored, moments) == [(5, 6, 1, 2), (7, 8, 3, 4)]
+  assert batch_and_stored_stats(stored, moments) == [(5, 6, 1, 2), (7, 8, 3, 4)]
 
 
 # Outputs.
@@ -317,11 +320,11 @@ def test_after_doubling_is_to_double_then_convolve_and_so_are_its_gradients():
 
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(images, kernel)
 
-  chex.assert_trees_all_close(of(after_doubling(plain), False), of(plain, True), rtol=1e-4, atol=1e-5)
+  chex.assert_trees_all_close(of(fused_upsample_conv(plain), False), of(plain, True), rtol=1e-4, atol=1e-5)
 
 
 def test_a_single_cpu_takes_the_conv_made_for_it(monkeypatch):
-  assert kit_of().model.backbone.conv is jax.lax.conv_general_dilated  # the tests have eight devices
+  assert components_of().model.backbone.conv is jax.lax.conv_general_dilated  # the tests have eight devices
   monkeypatch.setattr(jax, 'device_count', lambda: 1)
-  kit = kit_of()
-  assert kit.model.backbone.conv is conv_on_cpu and kit.generator.conv is conv_on_cpu
+  components = components_of()
+  assert components.model.backbone.conv is conv_on_cpu and components.generator.conv is conv_on_cpu

@@ -1,4 +1,4 @@
-"""abd_jax.oracle: the upper bound of each task is a run of its own, and whoever needs it shares it."""
+"""abd_jax.upper_bound: the upper bound of each task is a run of its own, and whoever needs it shares it."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from abd_jax import metrics, oracle
+from abd_jax import metrics, upper_bound
 from abd_jax.config import check, default
-from abd_jax.errors import UserError
-from abd_jax.session import Paused
+from abd_jax.errors import Paused, UserError
 from abd_jax.tasks import Tasks, class_order, split
 
 ORDER = class_order(100, 0)
@@ -20,8 +19,7 @@ def folders(sizes, order=ORDER, seed=0, **fields):
   config = default()
   config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
   tasks = Tasks(order, tuple(sizes))
-  parts = [oracle.prefix_config(config, tasks, task, seed) for task in range(tasks.num_tasks)]
-  return [str(oracle.folder(Path('oracles'), part)) for part in parts]
+  return [str(folder) for _, folder in upper_bound.plan(config, tasks, seed, Path('oracles'))]
 
 
 # What is shared.
@@ -96,30 +94,12 @@ def test_an_upper_bound_is_an_ordinary_run_of_base_on_all_classes_so_far():
   config = default()
   config.update_from_flattened_dict({'method': 'oracle', 'student.lr': 0.3, 'data.dir': '/there', 'eval_batch_size': 8})
   config.max_seconds = 5.0
-  part = oracle.prefix_config(config.lock(), Tasks(ORDER, (10, 20, 70)), 1, 4)
+  part = upper_bound.prefix_config(config.lock(), Tasks(ORDER, (10, 20, 70)), 1, 4)
   check(part)
   assert (part.method, part.tasks, tuple(part.task_sizes), part.seed) == ('base', 1, (30,), 4)
   order = tuple(map(int, part.class_order.split(',')))
   assert order[:30] == ORDER[:30] and sorted(order) == list(range(100))
   assert (part.student.lr, part.data.dir, part.eval_batch_size) == (0.3, '/there', 8)
-
-
-@pytest.mark.parametrize(('limit', 'left'), [(0.0, [0, 0, 0, 0]), (25.0, [25, 15, 5, 0.01])])
-def test_all_upper_bounds_share_the_time_there_is(monkeypatch, limit, left):
-  """Each takes ten seconds here; one that has no time left gets a moment, for zero would mean no limit."""
-  now, given = [100.0], []
-  monkeypatch.setattr(oracle.time, 'monotonic', lambda: now[0])
-
-  def learn(part, workdir):
-    given.append((part.max_seconds, workdir))
-    now[0] += 10
-    return workdir
-
-  config, tasks = default(), Tasks(ORDER, (10, 20, 30, 40))
-  config.max_seconds = limit
-  results = oracle.run(config, tasks, 0, Path('oracles'), learn)
-  assert results == [workdir for _, workdir in given] == folders((10, 20, 30, 40))
-  assert [seconds for seconds, _ in given] == left
 
 
 # Runs.
@@ -189,7 +169,7 @@ def test_a_run_paused_again_and_again_ends_as_one_that_was_not(results, learn, t
       paused = learn(tmp_path / 'run', method='oracle', max_seconds=1e-9, chunk_steps=10)
       break
     except Paused as pause:
-      assert 'the same command goes on' in str(pause)
+      assert 'the same command resumes it' in str(pause)
       pauses += 1
       complete.append(len(parts_of(tmp_path / 'oracles')))
       assert not (tmp_path / 'run' / 'results.json').exists()

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from abd_jax import inversion, loop, methods, student
+from abd_jax.components import make_components
 from abd_jax.config import default
-from abd_jax.kit import make_kit
-from abd_jax.setup import as_teacher
-from abd_jax.sharding import Placement
-from abd_jax.state import Classes, Context
-from abd_jax.student import EpochIndices
+from abd_jax.inputs import EpochIndices
+from abd_jax.sharding import DataMesh
+from abd_jax.state import Classes, PhaseData, freeze
 
 CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 10
 
@@ -30,38 +29,41 @@ def tiny_config():
 
 
 def build(devices, dtype=jnp.float32):
-  """Kit, later ABD phase, context of the second of three tasks, fresh states: all on `devices` devices."""
+  """Components, later ABD phase, data of the second of three tasks, fresh states: all on `devices` devices."""
   c = tiny_config()
-  place = Placement(jax.devices()[:devices])
-  kit = make_kit(c, CLASSES, SHAPE, place.constrain, dtype)
+  mesh = DataMesh(jax.devices()[:devices])
+  components = make_components(c, CLASSES, SHAPE, mesh.constrain, dtype)
   phase = methods.get(c).later[0]
-  learner = student.init_student(kit, SHAPE, None, 1)
-  generator = inversion.init_generator(kit, 1, 0)
-  teacher = as_teacher(student.init_student(kit, SHAPE, None, 2), generator)
+  learner = student.init_student(components, SHAPE, None, 1)
+  generator = inversion.init_generator(components, 1, 0)
+  teacher = freeze(student.init_student(components, SHAPE, None, 2), generator)
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (20, *SHAPE), np.uint8)
   labels = rng.integers(2, 4, 20).astype(np.int32)
   classes = Classes(np.repeat(np.arange(3, dtype=np.int32), 2), np.int32(1))
-  context = place.replicate(Context(images, labels, classes, (teacher,), np.uint32(3)))
-  return c, place, kit, phase, place.replicate(learner), place.replicate(generator), context
+  data = mesh.replicate(PhaseData(images, labels, classes, (teacher,), np.uint32(3)))
+  return c, mesh, components, phase, mesh.replicate(learner), mesh.replicate(generator), data
 
 
 @functools.cache
 def compiled(devices, scan_steps, dtype):
   """build() and the chunks of both kinds of step."""
-  c, place, kit, phase, *states = build(devices, dtype)
-  make = lambda step: loop.make_chunk(step, scan_steps=scan_steps, out_sharding=place.replicated)
-  chunks = make(student.make_train_step(kit, phase)), make(inversion.make_inversion_step(kit, c.inversion))
+  c, mesh, components, phase, *states = build(devices, dtype)
+  make = lambda step: loop.make_chunk(step, scan_steps=scan_steps, out_sharding=mesh.replicated)
+  chunks = (
+    make(student.make_train_step(components, phase)),
+    make(inversion.make_inversion_step(components, c.inversion)),
+  )
   return c, phase, chunks, states
 
 
 def ten_steps(devices, chunk_steps, scan_steps, dtype=jnp.float32):
   """Student and generator states after ten ABD and ten inversion steps."""
-  c, phase, (train, invert), (learner, generator, context) = compiled(devices, scan_steps, dtype)
+  c, phase, (train, invert), (learner, generator, data) = compiled(devices, scan_steps, dtype)
 
   def run(chunk, state, inputs):
     state = jax.tree.map(jnp.copy, state)  # a chunk reuses its state's buffers
-    states = loop.run(chunk, state, context, inputs, range(STEPS), chunk_steps, lambda *_: None)
+    states = loop.run(chunk, state, data, inputs, range(STEPS), chunk_steps, lambda *_: None)
     return jax.device_get((states.params, states.batch_stats))
 
   indices = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)
@@ -100,14 +102,15 @@ def test_devices_scan_and_chunks_do_not_change_the_result(dtype, bound):
 
 
 def test_eight_devices_split_the_batch_and_replicate_the_rest():
-  c, place, kit, phase, learner, _, context = build(8)
+  c, mesh, components, phase, learner, _, data = build(8)
   seen = {}
   step = student.make_train_step(
-    kit._replace(constrain=lambda x: (seen.setdefault('constrained', []).append(x.shape), place.constrain(x))[1]), phase
+    components._replace(constrain=lambda x: (seen.setdefault('constrained', []).append(x.shape), mesh.constrain(x))[1]),
+    phase,
   )
-  chunk = loop.make_chunk(step, out_sharding=place.replicated)
+  chunk = loop.make_chunk(step, out_sharding=mesh.replicated)
   inputs = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)(0, 1)
-  state, _ = chunk(learner, inputs, context)
+  state, _ = chunk(learner, inputs, data)
   assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == 8
   assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
   assert (c.student.batch_size, *SHAPE) in seen['constrained']
@@ -117,9 +120,9 @@ def test_eight_devices_split_the_batch_and_replicate_the_rest():
 def test_a_step_is_traced_once_however_it_is_chunked(scan_steps):
   traces = []
 
-  def step(state, x, context):
+  def step(state, x, data):
     traces.append(1)
-    return state + x * context, {'sum': state.sum()}
+    return state + x * data, {'sum': state.sum()}
 
   chunk = loop.make_chunk(step, scan_steps=scan_steps)
   inputs = lambda start, stop: np.arange(start, stop, dtype=np.float32)
@@ -133,6 +136,6 @@ def test_a_step_is_traced_once_however_it_is_chunked(scan_steps):
 
 def test_a_resumed_loop_keeps_to_the_absolute_grid():
   stops = []
-  chunk = lambda state, inputs, context: (state + len(inputs), {})
+  chunk = lambda state, inputs, data: (state + len(inputs), {})
   state = loop.run(chunk, 0, None, lambda a, b: np.zeros(b - a), range(5, 12), 4, lambda s, m, n: stops.append(n))
   assert stops == [8, 12] and state == 7

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from abd_jax import environment as environment_lib
 from abd_jax import report
 
 
@@ -60,7 +61,7 @@ def test_summary_line_gives_fractions_as_percent_and_nothing_as_a_dash():
 
 
 def test_environment_names_versions_device_and_commit(monkeypatch):
-  here = report.environment()
+  here = environment_lib.environment()
   assert set(here) == {'versions', 'device', 'commit'}
   assert {'python', 'jax', 'flax', 'tensorflow-datasets'} <= set(here['versions'])
   assert here['device']['platform'] == 'cpu' and here['device']['count'] >= 1
@@ -69,7 +70,7 @@ def test_environment_names_versions_device_and_commit(monkeypatch):
     raise FileNotFoundError('git')
 
   monkeypatch.setattr(subprocess, 'run', no_git)
-  assert report.environment()['commit'] is None
+  assert environment_lib.environment()['commit'] is None
 
 
 def test_a_commit_is_marked_where_files_but_results_differ_from_it(tmp_path, monkeypatch):
@@ -80,7 +81,7 @@ def test_a_commit_is_marked_where_files_but_results_differ_from_it(tmp_path, mon
   git('init')
   git('add', '.')
   git('-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-m', 'a')
-  monkeypatch.setattr(report, '__file__', str(tmp_path / 'abd_jax/report.py'))
+  monkeypatch.setattr(environment_lib, '__file__', str(tmp_path / 'abd_jax/report.py'))
   for file, marked in (('experiments/results/old.json', False), ('experiments/results/new.json', False), ('a', True)):
     (tmp_path / file).write_text('changed')
-    assert report.environment()['commit'].endswith('+') == marked, file
+    assert environment_lib.environment()['commit'].endswith('+') == marked, file

@@ -13,8 +13,7 @@ from conftest import KILLABLE, REPO, RUN, assert_same_outcome, command, flags_of
 
 from abd_jax import methods, report
 from abd_jax.checkpoint import Checkpoints
-from abd_jax.errors import UserError
-from abd_jax.session import Paused
+from abd_jax.errors import Paused, UserError
 from abd_jax.workdir import Workdir
 
 
@@ -71,8 +70,8 @@ def crash_around(monkeypatch, owner, name, key_of, before=True, after=True):
 def test_a_crash_before_or_after_anything_is_written_changes_nothing(learn, undisturbed, tmp_path, monkeypatch):
   crash_around(monkeypatch, Workdir, 'log', lambda _, record: str((record['task'], record['phase'])), before=False)
   crash_around(monkeypatch, Workdir, 'write_results', lambda *_: None)
-  crash_around(monkeypatch, Checkpoints, 'save', lambda _, kind, __, position: (kind, position['saves'][kind]))
-  crash_around(monkeypatch, Checkpoints, 'save_teacher', lambda _, task, __: task)
+  crash_around(monkeypatch, Checkpoints, 'save', lambda _, kind, __, progress: (kind, progress['saves'][kind]))
+  crash_around(monkeypatch, Checkpoints, 'save_teacher', lambda _, name, *__: name)
   crash_around(monkeypatch, report, 'save_grid', lambda _, __, file: file.name, before=False)
   starts = 1
   while True:
@@ -92,9 +91,9 @@ def test_two_saves_in_flight_cannot_overtake_each_other(learn, undisturbed, tmp_
   overlaps = []
   save = Checkpoints.save
 
-  def checked(self, kind, state, position):
+  def checked(self, kind, state, progress):
     others = [manager for name, manager in self._managers.items() if name != kind]
-    save(self, kind, state, position)
+    save(self, kind, state, progress)
     overlaps.append(any(manager.is_saving_in_progress() for manager in others))
 
   monkeypatch.setattr(Checkpoints, 'save', checked)
@@ -125,7 +124,7 @@ def test_seconds_include_what_was_spent_before_a_pause(learn, tmp_path):
     learn(tmp_path, max_seconds=1e-9, chunk_steps=8)
   spent = time.monotonic() - began
   (folder,) = (tmp_path / 'checkpoints/student').iterdir()
-  saved = json.loads((folder / 'position/metadata').read_text())['seconds']
+  saved = json.loads((folder / 'progress/metadata').read_text())['seconds']
   assert 0 < saved['train'] + saved['compile'] <= spent
 
 

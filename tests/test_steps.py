@@ -13,37 +13,39 @@ import pytest
 import reference
 
 from abd_jax import inversion, student
+from abd_jax.components import Components, make_components
 from abd_jax.config import default
-from abd_jax.kit import Kit, make_kit
+from abd_jax.inputs import EpochIndices, StudentInputs
 from abd_jax.methods import Method, Phase, abd, base, lwf
-from abd_jax.state import Classes, Context, Teacher, TrainState
+from abd_jax.rng import stream
+from abd_jax.state import Classes, FrozenModel, PhaseData, TrainState
 
 SHAPE, LATENT, BATCH, NUM_IMAGES = (8, 8, 3), 5, 6, 10
 TASK_OF_CLASS, TASK = np.array([0, 0, 1, 2, 2, 3, 3], np.int32), 2  # 3 old classes, 2 new, 2 unseen
 OLD, SEEN = TASK_OF_CLASS < TASK, TASK_OF_CLASS <= TASK
 LR = np.float32(0.1)
 WEIGHT_DECAY, MOMENTUM = 0.01, 0.9
-INPUTS = student.StepInputs(np.array([7, 2, 9, 0, 4, 5], np.int32), LR)
+INPUTS = StudentInputs(LR, np.array([7, 2, 9, 0, 4, 5], np.int32))
 IS_REAL = np.tile([True, False], BATCH)
 
 
 class Scene(NamedTuple):
   config: object
-  kit: Kit
+  components: Components
   state: TrainState  # of the student
   generator: TrainState
-  context: Context
+  data: PhaseData
 
   def joined(self, dreams=True):
     """(images f64[n, h, w, c], labels i32[n]) of the student's next step: real ones, interleaved with dreams."""
-    key = jax.random.fold_in(inversion.stream(self.context.seed, 'student'), self.state.step)
+    key = jax.random.fold_in(stream(self.data.seed, 'student'), self.state.step)
     augment_key, dream_key = jax.random.split(key)
-    images, labels = self.context.images[INPUTS.index], np.asarray(self.context.labels)[INPUTS.index]
-    images = np.asarray(jax.jit(self.kit.images.augment)(augment_key, images))
+    images, labels = self.data.images[INPUTS.index], np.asarray(self.data.labels)[INPUTS.index]
+    images = np.asarray(jax.jit(self.components.images.augment)(augment_key, images))
     if not dreams:
       return images, labels
-    variables = self.context.teachers[0].generator
-    dreamed = jax.jit(lambda key: inversion.sample(self.kit, variables, key, BATCH))(dream_key)
+    variables = self.data.teachers[0].generator
+    dreamed = jax.jit(lambda key: inversion.sample(self.components, variables, key, BATCH))(dream_key)
     return np.stack([images, dreamed], 1).reshape(-1, *SHAPE), labels.repeat(2)
 
 
@@ -54,28 +56,28 @@ def scene(dtype=jnp.float64, **fields):
   small = {'model.blocks': (1, 1), 'model.widths': (3, 4), 'data.pad': 1, 'student.weight_decay': WEIGHT_DECAY}
   small |= {'generator.latent': LATENT, 'generator.start': (2, 2, 3), 'generator.widths': (3, 2)}
   config.update_from_flattened_dict(small | {'inversion.batch_size': BATCH} | fields)
-  kit = make_kit(config, len(TASK_OF_CLASS), SHAPE, lambda x: x, dtype)
+  components = make_components(config, len(TASK_OF_CLASS), SHAPE, lambda x: x, dtype)
   rng = np.random.default_rng(0)
   draw = lambda tree: jax.tree.map(lambda x: np.asarray(x, dtype), reference.random_weights(tree, rng))
-  shapes = jax.eval_shape(lambda: student.init_student(kit, SHAPE, None, 0))
+  shapes = jax.eval_shape(lambda: student.init_student(components, SHAPE, None, 0))
   params, extra = draw(shapes.params), {'gain': np.ones(4, dtype)}
   trained = {'params': params, 'extra': extra}
-  momentum = optax.tree_utils.tree_set(jax.eval_shape(kit.sgd.init, trained), trace=draw(trained))
+  momentum = optax.tree_utils.tree_set(jax.eval_shape(components.sgd.init, trained), trace=draw(trained))
   state = TrainState(params, draw(shapes.batch_stats), momentum, np.int32(11), extra)
 
-  made = jax.eval_shape(lambda: inversion.init_generator(kit, 0, 0))
+  made = jax.eval_shape(lambda: inversion.init_generator(components, 0, 0))
   params, stats, moments = draw(made.params), draw(made.batch_stats), jax.tree.map(np.square, draw(made.params))
   adam = optax.tree_utils.tree_set(made.opt_state, count=np.int32(3), mu=draw(made.params), nu=moments)
   generator = TrainState(params, stats, adam, np.int32(5), {})
 
   dreamer = {'params': draw(made.params), 'batch_stats': draw(made.batch_stats)}
-  teacher = Teacher(draw(shapes.params), draw(shapes.batch_stats), {}, dreamer)
+  teacher = FrozenModel(draw(shapes.params), draw(shapes.batch_stats), {}, dreamer)
   teacher.params['head']['bias'] += np.where(OLD, 0, 3).astype(dtype)  # it would rather not choose old classes
   images = rng.integers(0, 256, (NUM_IMAGES, *SHAPE), dtype=np.uint8)
   labels = 3 + np.arange(NUM_IMAGES, dtype=np.int32) % 2
   classes = Classes(jnp.asarray(TASK_OF_CLASS), jnp.int32(TASK))
-  context = Context(jnp.asarray(images), jnp.asarray(labels), classes, (teacher,), np.uint32(3))
-  return Scene(config, kit, state, generator, context)
+  data = PhaseData(jnp.asarray(images), jnp.asarray(labels), classes, (teacher,), np.uint32(3))
+  return Scene(config, components, state, generator, data)
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def momentum_of(state):
 
 
 def run(at, phase):
-  return jax.jit(student.make_train_step(at.kit, phase))(at.state, INPUTS, at.context)
+  return jax.jit(student.make_train_step(at.components, phase))(at.state, INPUTS, at.data)
 
 
 def assert_close(ours, theirs, **tolerance):
@@ -118,7 +120,7 @@ def test_abd_step_equals_the_restatement(dtype, where, tolerance):
     state, metrics = run(at, phase)
     images, labels = at.joined()
     terms = {'local': metrics['ce'], 'ft': metrics['ft'], 'kd': 0.1 * metrics['kd']}
-  teacher = at.context.teachers[0]
+  teacher = at.data.teachers[0]
   expected = reference.abd_step(
     at.state.params,
     at.state.batch_stats,
@@ -148,9 +150,9 @@ def test_abd_step_equals_the_restatement(dtype, where, tolerance):
 
 def test_dreams_are_the_generators_in_evaluation_mode(x64):
   at = scene()
-  key, variables = jax.random.key(4), at.context.teachers[0].generator
-  images = jax.jit(lambda key: inversion.sample(at.kit, variables, key, BATCH))(key)
-  z = np.asarray(inversion.noise(at.kit, key, BATCH))
+  key, variables = jax.random.key(4), at.data.teachers[0].generator
+  images = jax.jit(lambda key: inversion.sample(at.components, variables, key, BATCH))(key)
+  z = np.asarray(inversion.noise(at.components, key, BATCH))
   expected, _ = reference.generator_forward(variables['params'], z, variables['batch_stats'])
   np.testing.assert_allclose(images, expected, **EXACT)
 
@@ -158,7 +160,7 @@ def test_dreams_are_the_generators_in_evaluation_mode(x64):
 def test_every_step_draws_anew(x64):
   at = scene()
   again = at._replace(state=at.state.replace(step=at.state.step + 1))
-  other = at._replace(context=at.context.replace(seed=np.uint32(4)))
+  other = at._replace(data=at.data.replace(seed=np.uint32(4)))
   (images, _), (later, _), (seeded, _) = at.joined(), again.joined(), other.joined()
   for rows in (slice(0, None, 2), slice(1, None, 2)):
     assert not np.array_equal(images[rows], later[rows]) and not np.array_equal(images[rows], seeded[rows])
@@ -166,15 +168,15 @@ def test_every_step_draws_anew(x64):
 
 def test_no_gradient_reaches_teacher_or_generator():
   at = scene(jnp.float32)
-  step = student.make_train_step(at.kit, abd.make(at.config).later[0])
+  step = student.make_train_step(at.components, abd.make(at.config).later[0])
 
   def everything(context_floats, student_params):
-    teacher = at.context.teachers[0].replace(**context_floats)
-    context = at.context.replace(teachers=(teacher,))
-    metrics = step(at.state.replace(params=student_params), INPUTS, context)[1]
+    teacher = at.data.teachers[0].replace(**context_floats)
+    data = at.data.replace(teachers=(teacher,))
+    metrics = step(at.state.replace(params=student_params), INPUTS, data)[1]
     return metrics['ce'] + metrics['kd'] + metrics['ft']
 
-  teacher = at.context.teachers[0]
+  teacher = at.data.teachers[0]
   floats = {name: getattr(teacher, name) for name in ('params', 'batch_stats', 'generator')}
   frozen, trained = jax.jit(jax.grad(everything, (0, 1)))(floats, at.state.params)
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen))
@@ -204,7 +206,7 @@ def expected_step(at, loss):
 
 def restated_losses(at):
   """{method: (phase, restated loss)}"""
-  teacher = at.context.teachers[0]
+  teacher = at.data.teachers[0]
 
   def lwf_loss(logits, images, labels):
     _, teacher_logits, _ = reference.resnet_forward(teacher.params, teacher.batch_stats, images, False)
@@ -278,7 +280,7 @@ def test_separate_batch_norm_is_two_forward_passes(x64):
     stats = reference.updated_stats(stats, moments, 0.9**2)
   assert_close(state.batch_stats, stats, **EXACT)
 
-  teacher = at.context.teachers[0]
+  teacher = at.data.teachers[0]
   _, logits, _ = reference.resnet_forward(teacher.params, teacher.batch_stats, images, False)
   dreamed = np.where(OLD, logits, -np.inf).argmax(1)
   np.testing.assert_array_equal(metrics['labels'], np.where(IS_REAL, labels, dreamed))
@@ -307,10 +309,10 @@ def test_a_phase_may_dream_with_something_else_than_a_generator(x64):
 
   _, metrics = run(at, Phase(probe, 1, 0.1, teachers=1, dreams=True, dreamer=dreamer))
   images, labels = at.joined()
-  key = jax.random.fold_in(inversion.stream(at.context.seed, 'student'), at.state.step)
-  images[1::2] = dreamer(at.context.teachers[0], jax.random.split(key)[1], BATCH)
+  key = jax.random.fold_in(stream(at.data.seed, 'student'), at.state.step)
+  images[1::2] = dreamer(at.data.teachers[0], jax.random.split(key)[1], BATCH)
   np.testing.assert_allclose(metrics['images'], images, **EXACT)
-  teacher = at.context.teachers[0]
+  teacher = at.data.teachers[0]
   _, logits, _ = reference.resnet_forward(teacher.params, teacher.batch_stats, images, False)
   labels = np.where(IS_REAL, labels, np.where(OLD, logits, -np.inf).argmax(1))
   np.testing.assert_array_equal(metrics['labels'], labels)
@@ -329,10 +331,10 @@ def test_a_phase_may_keep_count_of_its_labels(x64):
 
 def test_losses_draw_anew_at_every_step(x64):
   at = scene()
-  step = jax.jit(student.make_train_step(at.kit, Phase(probe, 1, 0.1)))
+  step = jax.jit(student.make_train_step(at.components, Phase(probe, 1, 0.1)))
   again = at.state.replace(step=at.state.step + 1)
-  draws = [step(state, INPUTS, context)[1]['draw'] for state, context in (
-    (at.state, at.context), (again, at.context), (at.state, at.context.replace(seed=np.uint32(4)))
+  draws = [step(state, INPUTS, data)[1]['draw'] for state, data in (
+    (at.state, at.data), (again, at.data), (at.state, at.data.replace(seed=np.uint32(4)))
   )]  # fmt: skip
   assert len({float(draw) for draw in draws}) == 3
 
@@ -345,8 +347,8 @@ def test_start_task_makes_anew_what_the_method_says_with_a_key_of_seed_and_task(
     head = params['head'] | {'kernel': jnp.where(classes.new, rows, params['head']['kernel'])}
     return params | {'head': head}, {'gain': extra['gain'] + 1}
 
-  start = jax.jit(student.make_start_task(at.kit, Method((), (), start_task=start_task)))
-  classes, seed = at.context.classes, at.context.seed
+  start = jax.jit(student.make_start_task(at.components, Method((), (), start_task=start_task)))
+  classes, seed = at.data.classes, at.data.seed
   state = start(at.state, seed, classes)
   before, after = at.state.params['head']['kernel'], state.params['head']['kernel']
   np.testing.assert_array_equal((before != after).any(0), SEEN & ~OLD)
@@ -364,7 +366,7 @@ def test_start_task_makes_anew_what_the_method_says_with_a_key_of_seed_and_task(
 
 def test_reset_optimizer_forgets_momentum_and_nothing_else():
   at = scene(jnp.float32)
-  state = student.reset_optimizer(at.kit, at.state)
+  state = student.reset_optimizer(at.components, at.state)
   assert all(np.any(leaf) for leaf in jax.tree.leaves(at.state.opt_state))
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
   assert jax.tree.structure(state) == jax.tree.structure(at.state)
@@ -386,14 +388,14 @@ def test_inversion_step_equals_the_restatement(dtype, weights, tolerance):
   with jax.enable_x64(dtype == 'float64'):
     at = scene(jnp.dtype(dtype), **fields)
     lr = np.float32(0.02)
-    step = jax.jit(inversion.make_inversion_step(at.kit, at.config.inversion))
-    state, metrics = step(at.generator, lr, at.context.replace(images=None, labels=None))
+    step = jax.jit(inversion.make_inversion_step(at.components, at.config.inversion))
+    state, metrics = step(at.generator, lr, at.data.replace(images=None, labels=None))
     fresh = at.generator.replace(opt_state=jax.tree.map(np.zeros_like, at.generator.opt_state))
-    first, _ = step(fresh, lr, at.context.replace(images=None, labels=None))
-    key = jax.random.fold_in(inversion.stream(at.context.seed, 'generator'), at.generator.step)
-    z = np.asarray(inversion.noise(at.kit, key, BATCH))
+    first, _ = step(fresh, lr, at.data.replace(images=None, labels=None))
+    key = jax.random.fold_in(stream(at.data.seed, 'generator'), at.generator.step)
+    z = np.asarray(inversion.noise(at.components, key, BATCH))
   adam = {name: optax.tree_utils.tree_get(at.generator.opt_state, name) for name in ('mu', 'nu', 'count')}
-  teacher = at.context.teachers[0]
+  teacher = at.data.teachers[0]
   expected = reference.inversion_step(
     at.generator.params,
     at.generator.batch_stats,
@@ -428,20 +430,20 @@ NOTHING = Method((), ())  # no method predicts, or looks, differently from other
 
 
 def model_of(at):
-  return Teacher(at.state.params, at.state.batch_stats, at.state.extra, {})
+  return FrozenModel(at.state.params, at.state.batch_stats, at.state.extra, {})
 
 
 def expected_output(at):
   """(features, logits) of the student for the task's images as they are."""
   mean, std = np.array(at.config.data.mean), np.array(at.config.data.std)
-  images = (np.asarray(at.context.images) / 255 - mean) / std
+  images = (np.asarray(at.data.images) / 255 - mean) / std
   return reference.resnet_forward(at.state.params, at.state.batch_stats, images, False)[:2]
 
 
 def ranking_of(at, method=NOTHING, classes=None):
-  predict = jax.jit(student.make_predict(at.kit, method))
-  look = lambda batch: predict(model_of(at), batch, classes or at.context.classes)
-  return student.in_batches(look, np.asarray(at.context.images), 4)  # 10 images: the last 2 padded
+  predict = jax.jit(student.make_predict(at.components, method))
+  look = lambda batch: predict(model_of(at), batch, classes or at.data.classes)
+  return student.in_batches(look, np.asarray(at.data.images), 4)  # 10 images: the last 2 padded
 
 
 def test_prediction_is_the_likeliest_class_seen(x64):
@@ -458,7 +460,7 @@ def test_five_likeliest_classes_are_ranked_and_those_not_seen_come_last(x64):
   ranking = ranking_of(at)
   assert ranking.shape == (NUM_IMAGES, 5) and ranking.dtype == np.int32
   np.testing.assert_array_equal(ranking, np.argsort(-logits[:, SEEN], axis=1))  # the seen ones are the first five
-  first = ranking_of(at, classes=at.context.classes.replace(task=jnp.int32(0)))  # two classes seen
+  first = ranking_of(at, classes=at.data.classes.replace(task=jnp.int32(0)))  # two classes seen
   np.testing.assert_array_equal(first[:, :2], np.argsort(-logits[:, :2], axis=1))
   assert first[:, 2:].min() >= 2
 
@@ -478,9 +480,22 @@ def test_a_method_may_predict_by_logits_of_its_own(x64):
 
 def test_embedding_is_the_features_of_unaugmented_images_in_evaluation_mode(x64):
   at = scene()
-  embed = jax.jit(student.make_embed(at.kit))
-  features = student.in_batches(lambda batch: embed(model_of(at), batch), np.asarray(at.context.images), 4)
+  embed = jax.jit(student.make_embed(at.components))
+  features = student.in_batches(lambda batch: embed(model_of(at), batch), np.asarray(at.data.images), 4)
   np.testing.assert_allclose(features, expected_output(at)[0], **EXACT)
+
+
+def test_images_streamed_to_a_step_do_what_rows_of_the_images_on_the_devices_do():
+  at = scene(jnp.float32)
+  step = jax.jit(student.make_train_step(at.components, abd.make(at.config).later[0]))
+  index = INPUTS.index
+  streamed = StudentInputs(LR, images=np.asarray(at.data.images)[index], labels=np.asarray(at.data.labels)[index])
+  for ours, theirs in zip(
+    jax.tree.leaves(step(at.state, streamed, at.data.replace(images=None, labels=None))),
+    jax.tree.leaves(step(at.state, INPUTS, at.data)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(ours, theirs)
 
 
 # The order of the data.
@@ -488,13 +503,13 @@ def test_embedding_is_the_features_of_unaugmented_images_in_evaluation_mode(x64)
 
 def epoch_indices(key=(0, 1, 0), rows=range(23), batch_size=5, phase=None):
   phase = phase or Phase(probe, epochs=6, lr=0.1, milestones=(2, 4))
-  return student.EpochIndices(key, np.asarray(rows), batch_size, phase)
+  return EpochIndices(key, np.asarray(rows), batch_size, phase)
 
 
 def test_an_epoch_is_a_permutation_without_its_rest():
   source = epoch_indices()
   assert source.steps == 6 * 4
-  index, _ = source(0, source.steps)
+  index = source(0, source.steps).index
   assert index.dtype == np.int32 and index.shape == (24, 5)
   epochs = index.reshape(6, 20)
   for epoch in epochs:
@@ -525,8 +540,8 @@ def test_fewer_rows_than_a_batch_make_one_batch_of_them_all(count):
 
 
 def test_images_of_a_step_are_the_real_and_the_dreamed():
-  assert epoch_indices().images == 5
-  assert epoch_indices(phase=Phase(probe, 1, 0.1, teachers=1, dreams=True)).images == 10
+  assert epoch_indices().images_per_step == 5
+  assert epoch_indices(phase=Phase(probe, 1, 0.1, teachers=1, dreams=True)).images_per_step == 10
 
 
 def test_order_depends_on_seed_task_phase_and_epoch_alone():
@@ -542,11 +557,11 @@ def test_order_depends_on_seed_task_phase_and_epoch_alone():
 def test_any_chunking_gives_the_same_steps(chunk):
   whole = epoch_indices()(0, 24)
   fresh = [epoch_indices()(start, min(start + chunk, 24)) for start in range(0, 24, chunk)]
-  for part, parts in zip(whole, zip(*fresh, strict=True), strict=True):
-    np.testing.assert_array_equal(part, np.concatenate(parts))
+  for name in ('index', 'lr'):
+    np.testing.assert_array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in fresh]))
 
 
 def test_rate_drops_at_the_start_of_milestones():
-  _, lr = epoch_indices()(0, 24)
+  lr = epoch_indices()(0, 24).lr
   assert lr.dtype == np.float32
   np.testing.assert_allclose(lr.reshape(6, 4), np.array([[0.1, 0.1, 0.01, 0.01, 0.001, 0.001]]).T.repeat(4, 1))

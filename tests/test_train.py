@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from abd_jax import losses, methods
+from abd_jax.build import build
 from abd_jax.checkpoint import Checkpoints
 from abd_jax.memory import unpad
-from abd_jax.setup import make_setup
 from abd_jax.student import in_batches
 from abd_jax.train import train_and_evaluate
 
@@ -73,17 +73,17 @@ def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, 
 def test_a_memory_holds_training_images_that_the_model_of_their_own_task_chose(tmp_path, learn, tiny_config):
   fields = dict(method='e2e', memory__size=26)
   learn(tmp_path, **fields)
-  setup = make_setup(tiny_config(**fields))
+  blueprint = build(tiny_config(**fields))
   checkpoints, memories = Checkpoints(tmp_path), {}
   for name in ('0', '1_phase_0', '1', '2_phase_0', '2'):
-    frozen = checkpoints.load_teacher(name, setup.abstract_frozen(name))
+    frozen = checkpoints.load_teacher(name, blueprint.abstract_snapshot(name))
     memories[name] = unpad(jax.device_get(frozen.memory))
     if name in ('1', '2'):  # the second stage changed the model, not the memory
       jax.tree.map(np.testing.assert_array_equal, memories[name], memories[f'{name}_phase_0'])
       continue
     task = int(name[0])
-    images, labels = setup.stream.task(task)
-    features = in_batches(partial(setup.programs.embed, frozen.teacher), images, 320)
+    images, labels = blueprint.stream.task(task)
+    features = in_batches(partial(blueprint.steps.embed, frozen.model), images, 320)
     for c in (2 * task, 2 * task + 1):
       mine, kept = np.flatnonzero(labels == c), memories[name].images[memories[name].labels == c]
       distances = np.linalg.norm(features[mine] - features[mine].mean(0), axis=1)

@@ -121,6 +121,10 @@ class Dataset:
     """The labels that `train` gives; decodes no image."""
     return self._train_and_test[0].of_classes(original_ids).labels
 
+  def test_labels(self, original_ids: Collection[int]) -> np.ndarray:
+    """The labels that `test` gives; decodes no image."""
+    return self._train_and_test[1].of_classes(original_ids).labels
+
 
 def _deal(labels: np.ndarray, folds: int) -> np.ndarray:
   """int[n]: the fold of each image. Folds differ by at most one image, in each class and in all."""
@@ -227,8 +231,21 @@ class TaskStream:
     Raises:
       IndexError: no such task.
     """
+    images, labels = self._dataset.test(self._known(upto))
+    labels, order = self._by_task(labels)
+    return images[order], labels
+
+  def test_labels(self, upto: int) -> np.ndarray:
+    """The learning labels int32[n] that `test(upto)` gives; decodes no image."""
+    return self._by_task(self._dataset.test_labels(self._known(upto)))[0]
+
+  def _known(self, upto: int) -> tuple[int, ...]:
+    """Original ids of the classes of tasks 0..upto."""
     self.tasks.original_ids(upto)
-    images, labels = self._dataset.test(self.tasks.order[: sum(self.tasks.sizes[: upto + 1])])
-    labels = self.tasks.learning_labels(labels)
-    by_task = np.argsort(self.tasks.task_of_class[labels], kind='stable')
-    return images[by_task], labels[by_task]
+    return self.tasks.order[: sum(self.tasks.sizes[: upto + 1])]
+
+  def _by_task(self, original: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(learning labels sorted by task, where each was)."""
+    labels = self.tasks.learning_labels(original)
+    order = np.argsort(self.tasks.task_of_class[labels], kind='stable')
+    return labels[order], order

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from abd_jax.errors import UserError, nearest
-from abd_jax.memory import Keeping, Pool, task_only
-from abd_jax.state import Classes, Teacher
+from abd_jax.memory import ExemplarPolicy, Pool, task_only
+from abd_jax.state import Classes, FrozenModel
 
 PyTree = Any
 
@@ -56,7 +56,7 @@ class Phase:
   data: Callable[[Pool, np.random.Generator], np.ndarray] = task_only  # the rows of the pool it trains on
   teachers: int = 0  # how many of the newest frozen models the loss sees
   dreams: bool = False  # adds to each real batch as many dreamed images, labelled by the newest teacher
-  dreamer: Callable[[Teacher, jax.Array, int], jax.Array] | None = None  # (.., key, size); None: a generator's
+  dreamer: Callable[[FrozenModel, jax.Array, int], jax.Array] | None = None  # (.., key, size); None: a generator's
   joint_bn: bool = True  # real and dreamed images share batch norm's moments
   bn_passes: int = 1  # times each batch is folded into the running statistics; 0: they are used, and left alone
   trainable: tuple[str, ...] = ('backbone', 'head')  # groups of parameters: these, and the keys of `extra`
@@ -75,7 +75,7 @@ class Method:
   # (params, extra, key, Classes) -> (params, extra): what is made anew at the start of each task.
   start_task: Callable[[PyTree, PyTree, jax.Array, Classes], tuple[PyTree, PyTree]] | None = None
   logits: Callable[[Output, Classes], jax.Array] | None = None  # to predict by, in place of the head's own
-  memory: Keeping | None = None  # how stored images are chosen; None: none is ever stored
+  memory: ExemplarPolicy | None = None  # how stored images are chosen; None: none is ever stored
   offline: bool = False  # an upper bound: for each task a fresh model that learns all classes so far
 
   def phases(self, task: int) -> tuple[Phase, ...]:

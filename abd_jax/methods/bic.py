@@ -11,7 +11,7 @@ import numpy as np
 
 from abd_jax import losses
 from abd_jax.errors import UserError
-from abd_jax.memory import Keeping, herding_order
+from abd_jax.memory import ExemplarPolicy, herding_order
 from abd_jax.methods import LossInputs, Method, Output, Phase, base, student_schedule
 
 IDENTITY = {'scale': 1.0, 'offset': 0.0}
@@ -79,5 +79,5 @@ def make(config) -> Method:
     extra_init=extra_init,
     start_task=start_task,
     logits=predict if config.bic.evaluate == 'corrected' else None,
-    memory=Keeping(herding_order),
+    memory=ExemplarPolicy(herding_order, by_features=True),
   )

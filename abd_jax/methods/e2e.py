@@ -9,7 +9,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 
 from abd_jax import losses
-from abd_jax.memory import Keeping, memory_only, nearest_order, task_and_memory
+from abd_jax.memory import ExemplarPolicy, memory_only, nearest_order, task_and_memory
 from abd_jax.methods import LossInputs, Method, Phase, base, student_schedule
 
 
@@ -44,5 +44,5 @@ def make(config) -> Method:
   stage = Phase(first_stage, **schedule, data=task_and_memory, teachers=1, freeze_after=True)
   balanced = Phase(balanced_stage, **schedule, data=memory_only, teachers=2, trainable=('head',))
   balanced = replace(balanced, lr=config.e2e.balanced_lr)
-  memory = Keeping(nearest_order)
+  memory = ExemplarPolicy(nearest_order, by_features=True)
   return Method(first=(Phase(base.loss, **schedule),), later=(stage, balanced), memory=memory)

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from abd_jax.memory import Keeping, random_order, task_and_as_many
+from abd_jax.memory import ExemplarPolicy, random_order, task_and_as_many
 from abd_jax.methods import Method, base
 
 
 def rehearse(config, method: Method) -> Method:
   """`method` with a memory of random images, mixed in equal parts with the new ones."""
   later = tuple(replace(phase, data=task_and_as_many) for phase in method.later)
-  return replace(method, later=later, memory=Keeping(random_order, redraw=config.memory.redraw == 'released'))
+  return replace(method, later=later, memory=ExemplarPolicy(random_order, redraw=config.memory.redraw == 'released'))
 
 
 def make(config) -> Method:

@@ -34,7 +34,7 @@ def conv_on_cpu(images: jax.Array, kernel: jax.Array, *args, **kwargs) -> jax.Ar
   return conv(images, kernel)
 
 
-def after_doubling(conv: Conv) -> Conv:
+def fused_upsample_conv(conv: Conv) -> Conv:
   """Doubles the resolution to the nearest pixel, then convolves: [b, h, w, c] -> [b, 2h, 2w, width].
 
   For kernels of 3x3 padded by 1. Each doubled pixel's window holds 2x2 different ones, so the kernel's rows and

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from abd_jax.models.conv import Conv, after_doubling
+from abd_jax.models.conv import Conv, fused_upsample_conv
 from abd_jax.models.norm import GAMMA_INITS, BatchNorm
 from abd_jax.models.resnet import fan_in_uniform
 
@@ -52,13 +52,13 @@ class Generator(nn.Module):
     x = nn.Dense(height * width * depth, kernel_init=init, bias_init=init, name='project', **common)(z)
     x = norm(name='norm')(x.reshape(-1, height, width, depth), train)
     for i, features in enumerate(self.widths):
-      x = conv(features, x, f'conv{i}', after_doubling(self.conv))
+      x = conv(features, x, f'conv{i}', fused_upsample_conv(self.conv))
       x = nn.leaky_relu(norm(epsilon=INNER_EPSILON, name=f'norm{i}')(x, train), 0.2)
     x = jnp.tanh(conv(self.channels, x, 'to_image').astype(self.param_dtype))
     return norm(affine=False, name='norm_out')(x, train)
 
 
-def hold_cancelled_biases(params: dict) -> dict:
+def stop_redundant_bias_gradients(params: dict) -> dict:
   """The parameters with no gradient into biases that a batch norm takes out again.
 
   Their exact gradient is zero; what rounding leaves of it, Adam would blow up to steps of the learning rate.

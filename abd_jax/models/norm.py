@@ -2,7 +2,8 @@
 
 Inversion matches the moments of every layer's input against the stored statistics (Eq. 4), and training
 folds the same moments into them. So the layer never updates its statistics itself: it writes the moments of
-its input into the collection 'moments', and the step decides what becomes of them (`absorb`, `pair`).
+its input into the collection 'moments', and the step decides what becomes of them (`update_running_stats`,
+`batch_and_stored_stats`).
 """
 
 from collections.abc import Callable
@@ -66,7 +67,7 @@ def _is_layer(tree: PyTree) -> bool:
   return isinstance(tree, dict) and 'mean' in tree
 
 
-def absorb(batch_stats: PyTree, moments: PyTree, decay: float | jax.Array) -> PyTree:
+def update_running_stats(batch_stats: PyTree, moments: PyTree, decay: float | jax.Array) -> PyTree:
   """Running statistics after one more batch: decay * stored + (1 - decay) * batch.
 
   The variance absorbed is the unbiased one (n / (n - 1)), as in the authors' framework.
@@ -82,7 +83,7 @@ def absorb(batch_stats: PyTree, moments: PyTree, decay: float | jax.Array) -> Py
   return jax.tree.map(one, batch_stats, moments, is_leaf=_is_layer)
 
 
-def pair(batch_stats: PyTree, moments: PyTree) -> list[tuple[jax.Array, ...]]:
+def batch_and_stored_stats(batch_stats: PyTree, moments: PyTree) -> list[tuple[jax.Array, ...]]:
   """One (batch mean, biased batch var, stored mean, stored var) per batch norm, each f32[c]."""
   one = lambda stored, batch: (batch['mean'], batch['var'], stored['mean'], stored['var'])
   paired = jax.tree.map(one, batch_stats, moments, is_leaf=_is_layer)

@@ -6,9 +6,9 @@ depends on, so all methods share it, and so do splits into 5, 10 and 20 tasks.
 
 import hashlib
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from abd_jax.config import default
 from abd_jax.tasks import Tasks
@@ -18,7 +18,7 @@ RECIPE = ('data', 'model', 'student', 'bn_gamma_init', 'precision', 'eval_batch_
 RUNNING = ('checkpoint_seconds', 'devices', 'distributed')
 
 
-def prefix_config(config, tasks: Tasks, task: int, seed: int):
+def prefix_config(config, tasks: Tasks, task: int, seed: int) -> ConfigDict:
   """The config of a run that learns all classes up to 0-based `task` at once."""
   c = default()
   for name in (*RECIPE, *RUNNING):
@@ -42,12 +42,7 @@ def folder(root: Path, config) -> Path:
   return root / f'{config.data.name}_{config.task_sizes[0]}_{digest}'
 
 
-def run(config, tasks: Tasks, seed: int, root: Path, train_and_evaluate: Callable) -> list[dict]:
-  """results.json of the upper bound of each task, from `root` where it is there already."""
-  began, results = time.monotonic(), []
-  for task in range(tasks.num_tasks):
-    part = prefix_config(config, tasks, task, seed)
-    if config.max_seconds:  # at least a moment: zero would mean no limit
-      part.max_seconds = max(config.max_seconds - (time.monotonic() - began), 0.01)
-    results.append(train_and_evaluate(part, str(folder(root, part))))
-  return results
+def plan(config, tasks: Tasks, seed: int, root: Path) -> list[tuple[ConfigDict, Path]]:
+  """(config, workdir) of the upper bound of each task, under `root`."""
+  parts = [prefix_config(config, tasks, task, seed) for task in range(tasks.num_tasks)]
+  return [(part, folder(root, part)) for part in parts]

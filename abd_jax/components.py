@@ -16,7 +16,7 @@ from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Classifier, ResNet
 
 
-class Kit(NamedTuple):
+class Components(NamedTuple):
   model: Classifier
   generator: Generator | Pixels
   sgd: optax.GradientTransformation  # the student's
@@ -25,7 +25,9 @@ class Kit(NamedTuple):
   constrain: Callable[[jax.Array], jax.Array]  # marks a batch as split over the devices
 
 
-def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constrain, wide=jnp.float32) -> Kit:
+def make_components(
+  config, num_classes: int, image_shape: tuple[int, int, int], constrain, wide=jnp.float32
+) -> Components:
   """The parts that `config` describes, for a head of `num_classes` and images of `image_shape` (h, w, c).
 
   wide: dtype of parameters, statistics, images and losses; convolutions take config.precision where that is narrower.
@@ -40,7 +42,7 @@ def make_kit(config, num_classes: int, image_shape: tuple[int, int, int], constr
   generator = Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common)
   if config.inversion.what == 'pixels':
     generator = Pixels(config.inversion.pixel_images, tuple(image_shape), wide)
-  return Kit(
+  return Components(
     model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), **common), num_classes, wide),
     generator=generator,
     sgd=optim.sgd(config.student.momentum, config.student.weight_decay),

@@ -1,0 +1,26 @@
+"""What JAX is told before a run: precision of products, and where compiled programs are kept."""
+
+import functools
+import os
+
+import jax
+
+
+def full_precision_matmul(function):
+  """`function` with float32 products in full: neither TF32 on GPU nor a single bfloat16 pass on TPU."""
+
+  @functools.wraps(function)
+  def wrapped(*args, **kwargs):
+    with jax.default_matmul_precision('highest'):
+      return function(*args, **kwargs)
+
+  return wrapped
+
+
+def use_compilation_cache(directory: str) -> None:
+  """Keeps compiled programs in `directory`, unless JAX_COMPILATION_CACHE_DIR names another.
+
+  A resumed run starts sooner, and on GPU computes the same bits: another compilation may choose other kernels.
+  """
+  jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR') or directory)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)

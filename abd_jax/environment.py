@@ -1,0 +1,38 @@
+"""The facts about where a run ran."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
+
+
+def environment() -> dict:
+  """Versions, device and commit, for results.json."""
+  device = jax.devices()[0]
+  return {
+    'versions': {'python': platform.python_version()} | {name: version(name) for name in PACKAGES},
+    'device': {
+      'platform': device.platform,
+      'kind': device.device_kind,
+      'count': jax.device_count(),
+      'cpu_cores': os.cpu_count(),
+    },
+    'commit': _commit(),
+  }
+
+
+def _commit() -> str | None:
+  """The commit of the code that runs, '+' appended if files but results differ from it; None outside a checkout."""
+  git = lambda *words: subprocess.run(
+    ['git', *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+  ).stdout.strip()
+  try:
+    changed = git('status', '--porcelain', '--', ':/', ':(top,exclude)experiments/results')
+    return git('rev-parse', 'HEAD') + ('+' if changed else '')
+  except (OSError, subprocess.CalledProcessError):
+    return None

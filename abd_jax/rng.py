@@ -1,0 +1,26 @@
+"""Every random number of a run: named streams of its one seed, for the devices and for the host."""
+
+import jax
+import numpy as np
+
+STREAMS = ('student_init', 'generator_init', 'student', 'generator', 'picture', 'start_task')
+
+
+def stream(seed: int | jax.Array, name: str) -> jax.Array:
+  """The key of a named stream. `seed` is a number, not a key: keys cannot be placed on several hosts."""
+  return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))
+
+
+def epoch_rng(seed: int, task: int, phase: int, epoch: int) -> np.random.Generator:
+  """Shuffles one epoch: a function of its arguments alone, so a resumed run sees the very same batches."""
+  return np.random.default_rng([seed, task, phase, epoch])
+
+
+def rows_rng(seed: int, task: int, phase: int) -> np.random.Generator:
+  """Chooses the rows that a phase trains on."""
+  return np.random.default_rng([seed, task, phase, 1])
+
+
+def memory_rng(seed: int, task: int, phase: int) -> np.random.Generator:
+  """Chooses the images that the memory keeps after a phase."""
+  return np.random.default_rng([seed, task, phase, 2])
