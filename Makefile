@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test lint slow clean
 
 demo: $(STAMP)
-	$(RUN) -m experiments.demo
+	$(RUN) -m experiments demo
 
 test: lint
 	$(RUN) -m pytest
@@ -16,6 +16,7 @@ test: lint
 lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m basedpyright
 
 slow: $(STAMP)
 	$(RUN) -m pytest -m slow

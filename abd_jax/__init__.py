@@ -12,10 +12,10 @@ __all__ = ['Paused', 'UserError', '__version__', 'load_model', 'train_and_evalua
 
 if TYPE_CHECKING:
   from abd_jax.errors import Paused, UserError
-  from abd_jax.load import load_model
+  from abd_jax.run.load import load_model
   from abd_jax.train import train_and_evaluate
 
-_HOMES = {'load_model': 'load', 'train_and_evaluate': 'train', 'UserError': 'errors', 'Paused': 'errors'}
+_HOMES = {'load_model': 'run.load', 'train_and_evaluate': 'train', 'UserError': 'errors', 'Paused': 'errors'}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,9 +4,13 @@ Files in configs/ start from `default()` and change what their data set needs. W
 released code disagree, a field selects; 'released' is the default because it produced the published tables.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from abd_jax.errors import UserError, nearest
+
+Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 
 # Fields that are one of a few words.
 CHOICES = {
@@ -27,9 +31,9 @@ CHOICES = {
 }
 
 
-def default() -> ConfigDict:
+def default() -> Config:
   """An unlocked config. Tuples may be overridden as --config.student.milestones='(5, 10)'."""
-  c = ConfigDict()
+  c: Config = ConfigDict()
   c.method = 'abd'  # a file in abd_jax/methods
   c.trial = 0  # seeds the class order, as in the paper: python's random.seed(trial), shuffle
   c.seed = -1  # of every other random number; -1: the trial
@@ -162,10 +166,10 @@ def parse_argument(text: str | None) -> dict:
   return options
 
 
-def finish(config: ConfigDict, argument: str | None, quick: dict, recipes: dict[str, dict] = RECIPES) -> ConfigDict:
+def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str, dict] = RECIPES) -> Config:
   """`config` with the argument's fields set, its method's recipe, those of `quick` too if it asks for it; locked."""
   options = parse_argument(argument)
-  config.update_from_flattened_dict(recipes.get(options.get('method'), {}))
+  config.update_from_flattened_dict(recipes.get(options.get('method', ''), {}))
   if options.pop('quick', False):
     config.update_from_flattened_dict(quick)
   config.update(options)
@@ -183,7 +187,7 @@ LOWEST = {
 }
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
   """Raises UserError for a value no run could use."""
   flat = flatten(config.to_dict())
   for name, words in CHOICES.items():
@@ -215,7 +219,7 @@ def flatten(tree: dict, prefix: str = '') -> dict:
   return flat
 
 
-def restored(stored: dict) -> ConfigDict:
+def restored(stored: dict) -> Config:
   """The config that a run was written with, as JSON has it: fields that came later at their defaults."""
   config, known = default(), flatten(default().to_dict())
   tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value

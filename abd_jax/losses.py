@@ -74,7 +74,7 @@ def batch_norm_divergence(mean: Array, var: Array, stored_mean: Array, stored_va
 
 def stat_alignment(layers: Sequence[tuple[Array, Array, Array, Array]]) -> Array:
   """Eq. 4: Eq. 5 averaged over the layers, each (mean, var, stored mean, stored var); f[]."""
-  return sum(batch_norm_divergence(*layer) for layer in layers) / len(layers)
+  return sum(batch_norm_divergence(*layer) for layer in layers) / len(layers)  # pyright: ignore[reportReturnType]
 
 
 def smoothness(images: Array, sigma: float = math.sqrt(2.0)) -> Array:
@@ -208,7 +208,7 @@ def finetune_cross_entropy(
 
 def weighted_sum(terms: dict[str, Array], weights: dict[str, float]) -> Array:
   """Eq. 7 and 15: the total of named terms, each times its weight (1 where none is given)."""
-  return sum(weights.get(name, 1.0) * term for name, term in terms.items())
+  return sum(weights.get(name, 1.0) * term for name, term in terms.items())  # pyright: ignore[reportReturnType]
 
 
 # Relation-guided representation learning: R-DFCIL (Gao et al., ECCV 2022).

@@ -18,8 +18,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from abd_jax.config import default, flatten
+from abd_jax.devices.malloc import keep_freed_memory
 from abd_jax.errors import Paused, UserError, nearest
-from abd_jax.malloc import keep_freed_memory
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with options after a colon: FILE[:tasks=5,method=lwf,trial=1,quick].'
@@ -34,20 +34,21 @@ def main(argv: list[str]) -> None:
   # Imported here, so that --help and a mistyped flag answer at once.
   import jax
 
-  from abd_jax.backend import use_compilation_cache
-  from abd_jax.report import SUMMARY, summary_line, table
+  from abd_jax.devices.backend import use_compilation_cache
+  from abd_jax.report.tables import SUMMARY, summary_line, table
   from abd_jax.train import train_and_evaluate
 
-  use_compilation_cache(os.path.join(WORKDIR.value, 'compilation_cache'))
+  workdir: str = WORKDIR.value or ''  # parse_flags has refused an empty one
+  use_compilation_cache(os.path.join(workdir, 'compilation_cache'))
   if CONFIG.value.distributed:
     jax.distributed.initialize()
   try:
-    results = train_and_evaluate(CONFIG.value, WORKDIR.value)
+    results = train_and_evaluate(CONFIG.value, workdir)
   except Paused as pause:
     print(pause, file=sys.stderr)
     return
   print(table(SUMMARY, [summary_line(results)]))
-  print(f'results: {os.path.join(WORKDIR.value, "results.json")}')
+  print(f'results: {os.path.join(workdir, "results.json")}')
 
 
 def parse_flags(argv: list[str]) -> list[str]:

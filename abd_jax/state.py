@@ -6,16 +6,16 @@ import jax
 from flax import struct
 
 PyTree = Any
+Array = Any  # jax.Array on the devices, np.ndarray until it is there
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Whatever is being trained: the student or the generator. `extra` holds parameters a method owns, or {}."""
 
   params: PyTree
   batch_stats: PyTree
   opt_state: PyTree
-  step: jax.Array  # i32[], counted over the whole run; randomness is a function of it
+  step: Array  # i32[], counted over the whole run; randomness is a function of it
   extra: PyTree
 
   @property
@@ -23,8 +23,7 @@ class TrainState:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-@struct.dataclass
-class FrozenModel:
+class FrozenModel(struct.PyTreeNode):
   """A frozen student and, where a method dreams, the generator trained by inverting it. Never updated."""
 
   params: PyTree
@@ -42,23 +41,21 @@ def freeze(student: TrainState, generator: TrainState | None = None) -> FrozenMo
   return FrozenModel(student.params, student.batch_stats, student.extra, generator.variables if generator else {})
 
 
-@struct.dataclass
-class TaskSnapshot:
+class TaskSnapshot(struct.PyTreeNode):
   """What stands in a folder of teachers/: a frozen model, and the memory as it then was, padded, or {}."""
 
   model: FrozenModel
   memory: PyTree
 
 
-@struct.dataclass
-class Classes:
+class Classes(struct.PyTreeNode):
   """Which classes are old, new and seen: arrays, so that one compiled step serves every task.
 
   Classes are numbered in learning order; `task` is 0-based; classes never learnt carry a task past the last.
   """
 
-  task_of_class: jax.Array  # i32[c]
-  task: jax.Array  # i32[]
+  task_of_class: Array  # i32[c]
+  task: Array  # i32[]
 
   @property
   def old(self) -> jax.Array:
@@ -76,12 +73,11 @@ class Classes:
     return self.task_of_class <= self.task
 
 
-@struct.dataclass
-class PhaseData:
+class PhaseData(struct.PyTreeNode):
   """What all steps of a phase read and none writes."""
 
-  images: jax.Array | None  # u8[n, h, w, c], one task's, padded to the largest; None while dreaming, or streaming
-  labels: jax.Array | None  # i32[n], in learning order
+  images: Array | None  # u8[n, h, w, c], one task's, padded to the largest; None while dreaming, or streaming
+  labels: Array | None  # i32[n], in learning order
   classes: Classes
   teachers: tuple[FrozenModel, ...]  # newest first
-  seed: jax.Array  # u32[]
+  seed: Array  # u32[]

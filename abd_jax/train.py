@@ -7,23 +7,27 @@ outlives the task, but for those that a method with a memory picks.
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from abd_jax import memory as memory_lib
-from abd_jax import metrics, queue, report, upper_bound
-from abd_jax.build import Blueprint, build
-from abd_jax.inputs import ConstantRate, EpochIndices
-from abd_jax.memory import PooledImages
-from abd_jax.progress import EvalHistory
-from abd_jax.results import results_of
-from abd_jax.schedule import NamedPhase
-from abd_jax.session import Session
+from abd_jax.data import memory as memory_lib
+from abd_jax.data.memory import PooledImages
+from abd_jax.methods.types import Phase
+from abd_jax.protocol import metrics, upper_bound
+from abd_jax.report.pictures import save_grid
+from abd_jax.run import queue
+from abd_jax.run.build import Blueprint, build
+from abd_jax.run.progress import EvalHistory
+from abd_jax.run.results import results_of
+from abd_jax.run.schedule import NamedPhase
+from abd_jax.run.session import Session
+from abd_jax.run.workdir import Workdir, read_finished
 from abd_jax.state import Classes, PhaseData, TaskSnapshot, TrainState, freeze
-from abd_jax.student import in_batches
-from abd_jax.workdir import Workdir, read_finished
+from abd_jax.steps.inputs import ConstantRate, EpochIndices
+from abd_jax.steps.student import in_batches
 
 
 def train_and_evaluate(config, workdir: str) -> dict:
@@ -82,7 +86,7 @@ def _upper_bound(blueprint: Blueprint, files: Workdir) -> dict:
     history.class_accuracy, history.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
     history.accuracy.append(metrics.by_task(history.class_accuracy, labels, tasks.task_of_class))
     history.top5_accuracy.append(metrics.by_task(history.class_top5_accuracy, labels, tasks.task_of_class))
-  total = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
+  total: Any = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
   return results_of(blueprint, files, history, total('seconds'), total('steps'))
 
 
@@ -96,8 +100,8 @@ class Learner:
     self.blueprint, self.session, self.config = blueprint, session, blueprint.config
     self.schedule, self.steps_of = blueprint.schedule, blueprint.steps
     self.stream, self.tasks = blueprint.stream, blueprint.schedule.tasks
-    self.student = session.states.get('student') or self.steps_of.new_student()
-    self.generator = None
+    self.student: TrainState = session.states.get('student') or self.steps_of.new_student()
+    self.generator: Any = None  # a TrainState, for methods that invert
     if blueprint.method.inverts:
       self.generator = session.states.get('generator') or self.steps_of.new_generator(0)
     self.teachers, self.memory = (), memory_lib.empty(self.stream.image_shape)
@@ -115,7 +119,7 @@ class Learner:
   def run(self, task: int, phase: NamedPhase) -> tuple[str, TrainState]:
     """What is left of one phase; returns which state it trained, and the state."""
     if phase.training:
-      self.learn(task, phase)
+      self.learn(task, phase, phase.training)
     else:
       self.dream(task)
     if phase.evaluates:
@@ -124,9 +128,9 @@ class Learner:
       self.freeze(task, phase)
     return ('student', self.student) if phase.training else ('generator', self.generator)
 
-  def learn(self, task: int, phase: NamedPhase) -> None:
+  def learn(self, task: int, phase: NamedPhase, training: Phase) -> None:
     """Trains the student on the rows of one phase."""
-    training, begins = phase.training, self.session.progress.step == 0
+    begins = self.session.progress.step == 0
     if begins and phase.index == 0 and self.steps_of.start_task:
       self.student = self.steps_of.start_task(self.student, np.uint32(self.blueprint.seed), self._classes(task))
     if begins and training.reset_optimizer:
@@ -168,7 +172,7 @@ class Learner:
     dreams, labels = jax.device_get(self.steps_of.picture(self.generator.variables, data))
     if self.session.workdir.is_main:
       names = [self.stream.class_names[label] for label in labels]
-      report.save_grid(dreams, names, self.session.workdir.dream_file(task))
+      save_grid(dreams, names, self.session.workdir.dream_file(task))
 
   def freeze(self, task: int, phase: NamedPhase) -> None:
     """The student, and the generator if it has just dreamed of it, become the newest teacher; a memory is refreshed."""

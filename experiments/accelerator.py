@@ -15,16 +15,16 @@ import jax
 import numpy as np
 
 from abd_jax import methods
-from abd_jax.backend import full_precision_matmul
-from abd_jax.components import make_components
-from abd_jax.environment import environment
+from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import Paused
-from abd_jax.inputs import EpochIndices
-from abd_jax.inversion import init_generator, make_inversion_step
-from abd_jax.sharding import DataMesh
+from abd_jax.run.environment import environment
+from abd_jax.run.workdir import write_atomically
 from abd_jax.state import Classes, PhaseData, freeze
-from abd_jax.student import init_student, make_train_step
-from abd_jax.workdir import write_atomically
+from abd_jax.steps.components import make_components
+from abd_jax.steps.inputs import EpochIndices
+from abd_jax.steps.inversion import init_generator, make_inversion_step
+from abd_jax.steps.student import init_student, make_train_step
 from experiments import benchmark
 from experiments.common import cli, load_config, run
 

@@ -19,16 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from abd_jax import methods
-from abd_jax.backend import full_precision_matmul
-from abd_jax.components import make_components
-from abd_jax.environment import environment
-from abd_jax.inputs import ConstantRate, EpochIndices
-from abd_jax.inversion import init_generator, make_inversion_step
-from abd_jax.report import table
-from abd_jax.sharding import DataMesh
+from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.mesh import DataMesh
+from abd_jax.report.tables import table
+from abd_jax.run.environment import environment
+from abd_jax.run.workdir import write_atomically
 from abd_jax.state import Classes, PhaseData, freeze
-from abd_jax.student import init_student, make_predict, make_train_step
-from abd_jax.workdir import write_atomically
+from abd_jax.steps.components import make_components
+from abd_jax.steps.inputs import ConstantRate, EpochIndices
+from abd_jax.steps.inversion import init_generator, make_inversion_step
+from abd_jax.steps.student import init_student, make_predict, make_train_step
 from experiments.common import RESULTS, load_config
 
 IMAGE, CLASSES, TASK_IMAGES, EVALUATED = (32, 32, 3), 100, 5000, 512

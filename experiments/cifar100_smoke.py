@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from abd_jax.workdir import write_atomically
+from abd_jax.run.workdir import write_atomically
 from experiments.common import RESULTS, cli, load_config, run
 
 OVERRIDES = {

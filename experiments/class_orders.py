@@ -8,8 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
-from abd_jax.environment import environment
-from abd_jax.workdir import write_atomically
+from abd_jax.run.environment import environment
+from abd_jax.run.workdir import write_atomically
 from experiments.common import RESULTS, cli, load_config, mean_std, run_all
 
 

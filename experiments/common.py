@@ -10,9 +10,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from abd_jax.backend import use_compilation_cache
+from abd_jax.devices.backend import use_compilation_cache
+from abd_jax.devices.malloc import keep_freed_memory
 from abd_jax.errors import InUse, Paused, UserError
-from abd_jax.malloc import keep_freed_memory
 from abd_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]

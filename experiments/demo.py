@@ -6,7 +6,7 @@ Writes runs/demo/{abd,lwf,base}/ and ends with one table. Stopped, the same comm
 import sys
 from pathlib import Path
 
-from abd_jax.report import SUMMARY, summary_line, table
+from abd_jax.report.tables import SUMMARY, summary_line, table
 from experiments.common import cli, load_config, run
 
 METHODS = ('abd', 'lwf', 'base')

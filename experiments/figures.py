@@ -9,10 +9,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from abd_jax import metrics
 from abd_jax.errors import UserError
-from abd_jax.report import table as markdown
-from abd_jax.workdir import write_atomically
+from abd_jax.protocol import metrics
+from abd_jax.report.tables import table as markdown
+from abd_jax.run.workdir import write_atomically
 from experiments import runs
 from experiments.common import cli
 from experiments.paper import TABLES

@@ -11,9 +11,9 @@ import math
 from pathlib import Path
 
 from abd_jax import methods
-from abd_jax.environment import environment
-from abd_jax.report import table
-from abd_jax.workdir import write_atomically
+from abd_jax.report.tables import table
+from abd_jax.run.environment import environment
+from abd_jax.run.workdir import write_atomically
 from experiments.common import RESULTS, cli, load_config, run
 
 OVERRIDES = {

@@ -6,8 +6,8 @@ Every number in them is read from a file that a run wrote. A test compares the p
 import json
 from pathlib import Path
 
-from abd_jax.report import table as markdown
-from abd_jax.workdir import write_atomically
+from abd_jax.report.tables import table as markdown
+from abd_jax.run.workdir import write_atomically
 from experiments import benchmark, digits, runs, search, tables
 from experiments.common import RESULTS, ROOT
 from experiments.paper import TABLES

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from abd_jax.config import flatten
 from abd_jax.errors import InUse, Paused, UserError, nearest
-from abd_jax.workdir import FREE_FIELDS, write_atomically
+from abd_jax.run.workdir import FREE_FIELDS, write_atomically
 from experiments.common import RESULTS, ROOT, load_config, run
 from experiments.paper import SPLITS, TABLES, Row, Table
 

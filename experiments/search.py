@@ -13,11 +13,11 @@ import json
 from pathlib import Path
 
 from abd_jax.data.sources import open_dataset
-from abd_jax.environment import environment
 from abd_jax.errors import UserError, nearest
-from abd_jax.report import table
-from abd_jax.tasks import split
-from abd_jax.workdir import write_atomically
+from abd_jax.protocol.tasks import split
+from abd_jax.report.tables import table
+from abd_jax.run.environment import environment
+from abd_jax.run.workdir import write_atomically
 from experiments.common import ROOT, cli, load_config, mean_std, run_all
 
 # Table F: the ranges, of which the paper chose 1, 1, 50, 1e-3, 1e3, 0.1 and 0.1 (its text and code: 1).

@@ -12,10 +12,10 @@ import io
 import sys
 from pathlib import Path
 
-from abd_jax import metrics
 from abd_jax.errors import UserError, nearest
-from abd_jax.report import table as markdown
-from abd_jax.workdir import write_atomically
+from abd_jax.protocol import metrics
+from abd_jax.report.tables import table as markdown
+from abd_jax.run.workdir import write_atomically
 from experiments import runs
 from experiments.common import cli
 from experiments.paper import TABLES, Table

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from abd_jax import losses, methods
-from abd_jax.build import build
-from abd_jax.checkpoint import Checkpoints
-from abd_jax.memory import unpad
-from abd_jax.student import in_batches
+from abd_jax.data.memory import unpad
+from abd_jax.run.build import build
+from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.steps.student import in_batches
 from abd_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]

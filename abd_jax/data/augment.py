@@ -51,13 +51,13 @@ def make_augment(
   """
   # Arithmetic in at least float32: bfloat16 rounds pixel/255 before the mean is taken off.
   wide = jnp.promote_types(dtype, jnp.float32)
-  mean, std = np.asarray(mean, wide), np.asarray(std, wide)
+  centre, spread = np.asarray(mean, wide), np.asarray(std, wide)
 
   def normalise(images: jax.Array) -> jax.Array:
-    return ((images.astype(wide) / max_value - mean) / std).astype(dtype)
+    return ((images.astype(wide) / max_value - centre) / spread).astype(dtype)
 
   def denormalise(images: jax.Array) -> jax.Array:
-    return jnp.clip(images.astype(wide) * std + mean, 0, 1).astype(dtype)
+    return jnp.clip(images.astype(wide) * spread + centre, 0, 1).astype(dtype)
 
   def augment(key: jax.Array, images: jax.Array) -> jax.Array:
     flip_key, crop_key = jax.random.split(key)
@@ -77,7 +77,7 @@ def make_augment(
   return Augment(augment, normalise, denormalise)
 
 
-def _crop(images: jax.Array, offsets: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def _crop(images: jax.Array, offsets: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Window of `shape` (h, w, c) out of each image [b, H, W, c], at `offsets` int32[b, 2] (top, left)."""
 
   def crop_one(image: jax.Array, offset: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ is prepared by its builder in `abd_jax.data.builders`.
 
 import functools
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from abd_jax.data.prepare import check_count, find, prepare
 from abd_jax.errors import UserError
-from abd_jax.tasks import Tasks
+from abd_jax.protocol.tasks import Tasks
 
 # Records are read in blocks: a split's encoded images may not fit in memory at once.
 _BLOCK = 1024
@@ -25,13 +25,13 @@ class _Part(NamedTuple):
   """Some images of a split on disk.
 
   Attributes:
-    source: random access to the records of the split, images left encoded.
+    source: random access to the records of the split (a tfds data source), images left encoded.
     rows: int64[n], positions in `source`.
     labels: int32[n], original ids.
     image_shape: (h, w, c).
   """
 
-  source: Sequence[Mapping[str, Any]]
+  source: Any
   rows: np.ndarray
   labels: np.ndarray
   image_shape: tuple[int, int, int]
@@ -54,7 +54,7 @@ class _Part(NamedTuple):
     return images, self.labels.copy()
 
 
-def _records(source: Sequence[Mapping[str, Any]], rows: np.ndarray) -> Iterator[Mapping[str, Any]]:
+def _records(source: Any, rows: np.ndarray) -> Iterator[Mapping[str, Any]]:
   for start in range(0, len(rows), _BLOCK):
     yield from source.__getitems__(rows[start : start + _BLOCK].tolist())
 
@@ -153,8 +153,9 @@ def open_dataset(name: str, data_dir: str, *, folds: int = 0, fold: int = 0, dow
   if folds == 1 or folds < 0 or fold not in range(max(folds, 1)):
     raise UserError(f'fold={fold} with folds={folds}: folds must be 0 or at least 2, and fold in 0..folds-1.')
   import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import constants
 
-  root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
+  root = Path(data_dir or constants.DATA_DIR).expanduser().absolute()
   folder = find(root / name) or prepare(name, root, download)
   builder = tfds.builder_from_directory(folder)
   _check_suitable(builder)

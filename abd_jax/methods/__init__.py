@@ -1,94 +1,14 @@
-"""Methods: each is one file here with `make(config) -> Method`, found by its file's name.
-
-A method is a VALUE: phases of training, each with a loss. The loop, the steps and the checkpoints know no
-method's name. A loss is a pure function of `LossInputs` that returns (value f[], metrics dict of f[]).
-"""
+"""Methods: each is one file here with `make(config) -> Method`, found by its file's name."""
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import jax
-import numpy as np
 
 from abd_jax.errors import UserError, nearest
-from abd_jax.memory import ExemplarPolicy, Pool, task_only
-from abd_jax.state import Classes, FrozenModel
-
-PyTree = Any
-
-
-class Output(NamedTuple):
-  """What a network says about the joined batch, its linear head, and the method's own parameters beside it."""
-
-  features: jax.Array  # f[n, d]
-  logits: jax.Array  # f[n, c]
-  kernel: jax.Array  # f[d, c]
-  bias: jax.Array  # f[c]
-  extra: PyTree  # what Method.extra_init made, or {}
-
-
-class LossInputs(NamedTuple):
-  """What a loss may look at. Labels of dreamed rows are the newest teacher's choice among the old classes."""
-
-  images: jax.Array  # f[n, h, w, ch], augmented and normalised
-  student: Output
-  teachers: tuple[Output, ...]  # newest first; no gradient flows into them
-  labels: jax.Array  # i32[n], in learning order
-  is_real: jax.Array  # bool[n]
-  classes: Classes
-  key: jax.Array  # for losses that draw
-
-
-Loss = Callable[[LossInputs], tuple[jax.Array, dict[str, jax.Array]]]
-
-
-@dataclass(frozen=True)
-class Phase:
-  """One stretch of training on one task."""
-
-  loss: Loss
-  epochs: int
-  lr: float
-  milestones: tuple[int, ...] = ()  # 0-based epochs from which the rate is divided by ten
-  data: Callable[[Pool, np.random.Generator], np.ndarray] = task_only  # the rows of the pool it trains on
-  teachers: int = 0  # how many of the newest frozen models the loss sees
-  dreams: bool = False  # adds to each real batch as many dreamed images, labelled by the newest teacher
-  dreamer: Callable[[FrozenModel, jax.Array, int], jax.Array] | None = None  # (.., key, size); None: a generator's
-  joint_bn: bool = True  # real and dreamed images share batch norm's moments
-  bn_passes: int = 1  # times each batch is folded into the running statistics; 0: they are used, and left alone
-  trainable: tuple[str, ...] = ('backbone', 'head')  # groups of parameters: these, and the keys of `extra`
-  observe: Callable[[PyTree, jax.Array], PyTree] | None = None  # (extra, labels of a batch) -> extra
-  reset_optimizer: bool = True  # at the start of the phase
-  freeze_after: bool = False  # the model as it then is becomes the newest teacher, and the memory is refreshed
-
-
-@dataclass(frozen=True)
-class Method:
-  """A way of learning classes task after task."""
-
-  first: tuple[Phase, ...]  # phases of the first task, when there is nothing to remember
-  later: tuple[Phase, ...]  # phases of every later task
-  extra_init: Callable[[jax.Array, int], PyTree] | None = None  # (key, classes) -> {group: ...}, its own parameters
-  # (params, extra, key, Classes) -> (params, extra): what is made anew at the start of each task.
-  start_task: Callable[[PyTree, PyTree, jax.Array, Classes], tuple[PyTree, PyTree]] | None = None
-  logits: Callable[[Output, Classes], jax.Array] | None = None  # to predict by, in place of the head's own
-  memory: ExemplarPolicy | None = None  # how stored images are chosen; None: none is ever stored
-  offline: bool = False  # an upper bound: for each task a fresh model that learns all classes so far
-
-  def phases(self, task: int) -> tuple[Phase, ...]:
-    return self.later if task else self.first
-
-  @property
-  def inverts(self) -> bool:
-    """Whether a generator must be trained at the end of a task."""
-    return any(phase.dreams and phase.dreamer is None for phase in self.later)
+from abd_jax.methods.types import Method
 
 
 def available() -> list[str]:
-  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+  return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != 'types')
 
 
 def get(config) -> Method:
@@ -96,9 +16,3 @@ def get(config) -> Method:
   if config.method not in available():
     raise UserError(f"config.method='{config.method}' is not a method.{nearest(config.method, available())}")
   return importlib.import_module(f'{__name__}.{config.method}').make(config)
-
-
-def student_schedule(config) -> dict[str, Any]:
-  """The epochs, rate and milestones that config.student gives: what most phases use."""
-  student = config.student
-  return dict(epochs=student.epochs, lr=student.lr, milestones=tuple(student.milestones))

@@ -17,7 +17,7 @@ thing and leaves the others as they are:
 import jax.numpy as jnp
 
 from abd_jax import losses
-from abd_jax.methods import LossInputs, Method, Phase, student_schedule
+from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
 
 
 def make(config) -> Method:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from abd_jax import losses
-from abd_jax.methods import LossInputs, Method, Phase, student_schedule
+from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
 
 
 def loss(inputs: LossInputs):

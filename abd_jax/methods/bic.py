@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from abd_jax import losses
+from abd_jax.data.memory import ExemplarPolicy, Pool, herding_order
 from abd_jax.errors import UserError
-from abd_jax.memory import ExemplarPolicy, herding_order
-from abd_jax.methods import LossInputs, Method, Output, Phase, base, student_schedule
+from abd_jax.methods import base
+from abd_jax.methods.types import LossInputs, Method, Output, Phase, student_schedule
 
 IDENTITY = {'scale': 1.0, 'offset': 0.0}
 
@@ -24,6 +25,19 @@ def corrected(output: Output, task_of_class, newest):
     return jnp.where(task_of_class == newest, output.extra['bias'][name], output.extra['past'][name][task_of_class])
 
   return of_class('scale') * output.logits + of_class('offset')
+
+
+def first_of_each_class(pool: Pool, share: float) -> np.ndarray:
+  """Rows of the first k images of every class, k so that old classes give up `share` of the memory."""
+  old, seen = np.unique(pool.labels[pool.is_memory]), np.unique(pool.labels)
+  k = int(share * pool.is_memory.sum() + 1e-6) // len(old)
+  short = min(np.sum(pool.labels == c) for c in seen)
+  if not 0 < k < short:
+    raise UserError(
+      f'BiC holds {k} images of each class out of a memory of {pool.is_memory.sum()}, and the smallest class has '
+      f'{short}. Change config.memory.size or config.bic.held_out so that it is at least 1 and less than that.'
+    )
+  return np.concatenate([np.flatnonzero(pool.labels == c)[:k] for c in seen])
 
 
 def make(config) -> Method:
@@ -40,16 +54,7 @@ def make(config) -> Method:
     }
 
   def held_out(pool, rng):
-    """The first k images of every class, k so that old classes give up config.bic.held_out of the memory."""
-    old, seen = np.unique(pool.labels[pool.is_memory]), np.unique(pool.labels)
-    k = int(config.bic.held_out * pool.is_memory.sum() + 1e-6) // len(old)
-    short = min(np.sum(pool.labels == c) for c in seen)
-    if not 0 < k < short:
-      raise UserError(
-        f'BiC holds {k} images of each class out of a memory of {pool.is_memory.sum()}, and the smallest class has '
-        f'{short}. Change config.memory.size or config.bic.held_out so that it is at least 1 and less than that.'
-      )
-    return np.concatenate([np.flatnonzero(pool.labels == c)[:k] for c in seen])
+    return first_of_each_class(pool, config.bic.held_out)
 
   def rest(pool, rng):
     return np.setdiff1d(np.arange(len(pool.labels)), held_out(pool, rng))

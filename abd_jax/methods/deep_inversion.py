@@ -6,7 +6,8 @@ over the old classes alone, and only for dreamed ones does the teacher give the 
 
 from abd_jax import losses
 from abd_jax.losses import mean_over
-from abd_jax.methods import LossInputs, Method, Phase, base, student_schedule
+from abd_jax.methods import base
+from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
 
 
 def make(config) -> Method:

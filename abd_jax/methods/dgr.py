@@ -4,12 +4,14 @@ Images stay in [0, 1]. The autoencoder and the student take the same SGD step on
 previous autoencoder's samples, labelled by the previous student.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from abd_jax import losses
 from abd_jax.errors import UserError
-from abd_jax.methods import LossInputs, Method, Phase, student_schedule
+from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
 from abd_jax.models.vae import VAE
 
 
@@ -20,7 +22,7 @@ def make(config) -> Method:
       "method 'dgr' needs images in [0, 1]: ask for it after the colon, as in --config=FILE.py:method=dgr."
     )
   height, width = (side * 2 ** len(net.widths) for side in net.start[:2])
-  vae = VAE(tuple(config.dgr.widths), config.dgr.latent, (height, width, len(data.mean)))
+  vae: Any = VAE(tuple(config.dgr.widths), config.dgr.latent, (height, width, len(data.mean)))
 
   def extra_init(key, num_classes):
     return {'vae': vae.init(key, jnp.zeros((1, *vae.image_shape)), key)['params']}
@@ -40,6 +42,6 @@ def make(config) -> Method:
       terms['kd'] = losses.mean_over(kd, ~inputs.is_real)
     return losses.weighted_sum(terms, {'kd': config.lwf.weight}), terms
 
-  common = dict(trainable=('backbone', 'head', 'vae'), **student_schedule(config))
+  common: dict[str, Any] = dict(trainable=('backbone', 'head', 'vae'), **student_schedule(config))
   later = Phase(loss, **common, teachers=1, dreams=True, dreamer=dream)
   return Method(first=(Phase(loss, **common),), later=(later,), extra_init=extra_init)

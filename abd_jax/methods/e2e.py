@@ -9,8 +9,9 @@ from dataclasses import replace
 import jax.numpy as jnp
 
 from abd_jax import losses
-from abd_jax.memory import ExemplarPolicy, memory_only, nearest_order, task_and_memory
-from abd_jax.methods import LossInputs, Method, Phase, base, student_schedule
+from abd_jax.data.memory import ExemplarPolicy, memory_only, nearest_order, task_and_memory
+from abd_jax.methods import base
+from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
 
 
 def make(config) -> Method:

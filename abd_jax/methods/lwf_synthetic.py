@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from abd_jax import losses
-from abd_jax.methods import LossInputs, Method, Phase, base, student_schedule
+from abd_jax.methods import base
+from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
 
 
 def make(config) -> Method:

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from abd_jax.methods import Method, base
+from abd_jax.methods import base
+from abd_jax.methods.types import Method
 
 
 def make(config) -> Method:

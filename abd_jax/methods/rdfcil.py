@@ -5,11 +5,13 @@ real ones are held through two learned maps. Then the head alone is finetuned on
 Heads have no bias, and real and dreamed images pass batch norm apart.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from abd_jax import losses
-from abd_jax.methods import LossInputs, Method, Output, Phase, student_schedule
+from abd_jax.methods.types import LossInputs, Method, Output, Phase, student_schedule
 from abd_jax.models.resnet import fan_in_uniform
 
 
@@ -24,13 +26,16 @@ def logits_of(output: Output):
   return output.features @ output.kernel
 
 
-def make(config) -> Method:
-  c, width = config.rdfcil, config.model.widths[-1]
+def feature_maps(key, width: int):
+  """Linear maps of features f[n, width] to twice as many, for the student's and the teacher's."""
+  keys, init = jax.random.split(key, 4), fan_in_uniform(width)
+  one = lambda k: {'kernel': init(keys[k], (width, 2 * width)), 'bias': init(keys[k + 1], (2 * width,))}
+  return {'student': one(0), 'teacher': one(2)}
 
-  def fresh_maps(key):
-    keys, init = jax.random.split(key, 4), fan_in_uniform(width)
-    one = lambda k: {'kernel': init(keys[k], (width, 2 * width)), 'bias': init(keys[k + 1], (2 * width,))}
-    return {'student': one(0), 'teacher': one(2)}
+
+def make(config) -> Method:
+  c = config.rdfcil
+  fresh_maps = lambda key: feature_maps(key, config.model.widths[-1])
 
   def extra_init(key, num_classes):
     return {'maps': fresh_maps(key), 'counts': jnp.zeros(num_classes)}
@@ -73,7 +78,7 @@ def make(config) -> Method:
 
   schedule = student_schedule(config)
   first = Phase(first_loss, **schedule)
-  dreaming = dict(teachers=1, dreams=True, joint_bn=False)
+  dreaming: dict[str, Any] = dict(teachers=1, dreams=True, joint_bn=False)
   learn = Phase(learning, **schedule, **dreaming, trainable=('backbone', 'head', 'maps'), observe=count)
   finetune = Phase(
     finetuning, c.finetune_epochs, c.finetune_lr, **dreaming, bn_passes=0, trainable=('head',), reset_optimizer=False

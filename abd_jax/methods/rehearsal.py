@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from abd_jax.memory import ExemplarPolicy, random_order, task_and_as_many
-from abd_jax.methods import Method, base
+from abd_jax.data.memory import ExemplarPolicy, random_order, task_and_as_many
+from abd_jax.methods import base
+from abd_jax.methods.types import Method
 
 
 def rehearse(config, method: Method) -> Method:

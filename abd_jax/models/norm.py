@@ -83,7 +83,9 @@ def update_running_stats(batch_stats: PyTree, moments: PyTree, decay: float | ja
   return jax.tree.map(one, batch_stats, moments, is_leaf=_is_layer)
 
 
-def batch_and_stored_stats(batch_stats: PyTree, moments: PyTree) -> list[tuple[jax.Array, ...]]:
+def batch_and_stored_stats(
+  batch_stats: PyTree, moments: PyTree
+) -> list[tuple[jax.Array, jax.Array, jax.Array, jax.Array]]:
   """One (batch mean, biased batch var, stored mean, stored var) per batch norm, each f32[c]."""
   one = lambda stored, batch: (batch['mean'], batch['var'], stored['mean'], stored['var'])
   paired = jax.tree.map(one, batch_stats, moments, is_leaf=_is_layer)

@@ -54,17 +54,18 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     archive = fetch(self.URL, self.MD5, Path(dl_manager.download_dir), self.download)
     with tarfile.open(archive) as tar:  # Read front to back: going back would decompress it again.
-      files = {os.path.basename(member.name): tar.extractfile(member).read() for member in tar if member.isfile()}
+      files = {os.path.basename(member.name): file.read() for member in tar if (file := tar.extractfile(member))}
+    features: Any = self.info.features
     for label, (_, names) in self.LABELS.items():
-      self.info.features[label].names = files[names].decode().split()
+      features[label].names = files[names].decode().split()
     return {
       split: self._generate_examples(split, b''.join(files[name] for name in names))
       for split, names in self.FILES.items()
     }
 
   def _generate_examples(self, split: str, records: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    records = np.frombuffer(records, np.uint8).reshape(-1, len(self.LABELS) + np.prod(_SHAPE))
-    for i, record in enumerate(records):
+    rows = np.frombuffer(records, np.uint8).reshape(-1, len(self.LABELS) + np.prod(_SHAPE))
+    for i, record in enumerate(rows):
       labels, pixels = np.split(record, [len(self.LABELS)])
       # A PIL image, because tfds encodes arrays with TensorFlow. One plane per channel in the archive.
       image = Image.fromarray(np.ascontiguousarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0)))

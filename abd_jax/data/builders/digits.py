@@ -30,7 +30,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     from sklearn import datasets, model_selection
 
-    digits = datasets.load_digits()
+    digits: Any = datasets.load_digits()
     train, test = model_selection.train_test_split(
       np.arange(len(digits.target)), test_size=self.COUNTS['test'], random_state=0, stratify=digits.target
     )

@@ -1,0 +1,42 @@
+"""Where arrays live: the only file that names a mesh axis.
+
+Batches are split over the axis 'batch', everything else is replicated. Steps are ordinary `jit` functions of
+global arrays, so batch norm sees the global batch and results do not depend on the number of devices.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+PyTree = Any
+AXIS = 'batch'
+
+
+class DataMesh:
+  """A one-dimensional mesh over `devices` (of jax.devices()) and the two shardings everything uses."""
+
+  def __init__(self, devices: Sequence[Any]):
+    self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    self.replicated = NamedSharding(self._mesh, PartitionSpec())
+    self.split = NamedSharding(self._mesh, PartitionSpec(AXIS))
+
+  @property
+  def size(self) -> int:
+    return self._mesh.size
+
+  def replicate(self, tree: PyTree) -> PyTree:
+    """Every leaf, the same on each host, as a global array on every device."""
+    return jax.tree.map(lambda leaf: _place(leaf, self.replicated), tree)
+
+  def constrain(self, batch: jax.Array) -> jax.Array:
+    """Inside jit: tells the compiler that the leading axis of `batch` is split."""
+    return jax.lax.with_sharding_constraint(batch, self.split)
+
+
+def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+  leaf = np.asarray(leaf)
+  # Works with several processes too, where each makes only its own shards.
+  return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])

@@ -1,0 +1,1 @@
+"""The class-incremental protocol: tasks, metrics and upper bounds. Pure NumPy."""

@@ -1,0 +1,117 @@
+"""Builds a run from its config: method, data, devices, schedule and compiled steps, checked to fit together."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from abd_jax import config as config_lib
+from abd_jax import methods
+from abd_jax.data import memory as memory_lib
+from abd_jax.data.sources import TaskStream, open_dataset
+from abd_jax.devices.mesh import DataMesh
+from abd_jax.errors import UserError
+from abd_jax.methods.types import Method
+from abd_jax.protocol.tasks import Tasks, parse_class_order, split
+from abd_jax.run.checkpoint import abstract_like
+from abd_jax.run.manifest import describe
+from abd_jax.run.schedule import Schedule
+from abd_jax.state import TaskSnapshot, freeze
+from abd_jax.steps.compiled import CompiledSteps, compile_steps
+from abd_jax.steps.components import Components, make_components
+
+PyTree = Any
+
+
+class Blueprint(NamedTuple):
+  """Everything of a run that does not change while it runs."""
+
+  config: Any
+  method: Method
+  stream: TaskStream
+  mesh: DataMesh
+  components: Components
+  steps: CompiledSteps
+  schedule: Schedule
+  abstract: dict[str, PyTree]  # shapes, dtypes and placement of 'student' and 'generator'
+
+  @property
+  def seed(self) -> int:
+    return self.schedule.seed
+
+  def class_order(self) -> dict[str, list]:
+    """Names and original ids of the classes in learning order."""
+    return {'names': list(self.stream.class_names), 'original_ids': list(self.schedule.tasks.order)}
+
+  def abstract_snapshot(self, name: str) -> TaskSnapshot:
+    """Shapes, dtypes and placement of what stands in a folder of frozen models."""
+    dreamed = name.isdigit() and self.schedule.dreams_after(int(name))
+    size = self.schedule.memory_size
+    return abstract_snapshot(self.abstract, dreamed, size, self.stream.image_shape, self.mesh.replicated)
+
+  def manifest(self, task: int) -> dict:
+    """What stands beside a model frozen during 0-based `task`."""
+    sizes, shape = list(self.schedule.tasks.sizes), list(self.stream.image_shape)
+    return describe(self.config.to_dict(), task, self.class_order(), sizes, shape)
+
+
+def abstract_snapshot(abstract: dict[str, PyTree], dreamed: bool, memory_size: int, image_shape, sharding):
+  """A TaskSnapshot of shapes; abstract: those of 'student' and 'generator'. dreamed: whether it holds a generator."""
+  memory = {}
+  if memory_size:
+    nothing = memory_lib.pad(memory_lib.empty(image_shape), memory_size)
+    memory = abstract_like(lambda: nothing, sharding)
+  return TaskSnapshot(freeze(abstract['student'], abstract['generator'] if dreamed else None), memory)
+
+
+def build(config) -> Blueprint:
+  """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
+  config_lib.check(config)
+  method = methods.get(config)
+  where = config.data
+  data = open_dataset(where.name, where.dir, folds=where.folds, fold=where.fold, download=where.download)
+  order = parse_class_order(config.class_order, data.num_classes, config.trial)
+  sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
+  stream = TaskStream(data, Tasks(order, sizes))
+  mesh = DataMesh(_devices(config.devices))
+  _check_batches(config, stream.sizes, mesh.size)
+  seed = config.seed if config.seed >= 0 else config.trial
+  memory_size = config.memory.size if method.memory else 0
+  if method.memory and memory_size < sum(sizes):
+    raise UserError(
+      f'config.memory.size={memory_size} is less than the {sum(sizes)} classes to remember. Use at least one '
+      'image for each.'
+    )
+  schedule = Schedule(method, stream.tasks, seed, config.student.batch_size, config.inversion.steps, memory_size)
+  schedule.total_steps(stream.labels)  # what cannot work says so now
+  components = make_components(config, data.num_classes, data.image_shape, mesh.constrain)
+  steps = compile_steps(config, components, method, data.image_shape, seed, mesh)
+  abstract = {
+    'student': abstract_like(steps.new_student, mesh.replicated),
+    'generator': abstract_like(lambda: steps.new_generator(0), mesh.replicated),
+  }
+  return Blueprint(config, method, stream, mesh, components, steps, schedule, abstract)
+
+
+def _devices(count: int) -> Sequence[Any]:
+  devices = jax.devices()
+  if count > len(devices):
+    raise UserError(f'config.devices={count}, but there are {len(devices)} here. Use 0 for all of them.')
+  return devices[: count or len(devices)]
+
+
+def _check_batches(config, sizes: tuple[int, ...], devices: int) -> None:
+  batch = config.student.batch_size
+  if batch > min(sizes):
+    task = sizes.index(min(sizes))
+    raise UserError(
+      f'config.student.batch_size={batch} is larger than task {task + 1}, which has {sizes[task]} training images. '
+      f'Use at most {sizes[task]}.'
+    )
+  for name, size in (
+    ('student.batch_size', batch),
+    ('inversion.batch_size', config.inversion.batch_size),
+    ('eval_batch_size', config.eval_batch_size),
+  ):
+    if size % devices:
+      raise UserError(f'config.{name}={size} does not divide over {devices} devices. Use a multiple of {devices}.')

@@ -1,0 +1,149 @@
+"""Checkpoints of a run and its frozen teachers: the only file that imports orbax."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from abd_jax.errors import UserError
+from abd_jax.run.manifest import read_manifest, write_manifest
+
+PyTree = Any
+KINDS = ('student', 'generator')
+
+
+class Checkpoints:
+  """`checkpoints/<kind>/<number>/` and `teachers/<name>/` under a work directory.
+
+  Each trained state is written only in the phases that change it (a generator with its Adam state is 100 MB), and
+  always together with the run's progress: a dict of plain Python values whose 'saves' gives the number of each kind's
+  newest save. Numbers count over both kinds, so the highest one says where the run stands.
+  """
+
+  def __init__(self, workdir: Path):
+    root = workdir.absolute()
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+    self._managers = {
+      kind: ocp.CheckpointManager(root / 'checkpoints' / kind, options=options, item_names=('state', 'progress'))
+      for kind in KINDS
+    }
+    self._teachers = root / 'teachers'
+    self._checkpointer = ocp.StandardCheckpointer()
+
+  def save(self, kind: str, state: PyTree, progress: dict) -> None:
+    """Starts writing `state` as number progress['saves'][kind]; ends in the background, and is atomic."""
+    self.wait()  # a save of the other kind must not come to disk after this one
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
+    self._managers[kind].save(progress['saves'][kind], args=items)
+
+  def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], dict | None]:
+    """(newest state of each kind that has one, newest progress or None).
+
+    abstract: shapes, dtypes and shardings per kind. Raises UserError if a checkpoint cannot be read.
+    """
+    newest = {kind: manager.latest_step() for kind, manager in self._managers.items()}
+    newest = {kind: number for kind, number in newest.items() if number is not None}
+    if not newest:
+      return {}, None
+    last = max(newest, key=lambda kind: newest[kind])
+    folder = self._managers[last].directory / str(newest[last])
+    if (folder / 'position').exists():  # what 0.1.0's development versions called it
+      raise UserError(
+        f'{folder} was written by an earlier version of abd_jax. Finish the run with that version, or choose another '
+        '--workdir.'
+      )
+    progress = self._restore(last, newest[last], 'progress', ocp.args.JsonRestore())
+    states = {
+      kind: self._restore(kind, number, 'state', ocp.args.StandardRestore(abstract[kind]), abstract[kind])
+      for kind, number in progress['saves'].items()
+    }
+    return states, progress
+
+  def _restore(self, kind: str, number: int, item: str, args: Any, abstract: PyTree = None) -> Any:
+    manager = self._managers[kind]
+    is_last = all(number >= (other.latest_step() or 0) for other in self._managers.values())
+    remedy = 'Delete that folder to resume from the save before it' if is_last else 'Put it back as it was'
+    path = Path(manager.directory) / str(number)
+    restore = lambda: manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
+    return self._read(path, restore, remedy, path / item, abstract)
+
+  def save_teacher(self, name: str, snapshot: PyTree, description: dict) -> None:
+    """Writes teachers/<name>/ and its manifest, and waits for both; one of that name stays until they are complete."""
+    target, fresh = self._teachers / name, self._teachers / f'{name}.new'
+    self._checkpointer.save(fresh, snapshot, force=True)
+    self._checkpointer.wait_until_finished()
+    if jax.process_index() == 0:
+      shutil.rmtree(target, ignore_errors=True)
+      fresh.rename(target)
+      write_manifest(target, description)
+    _barrier(f'teacher {name}')
+
+  def load_teacher(self, name: str, abstract: PyTree) -> PyTree:
+    """What stands in teachers/<name>/. Raises UserError if it is not as its manifest says, or cannot be read."""
+    path = self._teachers / name
+    if not path.exists():
+      raise UserError(f'checkpoint {path} is missing. Put it back as it was, or choose another --workdir.')
+    read_manifest(path)
+    restore = lambda: self._checkpointer.restore(path, abstract)
+    return self._read(path, restore, 'Put it back as it was', path, abstract)
+
+  def _read(self, path: Path, restore: Callable[[], Any], remedy: str, arrays: Path, abstract: PyTree) -> Any:
+    """restore(), or a UserError that tells a damaged folder from a sound one of other arrays."""
+    if abstract is not None and (difference := self._difference(arrays, abstract)):
+      raise UserError(
+        f'checkpoint {path} is sound, but not of these networks or these data: {difference}. Choose another '
+        '--workdir, or the config, data and version it was written with.'
+      )
+    try:
+      return restore()
+    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
+      reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+      raise UserError(f'checkpoint {path} cannot be read ({reason}). {remedy}, or choose another --workdir.') from error
+
+  def _difference(self, folder: Path, abstract: PyTree) -> str:
+    """The first array whose shape is another on disk than in `abstract`; '' if there is none, or nothing to read."""
+    try:
+      metadata: Any = self._checkpointer.metadata(folder).item_metadata
+      there = _shapes(metadata.tree)
+    except Exception:  # damaged: reading it will say so
+      return ''
+    here = _shapes(abstract)
+    for name in sorted(there.keys() | here.keys(), reverse=True):  # parameters before statistics
+      if there.get(name) != here.get(name):
+        return f'{name} is {_words(there.get(name))} there and {_words(here.get(name))} here'
+    return ''
+
+  def wait(self) -> None:
+    """Returns once every save is on disk."""
+    for manager in self._managers.values():
+      manager.wait_until_finished()
+
+  def close(self) -> None:
+    for manager in self._managers.values():
+      manager.close()
+    self._checkpointer.close()
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+  """Dotted path -> shape of every array."""
+  word = lambda key: str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key))))
+  return {'.'.join(map(word, path)): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _words(shape: tuple[int, ...] | None) -> str:
+  return 'absent' if shape is None else f'[{", ".join(map(str, shape))}]'
+
+
+def _barrier(name: str) -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def abstract_like(init, sharding) -> PyTree:
+  """Shapes and dtypes of what `init()` would return, each placed by `sharding`."""
+  place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+  return jax.tree.map(place, jax.eval_shape(init))

@@ -1,0 +1,129 @@
+"""A trained model, back from a workdir without its data set and without an optimizer."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from abd_jax import methods
+from abd_jax.config import Config, restored
+from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.mesh import DataMesh
+from abd_jax.errors import UserError
+from abd_jax.protocol.tasks import Tasks
+from abd_jax.run.build import abstract_snapshot
+from abd_jax.run.checkpoint import Checkpoints, abstract_like
+from abd_jax.run.manifest import read_manifest
+from abd_jax.state import Classes, FrozenModel
+from abd_jax.steps.components import make_components
+from abd_jax.steps.inversion import init_generator, sample
+from abd_jax.steps.student import in_batches, init_student, make_embed, make_probabilities
+
+BATCH = 256  # images, where the caller names no number
+
+
+class LoadedModel:
+  """A frozen model with the class names, the preprocessing and, if one was trained against it, its generator.
+
+  Attributes:
+    class_names: of the classes it has learnt, in learning order.
+    image_shape: (h, w, c) of its input.
+    task: 0-based, the last that it has learnt.
+    config: the run's, fields that came later at their defaults.
+    can_dream: whether `dream` works: after every task but the last, for methods that dream.
+  """
+
+  def __init__(self, config: Config, model: FrozenModel, manifest: dict):
+    self.config, self.task, self._model = config, manifest['task'], model
+    self.image_shape = tuple(manifest['image_shape'])
+    order, sizes = manifest['class_order'], tuple(manifest['task_sizes'])
+    self.class_names = tuple(order['names'][: sum(sizes[: self.task + 1])])
+    self._tasks = Tasks(tuple(order['original_ids']), sizes)
+    self._classes = Classes(self._tasks.task_of_class, np.int32(self.task))
+    self._method = methods.get(config)
+    self._components = make_components(config, self._tasks.num_classes, self.image_shape, lambda batch: batch)
+    compiled = lambda function: jax.jit(full_precision_matmul(function))
+    self._probabilities = compiled(make_probabilities(self._components, self._method))
+    self._embed = compiled(make_embed(self._components))
+    self._dream = jax.jit(full_precision_matmul(self._sampled), static_argnums=2)
+    self._dreamer = next((phase.dreamer for phase in self._method.later if phase.dreamer), None)
+    self.can_dream = bool(model.generator) or self._dreamer is not None
+
+  def predict(self, images: np.ndarray, batch_size: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
+    """(str[n] the likeliest class of each image, f32[n, len(class_names)] probabilities).
+
+    images: u8[n, h, w, c], raw. Raises UserError if they are of another shape or type.
+    """
+    self._check(images)
+    likeliest, probabilities = in_batches(partial(self._call, self._probabilities), images, batch_size)
+    return np.asarray(self.class_names)[likeliest], probabilities[:, : len(self.class_names)]
+
+  def features(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
+    """f32[n, d]: what the head sees. images: u8[n, h, w, c], raw."""
+    self._check(images)
+    return in_batches(partial(self._embed, self._model), images, batch_size)
+
+  def dream(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(f32[n, h, w, c] dreamed images in [0, 1], str[n] the classes that the model sees in them).
+
+    Raises UserError if nothing was trained to dream of this model.
+    """
+    if not self.can_dream:
+      raise UserError(
+        f'nothing dreams of the model after task {self.task + 1}: a generator is trained after every task but the '
+        'last, by methods that dream. Load an earlier task.'
+      )
+    images, labels = jax.device_get(self._dream(self._model, jax.random.key(seed), n))
+    return images, np.asarray(self.class_names)[labels]
+
+  def _call(self, function, images: np.ndarray):
+    return function(self._model, images, self._classes)
+
+  def _sampled(self, model: FrozenModel, key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    parts = self._components
+    dreams = self._dreamer(model, key, n) if self._dreamer else sample(parts, model.generator, key, n)
+    _, logits = parts.model.apply(model.variables, dreams, train=False)
+    labels = jax.numpy.argmax(logits[:, : len(self.class_names)], axis=-1)
+    return parts.images.denormalise(dreams), labels
+
+  def _check(self, images: np.ndarray) -> None:
+    shape, dtype = np.shape(images), getattr(images, 'dtype', None)
+    if shape[1:] != self.image_shape or dtype != np.uint8:
+      raise UserError(f'images are {dtype}{list(shape)}; this model takes uint8[n, {str(self.image_shape)[1:-1]}].')
+
+
+def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
+  """The model that a run froze after a task, from its workdir alone.
+
+  Args:
+    workdir: of a run, finished or not.
+    task: 0-based; None for the newest.
+
+  Raises:
+    UserError: no such model there, or it is damaged.
+  """
+  folder = Path(workdir).absolute() / 'teachers'
+  there = sorted(int(path.name) for path in folder.glob('*') if path.is_dir() and path.name.isdigit())
+  if not there:
+    raise UserError(f'{Path(workdir).absolute()} holds no frozen model: no task of a run there is complete.')
+  if task is not None and task not in there:
+    raise UserError(f'{folder} holds no model after task {task} (0-based). There are: {", ".join(map(str, there))}.')
+  name = str(there[-1] if task is None else task)
+  manifest = read_manifest(folder / name)
+  config = restored(manifest['config'])
+  method, mesh = methods.get(config), DataMesh(jax.local_devices()[:1])
+  image_shape = tuple(manifest['image_shape'])
+  components = make_components(config, len(manifest['class_order']['names']), image_shape, mesh.constrain)
+  abstract = {
+    'student': abstract_like(lambda: init_student(components, image_shape, method.extra_init, 0), mesh.replicated),
+    'generator': abstract_like(lambda: init_generator(components, 0, 0), mesh.replicated),
+  }
+  dreamed = method.inverts and int(name) + 1 < len(manifest['task_sizes'])
+  memory_size = config.memory.size if method.memory else 0
+  snapshot = abstract_snapshot(abstract, dreamed, memory_size, image_shape, mesh.replicated)
+  checkpoints = Checkpoints(Path(workdir))
+  try:
+    return LoadedModel(config, checkpoints.load_teacher(name, snapshot).model, manifest)
+  finally:
+    checkpoints.close()

@@ -1,0 +1,78 @@
+"""Where a run stands: everything about it that is not an array, saved with every checkpoint."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from abd_jax.errors import UserError
+
+SCHEMA = 2
+
+
+@dataclass
+class EvalHistory:
+  """What evaluation has found so far, as fractions: a row for each task learnt, and the newest by class."""
+
+  accuracy: list[list[float]] = field(default_factory=list)
+  top5_accuracy: list[list[float]] = field(default_factory=list)
+  class_accuracy: list[float] = field(default_factory=list)
+  class_top5_accuracy: list[float] = field(default_factory=list)
+
+
+def _no_seconds() -> dict[str, float]:
+  return {'compile': 0.0, 'train': 0.0, 'invert': 0.0, 'evaluate': 0.0}
+
+
+@dataclass
+class Progress:
+  """Where a run stands. The loop asks it and tells it, the session saves it; only its own methods write it."""
+
+  schema_version: int = SCHEMA
+  task: int = 0  # 0-based; the number of tasks once all are done
+  phase: str = ''  # the name of a phase of the schedule; '': the task's first
+  step: int = 0  # steps done in this phase
+  history: EvalHistory = field(default_factory=EvalHistory)
+  saves: dict[str, int] = field(default_factory=dict)  # number of the newest save of each kind
+  seconds: dict[str, float] = field(default_factory=_no_seconds)
+  log_bytes: int = 0  # of metrics.jsonl
+
+  def step_done(self, step: int) -> None:
+    self.step = step
+
+  def phase_done(self, following: str) -> None:
+    """following: the name of the task's next phase."""
+    self.phase, self.step = following, 0
+
+  def task_done(self) -> None:
+    self.task, self.phase, self.step = self.task + 1, '', 0
+
+  def evaluated(
+    self, row: list[float], top5_row: list[float], by_class: list[float], top5_by_class: list[float]
+  ) -> None:
+    """Rows of the accuracy matrices, and the accuracies of each class seen."""
+    self.history.accuracy.append(row)
+    self.history.top5_accuracy.append(top5_row)
+    self.history.class_accuracy, self.history.class_top5_accuracy = by_class, top5_by_class
+
+  def spent(self, what: str, seconds: float, compiling: float) -> None:
+    """`seconds` more on `what`, of which those `compiling` are counted apart."""
+    self.seconds['compile'] += compiling
+    self.seconds[what] += seconds - compiling
+
+  def logged(self, log_bytes: int) -> None:
+    self.log_bytes = log_bytes
+
+  def next_save(self, kind: str) -> dict[str, Any]:
+    """What to write with a save of `kind`, which gets the next number over all kinds."""
+    self.saves[kind] = 1 + max(self.saves.values(), default=0)
+    return asdict(self)
+
+
+def progress_from(saved: dict[str, Any], where: str) -> Progress:
+  """What `next_save` gave. Raises UserError if another version of this package wrote it."""
+  if saved.get('schema_version') != SCHEMA or set(saved) != {one.name for one in fields(Progress)}:
+    raise UserError(
+      f'{where} was written by another version of abd_jax. Finish the run with that version, or choose another '
+      '--workdir.'
+    )
+  history = EvalHistory(**saved['history'])
+  return Progress(**{**saved, 'history': history})

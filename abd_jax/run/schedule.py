@@ -1,0 +1,122 @@
+"""The order of a run: which phases each task has, which rows they train on, which models they freeze. Pure NumPy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from abd_jax.data import memory as memory_lib
+from abd_jax.data.memory import ExemplarPolicy, Pool
+from abd_jax.methods.types import Method, Phase
+from abd_jax.protocol.tasks import Tasks
+from abd_jax.steps.inputs import steps_per_epoch
+from abd_jax.steps.rng import memory_rng, rows_rng
+
+POOL_ROUNDING = 256  # images
+
+
+class NamedPhase(NamedTuple):
+  """A stretch of a run between two saves, under the name that logs and checkpoints give it."""
+
+  name: str  # 'learning', 'learning_2', ... or 'dreaming'
+  index: int  # among the task's phases
+  training: Phase | None  # how the student learns; None while dreaming, when the generator does
+  evaluates: bool  # whether accuracy is measured at its end: the student's last phase on the task
+  frozen: str  # the folder of the model that is frozen at its end; '' if none is
+
+
+@dataclass(frozen=True)
+class Schedule:
+  """A method's phases over the tasks.
+
+  Attributes:
+    method: whose phases.
+    tasks: the classes of each task.
+    seed: of the rows that a phase or the memory draws.
+    batch_size: the student's, in real images.
+    inversion_steps: of the generator, after every task but the last.
+    memory_size: images; 0 for a method that stores none.
+  """
+
+  method: Method
+  tasks: Tasks
+  seed: int
+  batch_size: int
+  inversion_steps: int
+  memory_size: int
+
+  def phases(self, task: int) -> tuple[NamedPhase, ...]:
+    """Those of 0-based `task`, in order; the last one's model is the task's own, in the folder of its number."""
+    training = self.method.phases(task)
+    last, dreams = len(training) - 1, self.dreams_after(task)
+    named = []
+    for k, phase in enumerate(training):
+      frozen = f'{task}_phase_{k}' if phase.freeze_after and k < last else ''
+      if k == last and not dreams:
+        frozen = str(task)
+      named.append(NamedPhase('learning' if k == 0 else f'learning_{k + 1}', k, phase, k == last, frozen))
+    if dreams:
+      named.append(NamedPhase('dreaming', len(training), None, False, str(task)))
+    return tuple(named)
+
+  def phases_from(self, task: int, name: str) -> tuple[NamedPhase, ...]:
+    """What is left of a task from the phase of that name on; '' for all."""
+    phases = self.phases(task)
+    names = [phase.name for phase in phases]
+    return phases[names.index(name) if name else 0 :]
+
+  def dreams_after(self, task: int) -> bool:
+    """Whether a generator is trained at the end of `task`: not after the last."""
+    return self.method.inverts and task + 1 < self.tasks.num_tasks
+
+  @property
+  def teachers_kept(self) -> int:
+    """How many frozen models a phase may ask for, at least one."""
+    return max(1, *(phase.teachers for phase in self.method.later))
+
+  def frozen_before(self, task: int, name: str) -> list[str]:
+    """The folders of the newest models there are when that phase of `task` begins, the newest last."""
+    done = [phase for t in range(task) for phase in self.phases(t)]
+    if task < self.tasks.num_tasks:
+      done += self.phases(task)[: -len(self.phases_from(task, name))]
+    return [phase.frozen for phase in done if phase.frozen][-self.teachers_kept :]
+
+  def pool_size(self, task_images: tuple[int, ...]) -> int:
+    """Images on the devices: a phase's most, rounded up, so that other class orders find their programs compiled."""
+    most = max(task_images) + self.memory_size
+    return -(-most // POOL_ROUNDING) * POOL_ROUNDING
+
+  def rows(self, task: int, phase: int, pool: Pool) -> np.ndarray:
+    """i64[n]: the rows of `pool` that a phase trains on."""
+    return self.method.phases(task)[phase].data(pool, rows_rng(self.seed, task, phase))
+
+  def kept_rows(
+    self, task: int, phase: int, pool: Pool, features: np.ndarray | None, policy: ExemplarPolicy | None = None
+  ) -> np.ndarray:
+    """i64[m]: the rows of `pool` that the memory keeps after a phase that ends in a frozen model.
+
+    features: f[n, d] of the task's rows, if memory.looks_at_features. policy: in place of the method's.
+    """
+    rows, rng = self.rows(task, phase, pool), memory_rng(self.seed, task, phase)
+    policy = policy or self.method.memory
+    assert policy is not None, 'this method stores no images'
+    return memory_lib.kept_rows(policy, self.memory_size, pool, rows, features, rng)
+
+  def total_steps(self, labels: Callable[[int], np.ndarray]) -> int:
+    """Steps of all phases and of all dreaming. labels: i32[n] of a task's training images.
+
+    Walks through the tasks as the run will, so that a split that cannot work raises its UserError at the start.
+    """
+    in_order = ExemplarPolicy(lambda n, features, rng, count: np.arange(n)[:count])
+    total, stored = 0, np.zeros(0, np.int32)
+    for task in range(self.tasks.num_tasks):
+      for phase in self.phases(task):
+        if phase.training is None:
+          total += self.inversion_steps
+          continue
+        pool = memory_lib.join(labels(task), stored)
+        total += phase.training.epochs * steps_per_epoch(len(self.rows(task, phase.index, pool)), self.batch_size)
+        if self.method.memory and phase.frozen:
+          stored = pool.labels[self.kept_rows(task, phase.index, pool, None, in_order)]
+    return total

@@ -1,0 +1,135 @@
+"""One process's stretch of a run: where it stands, when it saves, when it must stop."""
+
+import signal
+import time
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from abd_jax.errors import Paused, UserError
+from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.run.console import Console
+from abd_jax.run.progress import Progress, progress_from
+from abd_jax.run.workdir import Workdir
+from abd_jax.steps import chunks
+from abd_jax.steps.inputs import StepInputs
+
+PyTree = Any
+COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
+SECONDS_OF = {'student': 'train', 'generator': 'invert'}  # kind of state -> where Progress counts its time
+
+
+class Session:
+  """Restores a run's progress and states, and runs its phases from there."""
+
+  def __init__(self, workdir: Workdir, abstract: dict[str, PyTree], config, total_steps: int):
+    self.workdir = workdir
+    self.checkpoints = Checkpoints(workdir.path)
+    self.states, saved = self.checkpoints.restore(abstract)
+    self.progress = progress_from(saved, f'checkpoint {workdir.path / "checkpoints"}') if saved else Progress()
+    workdir.cut_log(self.progress.log_bytes)
+    self._chunk_steps = config.chunk_steps
+    self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
+    self._began = self._saved = time.monotonic()
+    self._stop_signal = ''
+    self._total_steps = total_steps
+    self._compiled = 0.0
+
+  def __enter__(self) -> 'Session':
+    done = sum(int(state.step) for state in self.states.values())
+    self.console = Console(self._total_steps, done)
+    jax.monitoring.register_event_duration_secs_listener(self._on_event)
+    # A second Ctrl-C stops at once.
+    self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+    return self
+
+  def __exit__(self, *exc) -> None:
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+    jax.monitoring.unregister_event_duration_listener(self._on_event)
+    self.console.close()
+    self.checkpoints.wait()
+    self.checkpoints.close()
+
+  def _on_event(self, event: str, duration_secs: float, **_: Any) -> None:
+    if event == COMPILE_EVENT:
+      self._compiled += duration_secs
+
+  def _on_signal(self, number: int, _frame) -> None:
+    self._stop_signal = signal.Signals(number).name
+    signal.signal(number, self._handlers[signal.Signals(number)])
+
+  @contextmanager
+  def clock(self, what: str):
+    """Counts the block's seconds as spent on `what`, those of compiling apart."""
+    self._mark = time.monotonic(), self._compiled
+    try:
+      yield
+    finally:
+      self._count_seconds(what)
+
+  def _count_seconds(self, what: str) -> None:
+    """Those since the last mark; and marks now."""
+    began, compiled = self._mark
+    self._mark = time.monotonic(), self._compiled
+    self.progress.spent(what, self._mark[0] - began, self._mark[1] - compiled)
+
+  def run(self, kind: str, phase: str, chunk: chunks.Chunk, state: PyTree, data: PyTree, inputs: StepInputs) -> PyTree:
+    """Runs what is left of the named phase, which trains `kind`; logs, saves, and returns the state after it.
+
+    Raises Paused if told to stop, UserError if a loss is no longer finite.
+    """
+    progress, marks = self.progress, [time.monotonic(), self.progress.step]
+
+    def on_chunk(state: PyTree, metrics: PyTree, done: int) -> None:
+      means = {key: float(np.mean(values)) for key, values in metrics.items()}
+      if not np.isfinite(list(means.values())).all():
+        raise UserError(
+          f'task {progress.task + 1}, {phase}: a loss is not finite after step {done} ({means}). Lower its learning '
+          'rate in another --workdir.'
+        )
+      now, count = time.monotonic(), done - marks[1]
+      rate = count * inputs.images_per_step / (now - marks[0])
+      marks[:] = now, done
+      self._count_seconds(SECONDS_OF[kind])
+      progress.step_done(done)
+      self._log({'phase': phase, 'step': done} | means | {'images_per_second': round(rate, 1)})
+      self.console.step(f'task {progress.task + 1} {phase}', count, means, rate)
+      if _agreed(now - self._saved >= self._save_every or self._must_stop()):
+        self.save(kind, state)
+
+    with self.clock(SECONDS_OF[kind]):
+      return chunks.run(chunk, state, data, inputs, range(progress.step, inputs.steps), self._chunk_steps, on_chunk)
+
+  def evaluated(self, seen: float) -> None:
+    """Logs the newest row of the accuracy matrix and the accuracy over all classes seen."""
+    row = self.progress.history.accuracy[-1]
+    self._log({'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen})
+    self.console.line(f'after task {len(row)}: accuracy on all classes seen {100 * seen:.1f} %')
+
+  def _log(self, record: dict) -> None:
+    self.progress.logged(self.workdir.log({'task': self.progress.task} | record))
+
+  def save(self, kind: str, state: PyTree) -> None:
+    """Saves `state` and the progress; raises Paused, with all on disk, if it is time to stop."""
+    self.checkpoints.save(kind, state, self.progress.next_save(kind))
+    self._saved = time.monotonic()
+    if _agreed(self._must_stop()):
+      self.checkpoints.wait()
+      why = self._stop_signal or f'max_seconds={self._limit:g}'
+      at_end = self.progress.task and not (self.progress.phase or self.progress.step)
+      where = f'after task {self.progress.task}' if at_end else f'in task {self.progress.task + 1}'
+      raise Paused(f'paused ({why}) {where}; the same command resumes it')
+
+  def _must_stop(self) -> bool:
+    return bool(self._stop_signal) or 0 < self._limit <= time.monotonic() - self._began
+
+
+def _agreed(mine: bool) -> bool:
+  """Whether any host says so: clocks and signals differ between hosts, and all must save together."""
+  if jax.process_count() == 1:
+    return mine
+  return bool(multihost_utils.process_allgather(np.asarray(mine)).any())

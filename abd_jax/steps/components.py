@@ -1,0 +1,78 @@
+"""What every step is built from: networks, optimizers and image pipeline, made once per run."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from abd_jax.data.augment import Augment, make_augment
+from abd_jax.errors import UserError
+from abd_jax.models.conv import conv_on_cpu
+from abd_jax.models.generator import Generator
+from abd_jax.models.pixels import Pixels
+from abd_jax.models.resnet import Classifier, ResNet
+from abd_jax.steps import optim
+
+
+class Components(NamedTuple):
+  model: Any  # a Classifier; Any, for no type checker knows what flax's apply returns
+  generator: Any  # a Generator or Pixels
+  sgd: optax.GradientTransformation  # the student's
+  adam: optax.GradientTransformation  # the generator's
+  images: Augment
+  constrain: Callable[[jax.Array], jax.Array]  # marks a batch as split over the devices
+
+
+def make_components(
+  config, num_classes: int, image_shape: tuple[int, int, int], constrain, wide=jnp.float32
+) -> Components:
+  """The parts that `config` describes, for a head of `num_classes` and images of `image_shape` (h, w, c).
+
+  wide: dtype of parameters, statistics, images and losses; convolutions take config.precision where that is narrower.
+  Raises UserError if they do not fit these images.
+  """
+  _check_shapes(config, image_shape)
+  alone_on_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  conv = conv_on_cpu if alone_on_cpu else jax.lax.conv_general_dilated
+  dtype = jnp.bfloat16 if config.precision == 'bfloat16' else wide
+  common = dict(gamma_init=config.bn_gamma_init, conv=conv, dtype=dtype, param_dtype=wide)
+  net, gen, data = config.model, config.generator, config.data
+  generator = Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common)
+  if config.inversion.what == 'pixels':
+    generator = Pixels(config.inversion.pixel_images, image_shape, wide)
+  return Components(
+    model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), **common), num_classes, wide),
+    generator=generator,
+    sgd=optim.sgd(config.student.momentum, config.student.weight_decay),
+    adam=optim.adam(),
+    images=make_augment(
+      max_value=data.max_value,
+      mean=data.mean,
+      std=data.std,
+      pad=data.pad,
+      flip=data.flip,
+      brightness=data.brightness,
+      contrast=data.contrast,
+      dtype=wide,
+    ),
+    constrain=constrain,
+  )
+
+
+def _check_shapes(config, image_shape: tuple[int, int, int]) -> None:
+  height, width, channels = image_shape
+  for name in ('mean', 'std'):
+    if len(config.data[name]) != channels:
+      raise UserError(
+        f"config.data.{name} has {len(config.data[name])} values, but images of '{config.data.name}' have "
+        f'{channels} channels. Give one value per channel.'
+      )
+  doublings = len(config.generator.widths)
+  dreamed = tuple(side * 2**doublings for side in config.generator.start[:2])
+  if dreamed != (height, width):
+    raise UserError(
+      f"the generator makes {dreamed[0]}x{dreamed[1]} images, but those of '{config.data.name}' are {height}x{width}. "
+      'Choose config.generator.start and .widths so that start * 2^len(widths) is that size.'
+    )

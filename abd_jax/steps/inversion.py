@@ -1,0 +1,98 @@
+"""Dreaming: a generator is trained by inverting a frozen classifier, and then sampled in place of lost data."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from abd_jax import losses
+from abd_jax.models.generator import stop_redundant_bias_gradients
+from abd_jax.models.norm import batch_and_stored_stats, update_running_stats
+from abd_jax.state import PhaseData, TrainState
+from abd_jax.steps import optim
+from abd_jax.steps.components import Components
+from abd_jax.steps.rng import stream
+
+PyTree = Any
+
+
+def init_generator(components: Components, seed: int, task: int | jax.Array) -> TrainState:
+  """A fresh generator; `task` varies its weights where each task starts a new one."""
+  key = jax.random.fold_in(stream(seed, 'generator_init'), task)
+  variables = components.generator.init(key, components.generator.draw(key, 2), train=False)
+  params = variables['params']
+  return TrainState(params, variables.get('batch_stats', {}), components.adam.init(params), jnp.int32(0), {})
+
+
+def noise(components: Components, key: jax.Array, size: int) -> jax.Array:
+  """`size` inputs of the generator, split over devices."""
+  return components.constrain(components.generator.draw(key, size))
+
+
+def sample(components: Components, variables: PyTree, key: jax.Array, size: int) -> jax.Array:
+  """`size` dreamed images in normalised space, f[size, h, w, c]; the generator in evaluation mode."""
+  images = components.generator.apply(variables, noise(components, key, size), train=False)
+  return jax.lax.stop_gradient(components.constrain(images))
+
+
+def make_inversion_step(components: Components, config):
+  """step(TrainState of the generator, lr f32[], PhaseData) -> (TrainState, metrics): Eq. 7, one Adam step.
+
+  The teacher, `data.teachers[0]`, normalises with its running statistics while the moments of its inputs are
+  read (Eq. 4); the generator is in training mode. `config` is config.inversion.
+  """
+  weights = {
+    'content': config.content_weight,
+    'diversity': config.diversity_weight,
+    'stat': config.stat_weight,
+    'prior': config.prior_weight,
+  }
+  batch_size, temperature, sigma = config.batch_size, config.temperature, config.prior_sigma
+  normalised = config.diversity == 'normalised'
+
+  def step(state: TrainState, lr: jax.Array, data: PhaseData):
+    z = noise(components, jax.random.fold_in(stream(data.seed, 'generator'), state.step), batch_size)
+    teacher, seen = data.teachers[0], data.classes.seen
+
+    def objective(params):
+      variables = {'params': stop_redundant_bias_gradients(params), 'batch_stats': state.batch_stats}
+      images, updates = components.generator.apply(variables, z, train=True, mutable=['moments'])
+      images = components.constrain(images)
+      (_, logits), read = components.model.apply(teacher.variables, images, train=False, mutable=['moments'])
+      terms = {
+        'content': losses.content(logits, seen, temperature),
+        'diversity': losses.label_diversity(logits, seen, normalised),
+        'stat': losses.stat_alignment(batch_and_stored_stats(teacher.batch_stats, read['moments'])),
+        'prior': losses.smoothness(images, sigma),
+      }
+      total = losses.weighted_sum(terms, weights)
+      return total, (terms | {'loss': total}, updates.get('moments', {}))
+
+    grads, (metrics, moments) = jax.grad(objective, has_aux=True)(state.params)
+    direction, opt_state = components.adam.update(grads, state.opt_state, state.params)
+    state = state.replace(
+      params=optim.apply_update(state.params, direction, lr),
+      batch_stats=update_running_stats(state.batch_stats, moments, 0.9),
+      opt_state=opt_state,
+      step=state.step + 1,
+    )
+    return state, metrics
+
+  return step
+
+
+def make_picture(components: Components, size: int):
+  """picture(generator variables, PhaseData) -> (images f[size, h, w, c] in [0, 1], labels i32[size]).
+
+  Labels are the newest teacher's, among the classes it has seen; images are sorted by label.
+  """
+
+  def picture(variables: PyTree, data: PhaseData):
+    key = jax.random.fold_in(stream(data.seed, 'picture'), data.classes.task)
+    images = sample(components, variables, key, size)
+    _, logits = components.model.apply(data.teachers[0].variables, images, train=False)
+    labels = jnp.argmax(losses.mask_logits(logits, data.classes.seen), axis=-1)
+    order = jnp.argsort(labels)
+    return components.images.denormalise(images)[order], labels[order]
+
+  return picture

@@ -1,0 +1,195 @@
+"""The student's compiled steps: one training step for any phase of any method, and evaluation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from abd_jax.losses import mask_logits
+from abd_jax.methods.types import LossInputs, Method, Output, Phase, StartTask
+from abd_jax.models.norm import update_running_stats
+from abd_jax.state import Classes, FrozenModel, PhaseData, TrainState
+from abd_jax.steps import inversion, optim
+from abd_jax.steps.components import Components
+from abd_jax.steps.inputs import StudentInputs
+from abd_jax.steps.rng import stream
+
+PyTree = Any
+
+
+def init_student(components: Components, image_shape: tuple[int, ...], extra_init, seed: int) -> TrainState:
+  """A fresh student for images of `image_shape` (h, w, c). extra_init: Method's."""
+  model_key, extra_key = jax.random.split(stream(seed, 'student_init'))
+  variables = components.model.init(model_key, jnp.zeros((1, *image_shape)), train=False)
+  params, extra = variables['params'], extra_init(extra_key, components.model.num_classes) if extra_init else {}
+  opt_state = components.sgd.init({'params': params, 'extra': extra})
+  return TrainState(params, variables['batch_stats'], opt_state, jnp.int32(0), extra)
+
+
+def reset_optimizer(components: Components, state: TrainState) -> TrainState:
+  """The state as a new task finds it: weights and statistics carried over, momentum forgotten."""
+  return state.replace(opt_state=components.sgd.init({'params': state.params, 'extra': state.extra}))
+
+
+def make_start_task(components: Components, start_task: StartTask):
+  """start(state, seed u32[], Classes) -> the state with what the method makes anew for a task."""
+
+  def start(state: TrainState, seed: jax.Array, classes: Classes) -> TrainState:
+    key = jax.random.fold_in(stream(seed, 'start_task'), classes.task)
+    params, extra = start_task(state.params, state.extra, key, classes)
+    return state.replace(params=params, extra=extra)
+
+  return start
+
+
+def make_train_step(components: Components, phase: Phase):
+  """The step of `phase`: step(TrainState, StudentInputs, PhaseData) -> (TrainState, metrics of f32[])."""
+
+  def step(state: TrainState, inputs: StudentInputs, data: PhaseData):
+    key = jax.random.fold_in(stream(data.seed, 'student'), state.step)
+    augment_key, dream_key = jax.random.split(key)
+    images, labels = _real_batch(components, inputs, data)
+    images = components.constrain(components.images.augment(augment_key, images))
+    is_real = jnp.ones(labels.shape, bool)
+    if phase.dreams:
+      size = labels.shape[0]
+      dreams = _dream(components, phase, data.teachers[0], dream_key, size)
+      # Interleaved, not concatenated: on a batch split over devices this moves nothing between them.
+      images = interleave(images, dreams)
+      labels, is_real = interleave(labels, labels), interleave(is_real, ~is_real)
+    teachers = tuple(frozen_outputs(components, teacher, images) for teacher in data.teachers[: phase.teachers])
+    if phase.dreams:
+      old_logits = mask_logits(teachers[0].logits, data.classes.old)
+      labels = jnp.where(is_real, labels, jnp.argmax(old_logits, axis=-1))
+
+    def objective(trained):
+      student, batch_stats = _forward(components, phase, trained, state.batch_stats, images)
+      inputs = LossInputs(images, student, teachers, labels, is_real, data.classes, jax.random.fold_in(key, 2))
+      value, metrics = phase.loss(inputs)
+      return value, (metrics, student.logits, batch_stats)
+
+    trained = {'params': state.params, 'extra': state.extra}
+    grads, (metrics, logits, batch_stats) = jax.grad(objective, has_aux=True)(trained)
+    direction, opt_state = components.sgd.update(grads, state.opt_state, trained)
+    trained = optim.apply_update(trained, mask_updates(phase.trainable, direction), inputs.lr)
+    hits = jnp.argmax(mask_logits(logits, data.classes.seen), axis=-1) == labels
+    metrics = metrics | {'accuracy': jnp.sum(hits & is_real) / jnp.sum(is_real)}
+    if phase.observe:
+      trained = trained | {'extra': phase.observe(trained['extra'], labels)}
+    state = state.replace(**trained, batch_stats=batch_stats, opt_state=opt_state, step=state.step + 1)
+    return state, metrics
+
+  return step
+
+
+def _real_batch(components: Components, inputs: StudentInputs, data: PhaseData) -> tuple[jax.Array, jax.Array]:
+  """The step's raw images and labels: streamed to it, or rows of those that lie on the devices."""
+  if inputs.images is not None and inputs.labels is not None:
+    return components.constrain(inputs.images), components.constrain(inputs.labels)
+  assert inputs.index is not None and data.images is not None and data.labels is not None, 'neither images nor rows'
+  index = components.constrain(inputs.index)
+  return data.images[index], data.labels[index]
+
+
+def interleave(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Rows a0 b0 a1 b1 ...: two arrays [n, ...] as one [2n, ...]."""
+  return jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
+
+
+def _dream(components: Components, phase: Phase, teacher: FrozenModel, key: jax.Array, size: int) -> jax.Array:
+  if phase.dreamer is None:
+    return inversion.sample(components, teacher.generator, key, size)
+  return jax.lax.stop_gradient(components.constrain(phase.dreamer(teacher, key, size)))
+
+
+def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats: PyTree, images: jax.Array):
+  """What the student says of the images, and its running statistics after them."""
+  decay = 0.9**phase.bn_passes
+
+  def forward(images, batch_stats):
+    variables = {'params': trained['params'], 'batch_stats': batch_stats}
+    (features, logits), updates = components.model.apply(variables, images, train=True, mutable=['moments'])
+    return features, logits, update_running_stats(batch_stats, updates['moments'], decay)
+
+  if not phase.bn_passes:
+    features, logits = components.model.apply(
+      {'params': trained['params'], 'batch_stats': batch_stats}, images, train=False
+    )
+  elif phase.dreams and not phase.joint_bn:
+    real_features, real_logits, batch_stats = forward(images[::2], batch_stats)
+    features, logits, batch_stats = forward(images[1::2], batch_stats)
+    features, logits = interleave(real_features, features), interleave(real_logits, logits)
+  else:
+    features, logits, batch_stats = forward(images, batch_stats)
+  return Output(features, logits, **trained['params']['head'], extra=trained['extra']), batch_stats
+
+
+def frozen_outputs(components: Components, teacher: FrozenModel, images: jax.Array) -> Output:
+  """What a frozen model says about the images: running statistics, no gradient."""
+  features, logits = components.model.apply(teacher.variables, images, train=False)
+  return jax.lax.stop_gradient(Output(features, logits, **teacher.params['head'], extra=teacher.extra))
+
+
+def mask_updates(groups: tuple[str, ...], direction: PyTree) -> PyTree:
+  """The update with every group of parameters outside `groups` set to zero."""
+  zero = lambda tree: jax.tree.map(jnp.zeros_like, tree)
+  return {
+    part: {name: tree if name in groups else zero(tree) for name, tree in groups_of.items()}
+    for part, groups_of in direction.items()
+  }
+
+
+def make_predict(components: Components, method: Method):
+  """predict(FrozenModel, images u8[b, h, w, c], Classes) -> i32[b, 5]: the likeliest of the classes seen, best first.
+
+  Fewer columns if the head has fewer classes; a class not seen comes after all that are.
+  """
+
+  seen_logits = _make_seen_logits(components, method)
+
+  def predict(model: FrozenModel, images: jax.Array, classes: Classes) -> jax.Array:
+    logits = seen_logits(model, images, classes)
+    return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
+
+  return predict
+
+
+def make_probabilities(components: Components, method: Method):
+  """probabilities(FrozenModel, images u8[b, h, w, c], Classes) -> (i32[b] likeliest class, f[b, c]); unseen: 0."""
+  seen_logits = _make_seen_logits(components, method)
+
+  def probabilities(model: FrozenModel, images: jax.Array, classes: Classes) -> tuple[jax.Array, jax.Array]:
+    logits = seen_logits(model, images, classes)
+    return jnp.argmax(logits, axis=-1), jax.nn.softmax(logits)
+
+  return probabilities
+
+
+def _make_seen_logits(components: Components, method: Method):
+  """The logits f[b, c] that a method predicts by, those of classes not seen out of reach."""
+
+  def seen_logits(model: FrozenModel, images: jax.Array, classes: Classes) -> jax.Array:
+    output = frozen_outputs(components, model, components.images.normalise(components.constrain(images)))
+    logits = method.logits(output, classes) if method.logits else output.logits
+    return mask_logits(logits, classes.seen)
+
+  return seen_logits
+
+
+def make_embed(components: Components):
+  """embed(FrozenModel, images u8[b, h, w, c]) -> features f[b, d]."""
+  return lambda model, images: (
+    frozen_outputs(components, model, components.images.normalise(components.constrain(images))).features
+  )
+
+
+def in_batches(function, images: np.ndarray, batch_size: int):
+  """`function(images u8[batch_size, h, w, c])`, an array or a tuple of them, over all images; the last batch padded."""
+  results = []
+  for start in range(0, len(images), batch_size):
+    batch = images[start : start + batch_size]
+    missing = batch_size - len(batch)
+    padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    results.append(function(padded))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *jax.device_get(results))

@@ -1,0 +1,330 @@
+"""abd_jax.models: sizes, shapes, first weights, and outputs against the NumPy restatement."""
+
+from functools import partial
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from abd_jax.config import default
+from abd_jax.models.conv import PIECE, conv_on_cpu, fused_upsample_conv
+from abd_jax.models.generator import Generator
+from abd_jax.models.norm import BatchNorm, batch_and_stored_stats, update_running_stats
+from abd_jax.models.pixels import Pixels
+from abd_jax.models.resnet import Block, Classifier, ResNet
+from abd_jax.models.vae import VAE
+from abd_jax.steps import components as components_lib
+from abd_jax.steps.student import init_student
+
+CIFAR = (32, 32, 3)
+KEY = jax.random.key(0)
+
+
+def components_of(num_classes=100, **fields):
+  config = default()
+  config.update_from_flattened_dict(fields)
+  return components_lib.make_components(config, num_classes, CIFAR, lambda x: x)
+
+
+def init(module, shape, dtype=jnp.float32):
+  return module.init(jax.random.key(0), jnp.zeros(shape, dtype), train=False)
+
+
+def shapes(module, shape):
+  """The variables that `init` would make, without making them."""
+  return jax.eval_shape(lambda: init(module, shape))
+
+
+def count(variables):
+  return sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+
+
+def weights_at(variables, end):
+  """{path: f[...]} of the parameters whose name is `end`."""
+  params = variables['params']
+  return {p: np.asarray(reference.get(params, p)) for p in reference.leaf_paths(params) if p[-1] == end}
+
+
+# Sizes and shapes.
+
+
+@pytest.mark.parametrize('num_classes, size', [(100, 470_004), (200, 476_504)])
+def test_resnet32_has_the_published_size(num_classes, size):
+  variables = shapes(components_of(num_classes).model, (1, *CIFAR))
+  assert count(variables) == size
+  assert len(jax.tree.leaves(variables['batch_stats'])) == 31 * 2
+  assert set(variables['params']['head']) == {'kernel', 'bias'}
+
+
+def test_cifar_generator_has_the_published_size():
+  assert count(shapes(components_of().generator, (1, 1000))) == 8_423_939
+
+
+def test_digits_networks_are_small():
+  assert count(shapes(Classifier(ResNet((1, 1, 1), (16, 32, 64)), 10), (1, 8, 8, 1))) == 75_002
+  assert count(shapes(Generator(64, (2, 2, 32), (32, 16), 1), (1, 64))) == 22_497
+
+
+def test_output_shapes():
+  components = components_of(num_classes=7)
+  forward = lambda module, shape: jax.eval_shape(
+    lambda: module.init_with_output(jax.random.key(0), jnp.zeros(shape), train=False)[0]
+  )
+  features, logits = forward(components.model, (3, *CIFAR))
+  assert (features.shape, logits.shape) == ((3, 64), (3, 7))
+  assert forward(components.generator, (3, 1000)).shape == (3, *CIFAR)
+  assert forward(components.model, (3, 64, 64, 3))[0].shape == (3, 64)  # Tiny ImageNet
+  assert forward(Generator(5, (7, 6, 4), (3, 3, 2), 1), (2, 5)).shape == (2, 56, 48, 1)
+
+
+@pytest.mark.parametrize('vae', [VAE((64, 128, 512), 1024, CIFAR), VAE((16, 32, 64), 32, (8, 8, 1))])
+def test_autoencoder_gives_back_images_and_codes(vae):
+  def run(images, key):
+    outputs, variables = vae.init_with_output(key, images, key)
+    return outputs, vae.apply(variables, outputs[1], method='decode'), variables
+
+  (pixels, mean, log_var), decoded, variables = jax.eval_shape(run, jnp.zeros((3, *vae.image_shape)), KEY)
+  assert pixels.shape == decoded.shape == (3, *vae.image_shape)
+  assert mean.shape == log_var.shape == (3, vae.latent)
+  if vae.image_shape == CIFAR:
+    assert count(variables) == 28_722_179
+
+
+# First weights.
+
+
+@pytest.fixture(scope='module')
+def resnet():
+  return jax.jit(lambda: {'params': init(Classifier(ResNet((1, 1), (32, 64)), 200), (1, 8, 8, 3))['params']})()
+
+
+@pytest.fixture(scope='module')
+def generator():
+  module = Generator(100, (2, 2, 16), (8,), 3, gamma_init='uniform')
+  return jax.jit(lambda: {'params': init(module, (1, 100))['params']})()
+
+
+def test_kernels_are_kaiming_normal_and_not_truncated(resnet):
+  for path, kernel in weights_at(resnet, 'kernel').items():
+    z = kernel / np.sqrt(2 / np.prod(kernel.shape[:-1]))
+    tolerance = 5 / np.sqrt(2 * z.size)  # five standard errors
+    assert abs(z.std() - 1) < tolerance and abs(z.mean()) < 2 * tolerance, path
+    if z.size > 5000:
+      assert 0.5 < (abs(z) > 2.5).mean() / 0.0124 < 1.5, path  # truncated: none beyond 2.28
+
+
+def test_head_bias_is_uniform_within_an_eighth(resnet):
+  bias = resnet['params']['head']['bias']
+  assert 0.12 < bias.max() <= 0.125 and -0.125 <= bias.min() < -0.12
+
+
+def test_generator_weights_are_uniform_within_fan_in(generator):
+  fan_in = {'project': 100, 'conv0': 9 * 16, 'to_image': 9 * 8}
+  for (name, _), kernel in weights_at(generator, 'kernel').items():
+    z, bias = kernel * fan_in[name] ** 0.5, generator['params'][name]['bias'] * fan_in[name] ** 0.5
+    assert 0.95 < abs(z).max() <= 1 + 1e-6 and abs(z.var() - 1 / 3) < 0.04, name
+    assert abs(bias).min() > 0 and abs(bias).max() <= 1 + 1e-6, name
+  assert len(fan_in) == len(weights_at(generator, 'kernel'))
+
+
+def test_norms_start_as_configured(resnet, generator):
+  assert all((gamma == 1).all() for gamma in weights_at(resnet, 'scale').values())
+  gammas = np.concatenate(list(weights_at(generator, 'scale').values()))
+  assert gammas.min() >= 0 and gammas.max() <= 1 and abs(gammas.mean() - 0.5) < 0.25 and gammas.std() > 0.15
+  betas = [value for path, value in weights_at(resnet, 'bias').items() if path[-2] != 'head']
+  assert len(betas) == 5 and not any(beta.any() for beta in betas)
+  gamma_init = lambda **fields: (
+    components_of(**fields).model.backbone.gamma_init,
+    components_of(**fields).generator.gamma_init,
+  )
+  assert gamma_init() == ('ones', 'ones') and gamma_init(bn_gamma_init='uniform') == ('uniform', 'uniform')
+
+
+def test_fresh_student_has_untouched_statistics_and_nothing_else_that_init_made():
+  components = components_of(**{'model.blocks': (1,), 'model.widths': (4,)})
+  state = jax.eval_shape(lambda: init_student(components, CIFAR, None, 0))
+  assert set(state.params) == {'backbone', 'head'} and state.extra == {}
+  stats = jax.jit(lambda: init_student(components, CIFAR, None, 0).batch_stats)()
+  for path in reference.leaf_paths(stats):
+    assert path[-1] in ('mean', 'var')
+    np.testing.assert_array_equal(reference.get(stats, path), float(path[-1] == 'var'))
+
+
+# Batch norm.
+
+
+def batch_norm(x, stats, train, **fields):
+  """(output, {'moments': ...}) with the first parameters."""
+  module = BatchNorm(**fields)
+  params = {'scale': jnp.array([2.0, 0.5]), 'bias': jnp.array([1.0, -1.0])} if module.affine else {}
+  apply = lambda x: module.apply({'params': params, 'batch_stats': stats}, x, train=train, mutable=['moments'])
+  return jax.jit(apply)(x)
+
+
+STATS = {'mean': np.float32([0.3, -2.0]), 'var': np.float32([0.5, 3.0])}
+AFFINE = {'scale': np.array([2.0, 0.5]), 'bias': np.array([1.0, -1.0])}
+
+
+@pytest.mark.parametrize('affine', [True, False])
+@pytest.mark.parametrize('train', [True, False])
+def test_batch_norm_equals_the_restatement(train, affine):
+  x = np.float32(np.random.default_rng(0).normal(3, [0.1, 4], size=(4, 3, 5, 2)))
+  y, written = batch_norm(x, STATS, train, affine=affine, epsilon=0.8)
+  expected, moments = reference.batch_norm(np.float64(x), AFFINE if affine else None, STATS, train, 0.8)
+  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+  # Of the input and biased, whichever statistics normalised it.
+  np.testing.assert_allclose(written['moments']['mean'], moments['mean'], rtol=1e-6)
+  np.testing.assert_allclose(written['moments']['var'], moments['var'], rtol=1e-5)
+  assert written['moments']['count'] == 4 * 3 * 5
+
+
+def test_moments_survive_a_mean_a_million_times_the_deviation():
+  x = np.float32(np.random.default_rng(0).normal(1e3, 1e-3, size=(8, 4, 4, 2)))
+  _, written = batch_norm(x, STATS, False)
+  wide = np.float64(x).reshape(-1, 2)
+  np.testing.assert_allclose(written['moments']['var'], wide.var(0), rtol=0.05)
+  assert (wide.var(0) < 1e-5).all()
+
+
+def test_evaluation_writes_nothing_unless_asked():
+  module = BatchNorm(affine=False)
+  assert module.apply({'batch_stats': STATS}, jnp.ones((3, 2)), train=False).shape == (3, 2)
+
+
+def test_absorb_is_an_average_of_unbiased_variances():
+  moments = {'mean': np.array([1.0, 2.0]), 'var': np.array([4.0, 6.0]), 'count': np.float64(3)}
+  stored = {'a': {'norm': STATS}, 'b': STATS}
+  once = update_running_stats(stored, {'a': {'norm': moments}, 'b': moments}, 0.9)
+  expected = {'mean': 0.9 * STATS['mean'] + 0.1 * moments['mean'], 'var': 0.9 * STATS['var'] + 0.1 * np.array([6, 9])}
+  jax.tree.map(np.testing.assert_allclose, once, {'a': {'norm': expected}, 'b': expected})
+  twice = update_running_stats(once, {'a': {'norm': moments}, 'b': moments}, 0.9)
+  at_once = update_running_stats(stored, {'a': {'norm': moments}, 'b': moments}, 0.9**2)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), twice, at_once)
+
+
+def test_pair_puts_each_layers_moments_beside_its_statistics():
+  stored = {'a': {'norm': {'mean': 1, 'var': 2}}, 'b': {'mean': 3, 'var': 4}}
+  moments = {'a': {'norm': {'mean': 5, 'var': 6, 'count': 9}}, 'b': {'mean': 7, 'var': 8, 'count': 9}}
+  assert batch_and_stored_stats(stored, moments) == [(5, 6, 1, 2), (7, 8, 3, 4)]
+
+
+# Outputs.
+
+
+@pytest.mark.parametrize('width, stride', [(7, 2), (6, 2), (5, 1)])
+def test_shortcut_subsamples_and_pads_channels_on_both_sides(width, stride):
+  x = np.float32(np.random.default_rng(0).uniform(0.1, 1, (2, 5, 4, 3)))
+  conv = partial(nn.Conv, kernel_size=(3, 3), padding=1, use_bias=False, kernel_init=nn.initializers.zeros)
+  y, _ = jax.jit(lambda x: Block(width, stride, conv, BatchNorm).init_with_output(jax.random.key(0), x, train=False))(x)
+  np.testing.assert_array_equal(y, reference.shortcut(x, stride, width))
+
+
+def random_case(module, x):
+  """Weights and statistics in float64 that no layer is indifferent to."""
+  variables = jax.eval_shape(lambda: init(module, x.shape, jnp.float64))
+  rng = np.random.default_rng(1)
+  return tuple(reference.random_weights(variables[name], rng) for name in ('params', 'batch_stats'))
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_resnet_equals_the_restatement(train):
+  with jax.enable_x64(True):
+    net = ResNet((2, 1), (3, 6), dtype=jnp.float64, param_dtype=jnp.float64)
+    module = Classifier(net, 5, jnp.float64)
+    x = np.random.default_rng(0).normal(size=(4, 7, 6, 3))
+    params, stats = random_case(module, x)
+    apply = lambda x: module.apply({'params': params, 'batch_stats': stats}, x, train=train, mutable=['moments'])
+    (features, logits), written = jax.jit(apply)(x)
+    *expected, moments = reference.resnet_forward(params, stats, x, train)
+    np.testing.assert_allclose(features, expected[0], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(logits, expected[1], rtol=1e-10, atol=1e-12)
+    for path in reference.leaf_paths(stats):
+      ours, theirs = reference.get(written['moments'], path), reference.get(moments, path)
+      np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_generator_equals_the_restatement(train):
+  with jax.enable_x64(True):
+    module = Generator(5, (2, 3, 4), (3, 2), 3, dtype=jnp.float64, param_dtype=jnp.float64)
+    z = np.random.default_rng(0).normal(size=(4, 5))
+    params, stats = random_case(module, z)
+    apply = lambda z: module.apply({'params': params, 'batch_stats': stats}, z, train=train)
+    images = jax.jit(apply)(z)
+    # Inner epsilon 0.8 included: these variances are small enough to tell.
+    expected, _ = reference.generator_forward(params, z, None if train else stats, (2, 3))
+    assert images.shape == (4, 8, 12, 3)
+    np.testing.assert_allclose(images, expected, rtol=1e-10, atol=1e-12)
+    if train:
+      np.testing.assert_allclose(images.mean((0, 1, 2)), 0, atol=1e-12)
+      np.testing.assert_allclose(images.std((0, 1, 2)), 1, rtol=0.01)
+
+
+def test_autoencoder_equals_the_restatement():
+  with jax.enable_x64(True):
+    vae, x = VAE((5, 3), 7, (8, 12, 2)), np.random.default_rng(0).uniform(size=(4, 8, 12, 2))
+    shape = jax.eval_shape(lambda: vae.init(KEY, jnp.zeros(x.shape), KEY))['params']
+    params = reference.random_weights(shape, np.random.default_rng(1))
+    outputs = jax.jit(lambda x: vae.apply({'params': params}, x, KEY))(x)
+    noise = np.asarray(jax.random.normal(KEY, (4, 7), jnp.float64))
+    for ours, theirs in zip(outputs, reference.vae_forward(params, x, noise, (2, 3, 3)), strict=True):
+      np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+    again, mean, _ = jax.jit(lambda x: vae.apply({'params': params}, x, jax.random.key(1)))(x)
+    np.testing.assert_array_equal(mean, outputs[1])
+    assert not np.allclose(again, outputs[0])
+
+
+def test_pixels_are_parameters_drawn_by_number():
+  module = Pixels(50, (2, 3, 1))
+  index = module.draw(KEY, 500)
+  assert index.shape == (500,) and index.dtype == jnp.int32
+  assert set(np.asarray(index).tolist()) == set(range(50))
+  images, variables = jax.jit(lambda i: module.init_with_output(KEY, i, train=True))(index)
+  (pixels,) = jax.tree.leaves(variables)
+  assert pixels.shape == (50, 2, 3, 1) and abs(pixels.mean()) < 0.3 and 0.8 < pixels.std() < 1.2
+  np.testing.assert_array_equal(images, pixels[index])
+  np.testing.assert_array_equal(module.apply(variables, jnp.array([7, 7, 3]), train=False), pixels[np.array([7, 7, 3])])
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_conv_on_cpu_is_the_plain_one_and_so_are_its_gradients(stride):
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(2 * PIECE + 5, 6, 6, 3)).astype(np.float32)  # the last piece is a short one
+  kernel = rng.normal(size=(3, 3, 3, 4)).astype(np.float32)
+
+  def of(conv):
+    def loss(images, kernel):
+      return jnp.sum(jnp.sin(conv(images, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=dims)))
+
+    dims = ('NHWC', 'HWIO', 'NHWC')
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(images, kernel)
+
+  chex.assert_trees_all_close(of(conv_on_cpu), of(jax.lax.conv_general_dilated), rtol=1e-4, atol=1e-4)
+
+
+def test_after_doubling_is_to_double_then_convolve_and_so_are_its_gradients():
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(3, 4, 5, 2)).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
+  plain = jax.lax.conv_general_dilated
+
+  def of(conv, double):
+    def loss(images, kernel):
+      images = images.repeat(2, axis=1).repeat(2, axis=2) if double else images
+      out = conv(images, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+      return jnp.sum(jnp.sin(out)), out
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(images, kernel)
+
+  chex.assert_trees_all_close(of(fused_upsample_conv(plain), False), of(plain, True), rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_cpu_takes_the_conv_made_for_it(monkeypatch):
+  assert components_of().model.backbone.conv is jax.lax.conv_general_dilated  # the tests have eight devices
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  components = components_of()
+  assert components.model.backbone.conv is conv_on_cpu and components.generator.conv is conv_on_cpu

@@ -1,0 +1,150 @@
+"""abd_jax.protocol.tasks: the benchmark's class orders, splits, relabelling, and every mistake a user can make."""
+
+import numpy as np
+import pytest
+
+from abd_jax.errors import UserError
+from abd_jax.protocol.tasks import Tasks, class_order, parse_class_order, split
+
+# Published with the benchmark; the same as Python's random.seed(trial), random.shuffle.
+CIFAR100_TRIAL_0 = """
+  23 8 11 7 48 13 1 91 94 54 16 63 52 41 80 2 47 87 78 66 19 6 24 10 59 30 22 29 83 37 93 81 43 99 86
+  28 34 88 44 14 84 70 4 20 15 21 31 76 57 67 73 50 69 25 98 46 96 0 72 35 58 92 3 95 56 90 26 40 55
+  89 75 71 60 42 9 82 39 18 77 68 32 79 12 85 36 17 64 27 74 45 61 38 51 62 65 33 5 53 97 49"""
+
+
+def ids(text):
+  return tuple(map(int, text.split()))
+
+
+@pytest.mark.parametrize(
+  'num_classes, trial, start',
+  [
+    (100, 0, ids(CIFAR100_TRIAL_0)),
+    (100, 1, (53, 37, 65, 51, 4, 20, 38, 9, 10, 81, 44, 36, 84, 50, 96)),
+    (100, 2, (0, 76, 61, 63, 1, 71, 2, 6, 16, 19, 13, 24, 49, 12, 75)),
+    (200, 0, (131, 181, 22, 172, 144, 92, 97, 187, 58, 93, 6, 70, 106, 68, 153, 168, 179, 199, 29, 46)),
+  ],
+)
+def test_class_order_is_the_published_one(num_classes, trial, start):
+  order = class_order(num_classes, trial)
+  assert order[: len(start)] == start
+  assert sorted(order) == list(range(num_classes))
+
+
+def test_class_order_leaves_the_global_generator_alone():
+  import random
+
+  random.seed(7)
+  before = random.getstate()
+  class_order(100, 0)
+  assert random.getstate() == before
+
+
+def test_parse_class_order(tmp_path):
+  assert parse_class_order('', 100, 1) == class_order(100, 1)
+  assert parse_class_order('3,1,0, 2', 4, 1) == (3, 1, 0, 2)
+  assert parse_class_order('3 1 0 2', 4, 1) == (3, 1, 0, 2)
+  assert parse_class_order('0', 1, 1) == (0,)
+  path = tmp_path / 'order.txt'
+  path.write_text('3, 1\n0\t2\n')
+  assert parse_class_order(str(path), 4, 1) == (3, 1, 0, 2)
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('0,1,2', ['3', 'missing', '3 of 4']),
+    ('0,1,2,1', ['1', 'listed twice']),
+    ('0,1,2,4', ['4', 'out of range 0..3']),
+    ('0,-1,2,3', ['-1', 'out of range 0..3']),
+    ('0,1-2,3', ["'1-2'", 'not an integer']),
+    ('no_such_file.txt', ["'no_such_file.txt'", 'No such file']),
+    ('0,one,2,3', ["'0,one,2,3'", 'cannot be read']),
+  ],
+)
+def test_parse_class_order_says_what_is_wrong(text, words):
+  with pytest.raises(UserError) as error:
+    parse_class_order(text, 4, 0)
+  message = str(error.value)
+  assert '\n' not in message
+  assert all(word in message for word in ['class_order', *words]), message
+
+
+@pytest.mark.parametrize(
+  'content, words', [(b'0 1 2 x', ["'x'", 'not an integer']), (b'\xff\xfe\x00', ['not a text file'])]
+)
+def test_parse_class_order_names_the_file(tmp_path, content, words):
+  path = tmp_path / 'order.txt'
+  path.write_bytes(content)
+  with pytest.raises(UserError) as error:
+    parse_class_order(str(path), 4, 0)
+  assert all(word in str(error.value) for word in [str(path), *words]), error.value
+
+
+@pytest.mark.parametrize(
+  'arguments, sizes',
+  [
+    (dict(num_classes=100, num_tasks=5), (20,) * 5),
+    (dict(num_classes=10, num_tasks=1), (10,)),
+    (dict(num_classes=100, num_tasks=6, first_task_classes=50), (50, 10, 10, 10, 10, 10)),
+    (dict(num_classes=10, num_tasks=1, first_task_classes=10), (10,)),
+    (dict(num_classes=1000, num_tasks=5, task_sizes=[10] * 5), (10,) * 5),
+    (dict(num_classes=10, num_tasks=3, task_sizes=(5, 1, 4)), (5, 1, 4)),
+  ],
+)
+def test_split(arguments, sizes):
+  assert split(**arguments) == sizes
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (dict(num_classes=100, num_tasks=7), ['100 classes', '7 equal tasks', 'num_tasks to 5 or 10']),
+    (dict(num_classes=10, num_tasks=11), ['10 classes', 'num_tasks to 10,']),
+    (dict(num_classes=10, num_tasks=0), ['num_tasks is 0', 'at least 1']),
+    (dict(num_classes=100, num_tasks=4, first_task_classes=50), ['50 classes', '3 equal', 'to 3 or 6']),
+    (dict(num_classes=10, num_tasks=3, first_task_classes=9), ['first_task_classes=9', 'set it to 1..8']),
+    (dict(num_classes=10, num_tasks=2, first_task_classes=-1), ['first_task_classes=-1', 'set it to 1..9']),
+    (dict(num_classes=10, num_tasks=1, first_task_classes=4), ['leaves 6 of 10', 'num_tasks to 2']),
+    (dict(num_classes=10, num_tasks=3, task_sizes=(5, 5)), ['lists 2 tasks', 'num_tasks is 3']),
+    (dict(num_classes=10, num_tasks=2, task_sizes=(5, 6)), ['sums to 11', '10 classes']),
+    (dict(num_classes=10, num_tasks=2, task_sizes=(5, 0)), ['task of 0 classes', 'at least 1']),
+    (dict(num_classes=10, num_tasks=1, task_sizes=(5,), first_task_classes=5), ['exclude each other']),
+  ],
+)
+def test_split_says_what_is_wrong(arguments, words):
+  with pytest.raises(UserError) as error:
+    split(**arguments)
+  assert '\n' not in str(error.value)
+  assert all(word in str(error.value) for word in words), error.value
+
+
+def test_split_remedies_work():
+  assert split(100, 10) and split(100, 5)
+  assert split(100, 3, first_task_classes=50) == (50, 25, 25)
+  assert split(100, 6, first_task_classes=50) == (50, 10, 10, 10, 10, 10)
+
+
+def test_tasks():
+  tasks = Tasks(order=(3, 1, 4, 0, 2), sizes=(2, 1))
+  assert (tasks.num_tasks, tasks.num_classes) == (2, 5)
+  np.testing.assert_array_equal(tasks.task_of_class, np.array([0, 0, 1, 2, 2], np.int32), strict=True)
+  assert tasks.original_ids(0) == (3, 1)
+  assert tasks.original_ids(1) == (4,)
+  for task in (-1, 2):
+    with pytest.raises(IndexError):
+      tasks.original_ids(task)
+
+
+def test_relabelling_round_trip():
+  tasks = Tasks(class_order(100, 0), split(100, 10))
+  original = np.arange(100).reshape(4, 25)
+  learning = tasks.learning_labels(original)
+  assert learning.dtype == np.int32
+  np.testing.assert_array_equal(np.array(tasks.order)[learning], original)
+  assert learning.flat[23] == 0  # Class 23 comes first in trial 0.
+  for task in range(tasks.num_tasks):
+    learned = tasks.learning_labels(np.array(tasks.original_ids(task)))
+    np.testing.assert_array_equal(learned, np.arange(10 * task, 10 * task + 10))
+    np.testing.assert_array_equal(tasks.task_of_class[learned], task)

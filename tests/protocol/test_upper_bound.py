@@ -1,0 +1,192 @@
+"""abd_jax.protocol.upper_bound: the upper bound of each task is a run of its own, and whoever needs it shares it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from abd_jax.config import check, default
+from abd_jax.errors import Paused, UserError
+from abd_jax.protocol import metrics, upper_bound
+from abd_jax.protocol.tasks import Tasks, class_order, split
+
+ORDER = class_order(100, 0)
+
+
+def folders(sizes, order=ORDER, seed=0, **fields):
+  """Where the upper bounds of all tasks lie."""
+  config = default()
+  config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
+  tasks = Tasks(order, tuple(sizes))
+  return [str(folder) for _, folder in upper_bound.plan(config, tasks, seed, Path('oracles'))]
+
+
+# What is shared.
+
+
+def test_finer_splits_need_the_upper_bounds_of_coarser_ones_too():
+  five, ten, twenty = (folders(split(100, count)) for count in (5, 10, 20))
+  assert [len(set(found)) for found in (five, ten, twenty)] == [5, 10, 20]
+  assert five == ten[1::2] and ten == twenty[1::2]
+  assert folders(split(100, 6, 50)) == ten[4:]  # half of the classes first
+  assert folders((20, 10)) == ten[1:3]  # a run that stops early
+  assert five[0].startswith('oracles/cifar100_20_')
+
+
+def test_only_the_classes_learnt_so_far_and_their_order_matter():
+  whole = folders((10, 20, 70))
+  swapped_after_30 = (*ORDER[:30], *ORDER[30:][::-1])
+  assert folders((10, 20), swapped_after_30) == whole[:2]
+  swapped_within_30 = (*ORDER[:10], *ORDER[10:30][::-1], *ORDER[30:])
+  assert folders((10, 20, 70), swapped_within_30)[0] == whole[0]
+  assert not set(folders((10, 20, 70), swapped_within_30)[1:]) & set(whole)
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'data__dir': '/elsewhere', 'data__download': False},
+    {'method': 'lwf', 'trial': 3},  # the order is given apart
+    {'inversion__steps': 1, 'inversion__what': 'pixels', 'generator__latent': 7},
+    {'abd__kd_weight': 5.0, 'abd__bn_passes': 1, 'lwf__weight': 0.5, 'memory__size': 100, 'bic__held_out': 0.5},
+    {'max_seconds': 1.0, 'checkpoint_seconds': 1.0, 'devices': 1},
+    {'oracle_dir': '/elsewhere', 'task_sizes': (1,), 'class_order': '1,2', 'first_task_classes': 3, 'tasks': 7},
+  ],
+)
+def test_what_base_does_not_depend_on_leaves_the_place_as_it_is(fields):
+  assert folders((10, 20, 70), **fields) == folders((10, 20, 70))
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'data__name': 'cifar10'},
+    {'data__folds': 5},
+    {'data__folds': 5, 'data__fold': 1},
+    {'data__mean': (0.5, 0.5, 0.5)},
+    {'data__flip': False},
+    {'data__contrast': 0.0},
+    {'model__blocks': (1, 1, 1)},
+    {'student__epochs': 249},
+    {'student__lr': 0.05},
+    {'student__milestones': (100,)},
+    {'student__weight_decay': 0.0},
+    {'student__batch_size': 64},
+    {'bn_gamma_init': 'uniform'},
+    {'precision': 'bfloat16'},
+    {'chunk_steps': 7},  # a workdir holds a run of one value
+    {'eval_batch_size': 7},
+    {'seed': 1},
+    {'order': class_order(100, 1)},
+  ],
+)
+def test_whatever_changes_the_result_changes_the_place(fields):
+  keywords = {name: fields[name] for name in ('seed', 'order') if name in fields}
+  settings = {name: value for name, value in fields.items() if name not in keywords}
+  here, there = folders((10, 20, 70)), folders((10, 20, 70), **keywords, **settings)
+  assert not set(here) & set(there)
+  if 'data__fold' in fields:
+    assert not set(there) & set(folders((10, 20, 70), data__folds=5))
+
+
+def test_an_upper_bound_is_an_ordinary_run_of_base_on_all_classes_so_far():
+  config = default()
+  config.update_from_flattened_dict({'method': 'oracle', 'student.lr': 0.3, 'data.dir': '/there', 'eval_batch_size': 8})
+  config.max_seconds = 5.0
+  part = upper_bound.prefix_config(config.lock(), Tasks(ORDER, (10, 20, 70)), 1, 4)
+  check(part)
+  assert (part.method, part.tasks, tuple(part.task_sizes), part.seed) == ('base', 1, (30,), 4)
+  order = tuple(map(int, part.class_order.split(',')))
+  assert order[:30] == ORDER[:30] and sorted(order) == list(range(100))
+  assert (part.student.lr, part.data.dir, part.eval_batch_size) == (0.3, '/there', 8)
+
+
+# Runs.
+
+
+def parts_of(root):
+  """Number of classes -> results.json of each upper bound under `root`."""
+  return {int(file.parent.name.split('_')[1]): json.loads(file.read_text()) for file in root.glob('*/results.json')}
+
+
+def changed_at(root):
+  return {str(file): file.stat().st_mtime_ns for file in sorted(root.glob('*/*')) if file.name != '.lock'}
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory):
+  return tmp_path_factory.mktemp('oracle') / 'run'
+
+
+@pytest.fixture
+def results(path, learn):
+  """Of method=oracle on three tasks of two classes; run once."""
+  return learn(path, method='oracle')
+
+
+def test_every_row_is_that_of_a_model_of_its_own(results, path):
+  parts = parts_of(path.parent / 'oracles')  # beside the workdir, if config.oracle_dir names no place
+  assert sorted(parts) == [2, 4, 6]
+  matrix, counts = results['accuracy_matrix'], results['test_images']
+  assert [len(row) for row in matrix] == [len(row) for row in results['top5_accuracy_matrix']] == [1, 2, 3]
+  assert results['method'] == 'oracle' and results['task_sizes'] == [2, 2, 2] and len(counts) == 3
+  for row, top5, part in zip(matrix, results['top5_accuracy_matrix'], (parts[2], parts[4], parts[6]), strict=True):
+    weights = counts[: len(row)]
+    assert np.average(row, weights=weights) == pytest.approx(part['final_accuracy'], abs=1e-12)
+    assert np.average(top5, weights=weights) == pytest.approx(part['final_top5_accuracy'], abs=1e-12)
+    assert part['method'] == 'base' and sum(part['test_images']) == sum(weights)
+    known = part['task_sizes'][0]
+    assert part['class_order']['original_ids'][:known] == results['class_order']['original_ids'][:known]
+  assert results['final_accuracy'] == pytest.approx(parts[6]['final_accuracy'], abs=1e-12)
+  assert results['class_accuracy'] == parts[6]['class_accuracy'] and len(results['class_accuracy']) == 6
+  assert results['seen_accuracy'] == pytest.approx([parts[k]['final_accuracy'] for k in (2, 4, 6)], abs=1e-12)
+  assert len(set(results['seen_accuracy'])) == 3  # not one model's numbers three times
+  assert results['seconds']['train'] == pytest.approx(sum(part['seconds']['train'] for part in parts.values()))
+  assert results['steps'] == {'student': sum(part['steps']['student'] for part in parts.values()), 'generator': 0}
+  assert metrics.omega(results['seen_accuracy'], results['seen_accuracy']) == 1.0
+
+
+def test_another_split_and_another_method_train_only_what_is_not_there(results, path, learn, tmp_path):
+  root = path.parent / 'oracles'
+  before = changed_at(root)
+  coarse = learn(tmp_path / 'coarse', method='oracle', tasks=2, task_sizes=(2, 4), oracle_dir=str(root))
+  assert changed_at(root) == before
+  assert coarse['seen_accuracy'] == [results['seen_accuracy'][0], results['seen_accuracy'][2]]
+  finer = learn(
+    tmp_path / 'finer', method='oracle', tasks=4, task_sizes=(2, 2, 1, 1), oracle_dir=str(root), abd__kd_weight=7.0
+  )
+  after = changed_at(root)
+  assert before.items() < after.items() and sorted(parts_of(root)) == [2, 4, 5, 6]
+  assert [finer['seen_accuracy'][k] for k in (0, 1, 3)] == results['seen_accuracy']
+  assert finer['accuracy_matrix'][0] == results['accuracy_matrix'][0]
+
+
+def test_a_run_paused_again_and_again_ends_as_one_that_was_not(results, learn, tmp_path):
+  pauses, complete = 0, []
+  while True:
+    try:
+      paused = learn(tmp_path / 'run', method='oracle', max_seconds=1e-9, chunk_steps=10)
+      break
+    except Paused as pause:
+      assert 'the same command resumes it' in str(pause)
+      pauses += 1
+      complete.append(len(parts_of(tmp_path / 'oracles')))
+      assert not (tmp_path / 'run' / 'results.json').exists()
+  # Of 9, 18 and 28 steps: at most after each chunk of ten and after the evaluation.
+  assert 3 <= pauses <= 1 + 2 + 3 + 3
+  assert complete == sorted(complete) and set(complete) == {0, 1, 2}
+  for name in ('accuracy_matrix', 'top5_accuracy_matrix', 'class_accuracy', 'final_accuracy'):
+    assert paused[name] == results[name]
+
+
+def test_a_run_that_is_complete_is_only_read(results, path, learn):
+  before = changed_at(path.parent)
+  assert learn(path, method='oracle') == results
+  assert changed_at(path.parent) == before
+
+
+def test_a_mistake_is_told_before_anything_is_trained(learn, tmp_path):
+  with pytest.raises(UserError, match='generator makes'):
+    learn(tmp_path / 'run', method='oracle', generator__start=(3, 3, 8))
+  assert not (tmp_path / 'oracles').exists()

@@ -1,0 +1,181 @@
+"""abd_jax.load_model: a finished run's model, without its data set, tfds or an optimizer."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPO
+
+import abd_jax
+from abd_jax.data.sources import TaskStream, open_dataset
+from abd_jax.errors import UserError
+from abd_jax.protocol.tasks import Tasks
+from abd_jax.run.load import load_model
+from abd_jax.run.manifest import read_manifest
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  return tmp_path_factory.mktemp('load')
+
+
+@pytest.fixture
+def run_of(root, learn):
+  """run_of(method) -> (workdir, results, test images, their class names), run once each."""
+
+  def make(method):
+    results = learn(root / method, method=method, **({'memory__size': 60} if method == 'bic' else {}))
+    order = results['class_order']
+    stream = TaskStream(open_dataset('digits', ''), Tasks(tuple(order['original_ids']), tuple(results['task_sizes'])))
+    images, labels = stream.test(2)
+    return root / method, results, images, np.asarray(order['names'])[labels]
+
+  return make
+
+
+@pytest.mark.parametrize('method', ['abd', 'bic', 'rdfcil'])
+@pytest.mark.parametrize('task', [None, 0])
+def test_predictions_equal_the_runs_recorded_accuracy(run_of, method, task):
+  path, results, images, names = run_of(method)
+  model = load_model(path, task)
+  upto = len(results['task_sizes']) if task is None else task + 1
+  n = sum(results['test_images'][:upto])
+  predicted, probabilities = model.predict(images[:n], batch_size=64)
+  assert np.mean(predicted == names[:n]) == results['seen_accuracy'][upto - 1]
+  known = results['class_order']['names'][: sum(results['task_sizes'][:upto])]
+  assert model.class_names == tuple(known) and probabilities.shape == (n, len(known))
+  np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+  assert (np.asarray(known)[probabilities.argmax(1)] == predicted).all()
+  assert model.features(images[:5]).shape == (5, 4) and model.image_shape == (8, 8, 1)
+
+
+WITHOUT_DATA = """
+import sys
+class Block:
+  def find_spec(self, name, *rest):
+    if name.split('.')[0] in ('tensorflow_datasets', 'sklearn', 'array_record'):
+      raise ImportError(name)
+sys.meta_path.insert(0, Block())
+import numpy as np, abd_jax
+images = np.load(sys.argv[2])
+print(' '.join(abd_jax.load_model(sys.argv[1]).predict(images)[0]))
+"""
+
+
+def test_a_process_without_the_data_set_predicts_the_same(run_of, tmp_path, cli_env):
+  path, results, images, names = run_of('abd')
+  np.save(tmp_path / 'images.npy', images)
+  words = [sys.executable, '-c', WITHOUT_DATA, str(path), str(tmp_path / 'images.npy')]
+  env = cli_env | {'TFDS_DATA_DIR': str(tmp_path / 'nothing')}
+  done = subprocess.run(words, env=env, cwd=REPO, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert np.mean(np.array(done.stdout.split()) == names) == results['final_accuracy']
+
+
+def test_dreams_are_of_the_classes_learnt_and_depend_on_the_seed(run_of):
+  path, results, _, _ = run_of('abd')
+  model = load_model(path, 1)
+  images, names = model.dream(12, seed=3)
+  assert images.shape == (12, 8, 8, 1) and images.min() >= 0 and images.max() <= 1
+  assert set(names) <= set(results['class_order']['names'][:4])
+  np.testing.assert_array_equal(model.dream(12, seed=3)[0], images)
+  assert not np.array_equal(model.dream(12, seed=4)[0], images)
+  with pytest.raises(UserError, match='nothing dreams of the model after task 3'):
+    load_model(path).dream(1)
+
+
+def test_mistakes_are_one_line(run_of, tmp_path):
+  path, _, images, _ = run_of('abd')
+  for make, match in (
+    (lambda: load_model(tmp_path), 'holds no frozen model'),
+    (lambda: load_model(path, 7), r'no model after task 7 .* 0, 1, 2'),
+    (lambda: load_model(path).predict(images[:, :4]), r'uint8\[n, 8, 8, 1\]'),
+    (lambda: load_model(path).predict(images / 16), 'float64'),
+  ):
+    with pytest.raises(UserError, match=match) as error:
+      make()
+    assert '\n' not in str(error.value)
+
+
+def damage(name, way):
+  def change(folder):
+    file = next(file for file in sorted(folder.rglob(name)) if file.is_file() and file.stat().st_size)
+    content = bytearray(file.read_bytes())
+    if way == 'flip':
+      content[len(content) // 2] ^= 1
+      file.write_bytes(content)
+    elif way == 'gone':
+      file.unlink()
+    else:
+      (file.parent / 'more').write_text('')
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ('change', 'match'),
+  [
+    (damage('*', 'flip'), 'is damaged'),
+    (damage('d/*', 'flip'), 'is damaged'),
+    (damage('_METADATA', 'gone'), '_METADATA is missing'),
+    (damage('_METADATA', 'more'), 'more does not belong there'),
+    (lambda folder: folder.with_name('2.json').unlink(), 'no manifest 2.json'),
+    (lambda folder: folder.with_name('2.json').write_text('{"schema'), '2.json is damaged'),
+    (lambda folder: folder.with_name('2.json').write_text('{"schema_version": 99}'), 'schema 99'),
+  ],
+)
+def test_one_flipped_bit_or_missing_file_of_a_teacher_is_told(run_of, tmp_path, change, match):
+  shutil.copytree(run_of('abd')[0], tmp_path / 'run')
+  change(tmp_path / 'run' / 'teachers' / '2')
+  with pytest.raises(UserError, match=match) as error:
+    load_model(tmp_path / 'run')
+  assert '\n' not in str(error.value)
+
+
+def test_a_manifest_says_what_is_needed_to_use_the_model(run_of):
+  path, results, _, _ = run_of('abd')
+  manifest = read_manifest(path / 'teachers' / '1')
+  assert (manifest['task'], manifest['abd_jax'], manifest['image_shape']) == (1, abd_jax.__version__, [8, 8, 1])
+  assert manifest['class_order'] == results['class_order'] and manifest['task_sizes'] == results['task_sizes']
+  config = results['config']
+  for group in ('model', 'generator', 'abd'):
+    assert manifest['config'][group] == config[group]
+  assert manifest['config']['data']['mean'] == config['data']['mean']
+  assert not {'dir', 'download'} & set(manifest['config']['data']) and 'max_seconds' not in manifest['config']
+
+
+def test_a_field_that_came_later_counts_as_its_default(run_of, tmp_path, learn):
+  shutil.copytree(run_of('abd')[0], tmp_path / 'run')
+  file = tmp_path / 'run' / 'config.json'
+  stored = json.loads(file.read_text())
+  assert stored['abd'].pop('balance') == 'tasks' and stored.pop('precision')
+  file.write_text(json.dumps(stored))
+  before = file.read_bytes()
+  assert learn(tmp_path / 'run')['final_accuracy'] == run_of('abd')[1]['final_accuracy']
+  assert file.read_bytes() == before
+  with pytest.raises(UserError, match=r"config\.abd\.balance='tasks', not 'none'"):
+    learn(tmp_path / 'run', abd__balance='none')
+  manifest = tmp_path / 'run' / 'teachers' / '2.json'
+  content = json.loads(manifest.read_text())
+  del content['config']['precision']
+  manifest.write_text(json.dumps(content))
+  assert load_model(tmp_path / 'run').config.precision == 'float32'
+
+
+def test_a_finished_run_prints_its_results_where_its_data_are_not(run_of, tmp_path, tiny_config):
+  path, results, _, _ = run_of('abd')
+  config = tiny_config(data__dir=str(tmp_path / 'nothing'), data__download=False)
+  assert abd_jax.train_and_evaluate(config, str(path)) == results
+  assert not Path(tmp_path / 'nothing').exists()
+
+
+def test_the_public_interface_is_what_it_says():
+  for name in abd_jax.__all__:
+    assert getattr(abd_jax, name) is not None
+  assert abd_jax.load_model is load_model
+  with pytest.raises(AttributeError):
+    _ = abd_jax.nothing

@@ -1,0 +1,56 @@
+"""abd_jax.run.progress: where a run stands has one owner."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from abd_jax.errors import UserError
+from abd_jax.run import progress as progress_lib
+from abd_jax.run.progress import Progress, progress_from
+
+
+def test_a_run_step_by_step():
+  progress = Progress()
+  progress.step_done(5)
+  assert (progress.task, progress.phase, progress.step) == (0, '', 5)
+  progress.phase_done('dreaming')
+  assert (progress.task, progress.phase, progress.step) == (0, 'dreaming', 0)
+  progress.step_done(3)
+  progress.task_done()
+  assert (progress.task, progress.phase, progress.step) == (1, '', 0)
+
+
+def test_what_is_saved_comes_back_and_saves_are_numbered_over_all_kinds():
+  progress = Progress()
+  progress.evaluated([0.5], [0.9], [0.4, 0.6], [0.9, 0.9])
+  progress.spent('train', 3.0, compiling=1.0)
+  first = progress.next_save('student')
+  second = json.loads(json.dumps(progress.next_save('generator')))
+  assert first['saves'] == {'student': 1} and second['saves'] == {'student': 1, 'generator': 2}
+  back = progress_from(second, 'here')
+  assert back == progress and back.seconds == {'compile': 1.0, 'train': 2.0, 'invert': 0.0, 'evaluate': 0.0}
+
+
+@pytest.mark.parametrize('change', [{'schema_version': 1}, {'phase': None, 'stage': 3}])
+def test_progress_of_another_version_is_refused(change):
+  saved = {name: value for name, value in (Progress().next_save('student') | change).items() if value is not None}
+  with pytest.raises(UserError, match='here was written by another version'):
+    progress_from(saved, 'here')
+
+
+def test_nobody_else_writes_it():
+  """No assignment to an attribute of Progress outside its own file."""
+  owned = set(Progress.__dataclass_fields__) - {'step', 'task', 'phase'}
+  package = Path(progress_lib.__file__).parents[1]
+  for file in package.rglob('*.py'):
+    for node in ast.walk(ast.parse(file.read_text())):
+      targets = (
+        node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+      )
+      for target in targets:
+        if isinstance(target, ast.Attribute) and 'progress' in ast.unparse(target.value):
+          assert file.name == 'progress.py', f'{file}:{node.lineno}'
+        if isinstance(target, ast.Attribute) and target.attr in owned and file.name != 'progress.py':
+          assert ast.unparse(target.value) in ('self', 'history'), f'{file}:{node.lineno}'

@@ -1,0 +1,210 @@
+"""A run that was stopped, however, ends as if it had not been."""
+
+import contextlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import KILLABLE, REPO, RUN, assert_same_outcome, command, flags_of, log_records
+
+from abd_jax import methods, train
+from abd_jax.errors import Paused, UserError
+from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.run.workdir import Workdir
+
+
+@pytest.fixture(scope='module')
+def undisturbed_path(tmp_path_factory):
+  return tmp_path_factory.mktemp('undisturbed') / 'run'
+
+
+@pytest.fixture
+def undisturbed(undisturbed_path, learn):
+  """The workdir of a run in this process that saved only where it must."""
+  learn(undisturbed_path)
+  return undisturbed_path
+
+
+def test_resuming_from_every_checkpoint_gives_the_same_bits(learn, undisturbed, tmp_path):
+  pauses = 0
+  while True:
+    try:
+      learn(tmp_path, max_seconds=1e-9)  # stops after each chunk
+      break
+    except Paused:
+      pauses += 1
+  # Three tasks of 2 chunks (9 or 10 steps) and their ends, two of 2 chunks of dreaming and their ends.
+  assert pauses == 3 * 3 + 2 * 3
+  assert_same_outcome(tmp_path, undisturbed)
+
+
+class Crash(BaseException):
+  """What nothing in the package catches."""
+
+
+def crash_around(monkeypatch, owner, name, key_of, before=True, after=True):
+  """Makes a function raise the first time it is called with a key, before and after it does its work."""
+  survived, write = set(), getattr(owner, name)
+
+  def crash_once(key):
+    if key not in survived:
+      survived.add(key)
+      raise Crash
+
+  def crashing(*args):
+    if before:
+      crash_once((key_of(*args), 'before'))
+    result = write(*args)
+    if after:
+      crash_once((key_of(*args), 'after'))
+    return result
+
+  monkeypatch.setattr(owner, name, crashing)
+
+
+@pytest.mark.slow
+def test_a_crash_before_or_after_anything_is_written_changes_nothing(learn, undisturbed, tmp_path, monkeypatch):
+  crash_around(monkeypatch, Workdir, 'log', lambda _, record: str((record['task'], record['phase'])), before=False)
+  crash_around(monkeypatch, Workdir, 'write_results', lambda *_: None)
+  crash_around(monkeypatch, Checkpoints, 'save', lambda _, kind, __, progress: (kind, progress['saves'][kind]))
+  crash_around(monkeypatch, Checkpoints, 'save_teacher', lambda _, name, *__: name)
+  crash_around(monkeypatch, train, 'save_grid', lambda _, __, file: file.name, before=False)
+  starts = 1
+  while True:
+    try:
+      learn(tmp_path, checkpoint_seconds=0.0)
+      break
+    except Crash:
+      starts += 1
+  # 15 saves, 3 teachers and 1 file of results, before and after; 8 phases' logs; 2 pictures; and the last start.
+  assert starts == 2 * (15 + 3 + 1) + 8 + 2 + 1
+  monkeypatch.undo()
+  assert_same_outcome(tmp_path, undisturbed)
+
+
+def test_two_saves_in_flight_cannot_overtake_each_other(learn, undisturbed, tmp_path, monkeypatch):
+  """A kill may leave the newer of two background writes finished and the older one not."""
+  overlaps = []
+  save = Checkpoints.save
+
+  def checked(self, kind, state, progress):
+    others = [manager for name, manager in self._managers.items() if name != kind]
+    save(self, kind, state, progress)
+    overlaps.append(any(manager.is_saving_in_progress() for manager in others))
+
+  monkeypatch.setattr(Checkpoints, 'save', checked)
+  learn(tmp_path, checkpoint_seconds=0.0)
+  assert overlaps and not any(overlaps)
+
+
+def test_deleting_a_checkpoint_as_told_never_changes_the_outcome_silently(learn, undisturbed, tmp_path, monkeypatch):
+  """While the generator trains, the student's newest save is the one that counts."""
+  with monkeypatch.context() as patch:
+    key = lambda _, record: (record['phase'] == 'dreaming' and record['task'] == 1) or None
+    crash_around(patch, Workdir, 'log', key, after=False)
+    for _ in range(2):  # at the first record, then at the first dreaming of task 2
+      with pytest.raises(Crash):
+        learn(tmp_path)
+  with pytest.raises(Paused):
+    learn(tmp_path, max_seconds=1e-9)
+  newest = max((tmp_path / 'checkpoints/student').iterdir(), key=lambda folder: int(folder.name))
+  shutil.rmtree(newest)
+  with contextlib.suppress(UserError):
+    learn(tmp_path)
+    assert_same_outcome(tmp_path, undisturbed)
+
+
+def test_seconds_include_what_was_spent_before_a_pause(learn, tmp_path):
+  began = time.monotonic()
+  with pytest.raises(Paused):
+    learn(tmp_path, max_seconds=1e-9, chunk_steps=8)
+  spent = time.monotonic() - began
+  (folder,) = (tmp_path / 'checkpoints/student').iterdir()
+  saved = json.loads((folder / 'progress/metadata').read_text())['seconds']
+  assert 0 < saved['train'] + saved['compile'] <= spent
+
+
+def kill_and_resume(path, words, env, moments, seed):
+  """Starts the command, kills it once its log has as many lines as the next of `moments`; at last lets it finish."""
+  rng = random.Random(seed)
+  for moment in moments:
+    process = subprocess.Popen(
+      command(*words, f'--workdir={path}'), env=env, cwd=REPO, stderr=subprocess.PIPE, text=True
+    )
+    log = path / 'metrics.jsonl'
+    while not log.exists() or log.read_bytes().count(b'\n') < moment:
+      assert process.poll() is None, process.stderr.read().decode()
+      time.sleep(0.002)
+    time.sleep(rng.random() * 0.03)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+  done = subprocess.run(command(*words, f'--workdir={path}'), env=env, cwd=REPO, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+
+
+def moments_to_kill(path, phases, seed):
+  """One random line of the finished run's log per item of `phases`, in order."""
+  records, rng = log_records(path), random.Random(seed)
+  lines = lambda phase: [k + 1 for k, record in enumerate(records[:-5]) if record['phase'] == phase and k > 1]
+  return sorted(rng.choice(lines(phase)) for phase in phases)
+
+
+def test_kill_dash_nine_at_five_random_moments_changes_nothing(finished, cli_env, tmp_path):
+  reference, _ = finished
+  moments = moments_to_kill(reference, ['learning'] * 3 + ['dreaming'] * 2, seed=0)
+  kill_and_resume(tmp_path, RUN, cli_env, moments, seed=0)
+  assert_same_outcome(tmp_path, reference)
+
+
+@pytest.mark.parametrize(
+  'method', ['e2e', 'rdfcil', pytest.param('bic', marks=pytest.mark.slow), pytest.param('dgr', marks=pytest.mark.slow)]
+)
+def test_methods_with_state_of_their_own_resume_from_every_checkpoint(method, learn, tmp_path):
+  """A memory, bias layers, an autoencoder, label counts; a second phase, a model frozen between the two."""
+  small = {'method': method, 'task_sizes': (2, 2), 'tasks': 2, 'inversion__steps': 3, 'rdfcil__finetune_epochs': 1}
+  learn(tmp_path / 'undisturbed', **small)
+  pauses = 0
+  while True:
+    try:
+      learn(tmp_path / 'run', **small, max_seconds=1e-9)  # stops after each chunk
+      break
+    except Paused:
+      pauses += 1
+  assert pauses >= 6
+  assert_same_outcome(tmp_path / 'run', tmp_path / 'undisturbed')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', sorted(set(methods.available()) - {'oracle'}))  # runs of Base, one after another
+def test_kill_dash_nine_in_each_phase_of_every_method_changes_nothing(method, cli_env, tmp_path, digits_data):
+  words = [
+    f'--config=configs/digits.py:tasks=3,method={method}',
+    *flags_of(KILLABLE),
+    '--config.rdfcil.finetune_epochs=3',
+  ]
+  reference = tmp_path / 'reference'
+  subprocess.run(command(*words, f'--workdir={reference}'), env=cli_env, cwd=REPO, check=True, capture_output=True)
+  lines = {}
+  for k, record in enumerate(log_records(reference)):
+    if record['phase'] != 'evaluating' and k > 1:
+      lines.setdefault((record['task'], record['phase']), []).append(k + 1)
+  rng = random.Random(method)
+  moments = sorted(rng.choice(numbers[:-1]) for numbers in lines.values())
+  kill_and_resume(tmp_path / 'run', words, cli_env, moments, seed=2)
+  assert_same_outcome(tmp_path / 'run', reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['abd', 'lwf', 'base'])
+def test_kill_dash_nine_changes_nothing_in_the_demo(method, cli_env, tmp_path, digits_data):
+  cli_env = {name: value for name, value in cli_env.items() if name != 'JAX_DISABLE_MOST_OPTIMIZATIONS'}
+  words = [f'--config=configs/digits.py:method={method}', '--config.checkpoint_seconds=0.5']
+  reference = tmp_path / 'reference'
+  subprocess.run(command(*words, f'--workdir={reference}'), env=cli_env, cwd=REPO, check=True, capture_output=True)
+  phases = ['learning'] * 3 + (['dreaming'] * 2 if method == 'abd' else ['learning'] * 2)
+  kill_and_resume(tmp_path / 'run', words, cli_env, moments_to_kill(reference, phases, seed=1), seed=1)
+  assert_same_outcome(tmp_path / 'run', reference)

@@ -1,0 +1,142 @@
+"""The same numbers on one device and eight, scanned and looped, in chunks of any length."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from abd_jax import methods
+from abd_jax.config import default
+from abd_jax.devices.mesh import DataMesh
+from abd_jax.state import Classes, PhaseData, freeze
+from abd_jax.steps import chunks, inversion, student
+from abd_jax.steps.components import make_components
+from abd_jax.steps.inputs import EpochIndices
+
+CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 10
+
+
+def tiny_config():
+  c = default()
+  c.model.blocks, c.model.widths = (1, 1), (4, 8)
+  c.generator.latent, c.generator.start, c.generator.widths = 8, (4, 4, 8), (4,)
+  c.data.mean, c.data.std, c.data.pad = (0.5,), (0.25,), 1
+  c.student.batch_size, c.student.epochs, c.student.milestones, c.student.lr = 8, 5, (1, 2), 0.02
+  c.inversion.batch_size = 16
+  return c
+
+
+def build(devices, dtype=jnp.float32):
+  """Components, later ABD phase, data of the second of three tasks, fresh states: all on `devices` devices."""
+  c = tiny_config()
+  mesh = DataMesh(jax.devices()[:devices])
+  components = make_components(c, CLASSES, SHAPE, mesh.constrain, dtype)
+  phase = methods.get(c).later[0]
+  learner = student.init_student(components, SHAPE, None, 1)
+  generator = inversion.init_generator(components, 1, 0)
+  teacher = freeze(student.init_student(components, SHAPE, None, 2), generator)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (20, *SHAPE), np.uint8)
+  labels = rng.integers(2, 4, 20).astype(np.int32)
+  classes = Classes(np.repeat(np.arange(3, dtype=np.int32), 2), np.int32(1))
+  data = mesh.replicate(PhaseData(images, labels, classes, (teacher,), np.uint32(3)))
+  return c, mesh, components, phase, mesh.replicate(learner), mesh.replicate(generator), data
+
+
+@functools.cache
+def compiled(devices, scan_steps, dtype):
+  """build() and the chunks of both kinds of step."""
+  c, mesh, components, phase, *states = build(devices, dtype)
+  make = lambda step: chunks.make_chunk(step, scan_steps=scan_steps, out_sharding=mesh.replicated)
+  made = (
+    make(student.make_train_step(components, phase)),
+    make(inversion.make_inversion_step(components, c.inversion)),
+  )
+  return c, phase, made, states
+
+
+def ten_steps(devices, chunk_steps, scan_steps, dtype=jnp.float32):
+  """Student and generator states after ten ABD and ten inversion steps."""
+  c, phase, (train, invert), (learner, generator, data) = compiled(devices, scan_steps, dtype)
+
+  def run(chunk, state, inputs):
+    state = jax.tree.map(jnp.copy, state)  # a chunk reuses its state's buffers
+    states = chunks.run(chunk, state, data, inputs, range(STEPS), chunk_steps, lambda *_: None)
+    return jax.device_get((states.params, states.batch_stats))
+
+  indices = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)
+  assert indices.steps == STEPS
+  rates = lambda start, stop: np.full(stop - start, c.inversion.lr, np.float32)
+  return {
+    'student': run(train, learner, indices),
+    'generator': run(invert, generator, rates),
+  }
+
+
+def difference(a, b):
+  """Largest relative difference (L2) over parameters and over statistics, of student and generator."""
+  worst = 0.0
+  for kind in a:
+    for part, other in zip(a[kind], b[kind], strict=True):
+      flat, flat_other = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (part, other))
+      worst = max(worst, np.linalg.norm(flat - flat_other) / np.linalg.norm(flat))
+  return worst
+
+
+# Devices, steps in a chunk, steps in a compiled scan: shorter chunks run step by step.
+WAYS = {
+  'eight devices, scans of 4 and a rest': (8, 4, 4),
+  'chunks of 3, step by step': (1, 3, 0),
+}
+
+
+@pytest.mark.parametrize(('dtype', 'bound'), [(jnp.float64, 1e-8), (jnp.float32, 1e-3)], ids=['float64', 'float32'])
+def test_devices_scan_and_chunks_do_not_change_the_result(dtype, bound):
+  with jax.enable_x64(True) if dtype == jnp.float64 else contextlib.nullcontext():
+    expected = ten_steps(1, STEPS, 0, dtype)
+    assert jax.tree.leaves(expected)[0].dtype == dtype
+    for name, way in WAYS.items():
+      assert difference(expected, ten_steps(*way, dtype)) <= bound, name
+
+
+def test_eight_devices_split_the_batch_and_replicate_the_rest():
+  c, mesh, components, phase, learner, _, data = build(8)
+  seen = {}
+  step = student.make_train_step(
+    components._replace(constrain=lambda x: (seen.setdefault('constrained', []).append(x.shape), mesh.constrain(x))[1]),
+    phase,
+  )
+  chunk = chunks.make_chunk(step, out_sharding=mesh.replicated)
+  inputs = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)(0, 1)
+  state, _ = chunk(learner, inputs, data)
+  assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == 8
+  assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+  assert (c.student.batch_size, *SHAPE) in seen['constrained']
+
+
+@pytest.mark.parametrize('scan_steps', [0, 4])
+def test_a_step_is_traced_once_however_it_is_chunked(scan_steps):
+  traces = []
+
+  def step(state, x, data):
+    traces.append(1)
+    return state + x * data, {'sum': state.sum()}
+
+  chunk = chunks.make_chunk(step, scan_steps=scan_steps)
+  inputs = lambda start, stop: np.arange(start, stop, dtype=np.float32)
+  done = []
+  state = chunks.run(chunk, jnp.zeros(3), jnp.float32(2), inputs, range(11), 4, lambda s, m, n: done.append((n, m)))
+  np.testing.assert_allclose(state, 2 * np.arange(11).sum() * np.ones(3))
+  assert [n for n, _ in done] == [4, 8, 11]
+  assert [len(m['sum']) for _, m in done] == [4, 4, 3]
+  assert len(traces) == 1
+
+
+def test_a_resumed_loop_keeps_to_the_absolute_grid():
+  stops = []
+  chunk = lambda state, inputs, data: (state + len(inputs), {})
+  state = chunks.run(chunk, 0, None, lambda a, b: np.zeros(b - a), range(5, 12), 4, lambda s, m, n: stops.append(n))
+  assert stops == [8, 12] and state == 7

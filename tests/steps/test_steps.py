@@ -1,0 +1,568 @@
+"""abd_jax.steps.student and abd_jax.steps.inversion: whole steps against the NumPy restatement of them."""
+
+import collections
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+
+from abd_jax.config import default
+from abd_jax.methods import abd, base, lwf
+from abd_jax.methods.types import Method, Phase
+from abd_jax.state import Classes, FrozenModel, PhaseData, TrainState
+from abd_jax.steps import inversion, student
+from abd_jax.steps.components import Components, make_components
+from abd_jax.steps.inputs import EpochIndices, StudentInputs
+from abd_jax.steps.rng import stream
+
+SHAPE, LATENT, BATCH, NUM_IMAGES = (8, 8, 3), 5, 6, 10
+TASK_OF_CLASS, TASK = np.array([0, 0, 1, 2, 2, 3, 3], np.int32), 2  # 3 old classes, 2 new, 2 unseen
+OLD, SEEN = TASK_OF_CLASS < TASK, TASK_OF_CLASS <= TASK
+LR = np.float32(0.1)
+WEIGHT_DECAY, MOMENTUM = 0.01, 0.9
+INPUTS = StudentInputs(LR, np.array([7, 2, 9, 0, 4, 5], np.int32))
+IS_REAL = np.tile([True, False], BATCH)
+
+
+class Scene(NamedTuple):
+  config: object
+  components: Components
+  state: TrainState  # of the student
+  generator: TrainState
+  data: PhaseData
+
+  def joined(self, dreams=True):
+    """(images f64[n, h, w, c], labels i32[n]) of the student's next step: real ones, interleaved with dreams."""
+    key = jax.random.fold_in(stream(self.data.seed, 'student'), self.state.step)
+    augment_key, dream_key = jax.random.split(key)
+    images, labels = self.data.images[INPUTS.index], np.asarray(self.data.labels)[INPUTS.index]
+    images = np.asarray(jax.jit(self.components.images.augment)(augment_key, images))
+    if not dreams:
+      return images, labels
+    variables = self.data.teachers[0].generator
+    dreamed = jax.jit(lambda key: inversion.sample(self.components, variables, key, BATCH))(dream_key)
+    return np.stack([images, dreamed], 1).reshape(-1, *SHAPE), labels.repeat(2)
+
+
+@cache
+def scene(dtype=jnp.float64, **fields):
+  """Small networks with random weights, statistics and momenta: nothing is at a value that hides a mistake."""
+  config = default()
+  small = {'model.blocks': (1, 1), 'model.widths': (3, 4), 'data.pad': 1, 'student.weight_decay': WEIGHT_DECAY}
+  small |= {'generator.latent': LATENT, 'generator.start': (2, 2, 3), 'generator.widths': (3, 2)}
+  config.update_from_flattened_dict(small | {'inversion.batch_size': BATCH} | fields)
+  components = make_components(config, len(TASK_OF_CLASS), SHAPE, lambda x: x, dtype)
+  rng = np.random.default_rng(0)
+  draw = lambda tree: jax.tree.map(lambda x: np.asarray(x, dtype), reference.random_weights(tree, rng))
+  shapes = jax.eval_shape(lambda: student.init_student(components, SHAPE, None, 0))
+  params, extra = draw(shapes.params), {'gain': np.ones(4, dtype)}
+  trained = {'params': params, 'extra': extra}
+  momentum = optax.tree_utils.tree_set(jax.eval_shape(components.sgd.init, trained), trace=draw(trained))
+  state = TrainState(params, draw(shapes.batch_stats), momentum, np.int32(11), extra)
+
+  made = jax.eval_shape(lambda: inversion.init_generator(components, 0, 0))
+  params, stats, moments = draw(made.params), draw(made.batch_stats), jax.tree.map(np.square, draw(made.params))
+  adam = optax.tree_utils.tree_set(made.opt_state, count=np.int32(3), mu=draw(made.params), nu=moments)
+  generator = TrainState(params, stats, adam, np.int32(5), {})
+
+  dreamer = {'params': draw(made.params), 'batch_stats': draw(made.batch_stats)}
+  teacher = FrozenModel(draw(shapes.params), draw(shapes.batch_stats), {}, dreamer)
+  teacher.params['head']['bias'] += np.where(OLD, 0, 3).astype(dtype)  # it would rather not choose old classes
+  images = rng.integers(0, 256, (NUM_IMAGES, *SHAPE), dtype=np.uint8)
+  labels = 3 + np.arange(NUM_IMAGES, dtype=np.int32) % 2
+  classes = Classes(jnp.asarray(TASK_OF_CLASS), jnp.int32(TASK))
+  data = PhaseData(jnp.asarray(images), jnp.asarray(labels), classes, (teacher,), np.uint32(3))
+  return Scene(config, components, state, generator, data)
+
+
+@pytest.fixture
+def x64():
+  with jax.enable_x64(True):
+    yield
+
+
+def momentum_of(state):
+  return optax.tree_utils.tree_get(state.opt_state, 'trace')
+
+
+def run(at, phase):
+  return jax.jit(student.make_train_step(at.components, phase))(at.state, INPUTS, at.data)
+
+
+def assert_close(ours, theirs, **tolerance):
+  for path in reference.leaf_paths(theirs):
+    where = '/'.join(path)
+    np.testing.assert_allclose(reference.get(ours, path), reference.get(theirs, path), err_msg=where, **tolerance)
+
+
+EXACT = dict(rtol=1e-9, atol=1e-12)
+
+
+# Always Be Dreaming's step.
+
+
+@pytest.mark.parametrize(
+  'dtype, where, tolerance',
+  [
+    ('float64', 'all', EXACT),
+    ('float32', 'seen', dict(rtol=1e-3, atol=1e-4)),
+  ],
+)
+def test_abd_step_equals_the_restatement(dtype, where, tolerance):
+  with jax.enable_x64(dtype == 'float64'):
+    at = scene(jnp.dtype(dtype), **{'abd.ft_softmax': where})
+    (phase,) = abd.make(at.config).later
+    state, metrics = run(at, phase)
+    images, labels = at.joined()
+    terms = {'local': metrics['ce'], 'ft': metrics['ft'], 'kd': 0.1 * metrics['kd']}
+  teacher = at.data.teachers[0]
+  expected = reference.abd_step(
+    at.state.params,
+    at.state.batch_stats,
+    momentum_of(at.state)['params'],
+    teacher.params,
+    teacher.batch_stats,
+    images,
+    labels,
+    IS_REAL,
+    TASK_OF_CLASS,
+    TASK,
+    lr=float(LR),
+    weight_decay=WEIGHT_DECAY,
+    ft_over=where,
+  )
+  assert_close(terms, expected['terms'], **tolerance)
+  assert_close(state.params, expected['params'], **tolerance)
+  assert_close(momentum_of(state)['params'], expected['momentum'], **tolerance)
+  assert_close(state.batch_stats, expected['batch_stats'], **tolerance)
+  assert state.step == at.state.step + 1
+  assert jax.tree.leaves(state.params)[0].dtype == dtype
+
+  _, logits, _ = reference.resnet_forward(at.state.params, None, images, True)
+  hits = np.where(SEEN, logits, -np.inf).argmax(1) == labels
+  np.testing.assert_allclose(metrics['accuracy'], hits[IS_REAL].mean(), rtol=1e-6)
+
+
+def test_dreams_are_the_generators_in_evaluation_mode(x64):
+  at = scene()
+  key, variables = jax.random.key(4), at.data.teachers[0].generator
+  images = jax.jit(lambda key: inversion.sample(at.components, variables, key, BATCH))(key)
+  z = np.asarray(inversion.noise(at.components, key, BATCH))
+  expected, _ = reference.generator_forward(variables['params'], z, variables['batch_stats'])
+  np.testing.assert_allclose(images, expected, **EXACT)
+
+
+def test_every_step_draws_anew(x64):
+  at = scene()
+  again = at._replace(state=at.state.replace(step=at.state.step + 1))
+  other = at._replace(data=at.data.replace(seed=np.uint32(4)))
+  (images, _), (later, _), (seeded, _) = at.joined(), again.joined(), other.joined()
+  for rows in (slice(0, None, 2), slice(1, None, 2)):
+    assert not np.array_equal(images[rows], later[rows]) and not np.array_equal(images[rows], seeded[rows])
+
+
+def test_no_gradient_reaches_teacher_or_generator():
+  at = scene(jnp.float32)
+  step = student.make_train_step(at.components, abd.make(at.config).later[0])
+
+  def everything(context_floats, student_params):
+    teacher = at.data.teachers[0].replace(**context_floats)
+    data = at.data.replace(teachers=(teacher,))
+    metrics = step(at.state.replace(params=student_params), INPUTS, data)[1]
+    return metrics['ce'] + metrics['kd'] + metrics['ft']
+
+  teacher = at.data.teachers[0]
+  floats = {name: getattr(teacher, name) for name in ('params', 'batch_stats', 'generator')}
+  frozen, trained = jax.jit(jax.grad(everything, (0, 1)))(floats, at.state.params)
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen))
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(trained['head']))
+
+
+# Steps on real images alone.
+
+
+def expected_step(at, loss):
+  """The restated step on real images: (loss, params, momentum, batch stats); `loss` of logits, images and labels."""
+  images, labels = at.joined(dreams=False)
+  params, stats, momentum = map(
+    reference.as_float64, (at.state.params, at.state.batch_stats, momentum_of(at.state)['params'])
+  )
+
+  def objective(params):
+    return loss(reference.resnet_forward(params, None, images, True)[1], images, labels)
+
+  grads = reference.complex_gradient(objective, params)
+  update = lambda v, g, p: MOMENTUM * v + g + WEIGHT_DECAY * p
+  momentum = reference.tree_map(update, momentum, grads, params)
+  moments = reference.resnet_forward(params, None, images, True)[2]
+  params_after = reference.tree_map(lambda p, v: p - float(LR) * v, params, momentum)
+  return objective(params), params_after, momentum, reference.updated_stats(stats, moments, 0.9)
+
+
+def restated_losses(at):
+  """{method: (phase, restated loss)}"""
+  teacher = at.data.teachers[0]
+
+  def lwf_loss(logits, images, labels):
+    _, teacher_logits, _ = reference.resnet_forward(teacher.params, teacher.batch_stats, images, False)
+    return reference.lwf(logits, teacher_logits, labels, OLD, SEEN)
+
+  return {
+    'abd, first task': (
+      abd.make(at.config).first[0],
+      lambda z, _, labels: reference.base_cross_entropy(z, labels, SEEN | True),
+    ),
+    'base': (base.make(at.config).later[0], lambda z, _, labels: reference.base_cross_entropy(z, labels, SEEN)),
+    'lwf': (lwf.make(at.config).later[0], lwf_loss),
+  }
+
+
+@pytest.mark.parametrize('name', ['abd, first task', 'base', 'lwf'])
+def test_step_on_real_images_equals_the_restatement(name, x64):
+  at = scene()
+  phase, loss = restated_losses(at)[name]
+  state, metrics = run(at, phase)
+  value, params, momentum, batch_stats = expected_step(at, loss)
+  np.testing.assert_allclose(metrics['ce'] + metrics.get('kd', 0.0), value, **EXACT)
+  assert_close(state.params, params, **EXACT)
+  assert_close(momentum_of(state)['params'], momentum, **EXACT)
+  assert_close(state.batch_stats, batch_stats, **EXACT)
+
+
+# What a phase may ask for.
+
+
+def probe(inputs):
+  """A loss with a gradient everywhere, which also shows what it was given."""
+  value = jnp.sum(jnp.square(inputs.student.logits)) + jnp.sum(inputs.student.extra['gain'] * inputs.student.features)
+  shown = {'images': inputs.images, 'labels': inputs.labels, 'draw': jax.random.uniform(inputs.key)}
+  return value, shown | {'features': inputs.student.features, 'logits': inputs.student.logits}
+
+
+@pytest.mark.parametrize(
+  'trainable', [('head',), ('backbone',), ('gain',), ('backbone', 'head'), ('backbone', 'head', 'gain')]
+)
+def test_groups_outside_trainable_stay_although_weights_decay(trainable, x64):
+  at = scene()
+  phase = Phase(probe, 1, 0.1) if trainable == ('backbone', 'head') else Phase(probe, 1, 0.1, trainable=trainable)
+  state, _ = run(at, phase)
+  before, after = at.state.params | at.state.extra, state.params | state.extra
+  assert before.keys() == {'backbone', 'head', 'gain'}
+  for group in before:
+    same = jax.tree.leaves(jax.tree.map(np.array_equal, before[group], after[group]))
+    assert not any(same) if group in trainable else all(same), group
+
+
+def test_a_methods_own_parameters_are_trained_like_all_others(x64):
+  at = scene()
+  state, metrics = run(at, Phase(probe, 1, 0.1, trainable=('backbone', 'head', 'gain')))
+  grad = metrics['features'].sum(0)
+  gain, velocity = at.state.extra['gain'], momentum_of(at.state)['extra']['gain']
+  velocity = MOMENTUM * velocity + grad + WEIGHT_DECAY * gain
+  np.testing.assert_allclose(state.extra['gain'], gain - float(LR) * velocity, **EXACT)
+
+
+def test_separate_batch_norm_is_two_forward_passes(x64):
+  at = scene()
+  phase = Phase(probe, 1, 0.1, teachers=1, dreams=True, joint_bn=False, bn_passes=2)
+  state, metrics = run(at, phase)
+  images, labels = at.joined()
+  stats = reference.as_float64(at.state.batch_stats)
+  for rows in (slice(0, None, 2), slice(1, None, 2)):  # real ones first
+    features, logits, moments = reference.resnet_forward(at.state.params, None, images[rows], True)
+    np.testing.assert_allclose(metrics['features'][rows], features, **EXACT)
+    np.testing.assert_allclose(metrics['logits'][rows], logits, **EXACT)
+    stats = reference.updated_stats(stats, moments, 0.9**2)
+  assert_close(state.batch_stats, stats, **EXACT)
+
+  teacher = at.data.teachers[0]
+  _, logits, _ = reference.resnet_forward(teacher.params, teacher.batch_stats, images, False)
+  dreamed = np.where(OLD, logits, -np.inf).argmax(1)
+  np.testing.assert_array_equal(metrics['labels'], np.where(IS_REAL, labels, dreamed))
+  assert (logits.argmax(1) != dreamed)[~IS_REAL].any()
+
+
+def test_without_passes_batch_norm_is_in_evaluation_mode_and_left_alone(x64):
+  at = scene()
+  state, metrics = run(at, Phase(probe, 1, 0.1, teachers=1, dreams=True, joint_bn=False, bn_passes=0))
+  images, _ = at.joined()
+  features, logits, _ = reference.resnet_forward(at.state.params, at.state.batch_stats, images, False)
+  np.testing.assert_allclose(metrics['features'], features, **EXACT)
+  np.testing.assert_allclose(metrics['logits'], logits, **EXACT)
+  jax.tree.map(np.testing.assert_array_equal, state.batch_stats, at.state.batch_stats)
+  head = at.state.params['head']['kernel']
+  velocity = MOMENTUM * momentum_of(at.state)['params']['head']['kernel']
+  velocity += features.T @ (2 * logits) + WEIGHT_DECAY * head  # of the probe's squared logits
+  np.testing.assert_allclose(state.params['head']['kernel'], head - float(LR) * velocity, **EXACT)
+
+
+def test_a_phase_may_dream_with_something_else_than_a_generator(x64):
+  at = scene()
+
+  def dreamer(teacher, key, size):
+    return teacher.params['head']['bias'][0] + jax.random.normal(key, (size, *SHAPE))
+
+  _, metrics = run(at, Phase(probe, 1, 0.1, teachers=1, dreams=True, dreamer=dreamer))
+  images, labels = at.joined()
+  key = jax.random.fold_in(stream(at.data.seed, 'student'), at.state.step)
+  images[1::2] = dreamer(at.data.teachers[0], jax.random.split(key)[1], BATCH)
+  np.testing.assert_allclose(metrics['images'], images, **EXACT)
+  teacher = at.data.teachers[0]
+  _, logits, _ = reference.resnet_forward(teacher.params, teacher.batch_stats, images, False)
+  labels = np.where(IS_REAL, labels, np.where(OLD, logits, -np.inf).argmax(1))
+  np.testing.assert_array_equal(metrics['labels'], labels)
+
+
+def test_a_phase_may_keep_count_of_its_labels(x64):
+  at = scene()
+  observe = lambda extra, labels: extra | {'gain': extra['gain'] + jnp.bincount(labels, length=4)}
+  phase = Phase(probe, 1, 0.1, teachers=1, dreams=True, trainable=('backbone', 'head', 'gain'))
+  before, metrics = run(at, phase)
+  after, _ = run(at, replace(phase, observe=observe))
+  counts = np.bincount(metrics['labels'], minlength=5)[:4]  # dreams' labels too
+  np.testing.assert_allclose(after.extra['gain'], before.extra['gain'] + counts, **EXACT)
+  jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+
+
+def test_losses_draw_anew_at_every_step(x64):
+  at = scene()
+  step = jax.jit(student.make_train_step(at.components, Phase(probe, 1, 0.1)))
+  again = at.state.replace(step=at.state.step + 1)
+  draws = [step(state, INPUTS, data)[1]['draw'] for state, data in (
+    (at.state, at.data), (again, at.data), (at.state, at.data.replace(seed=np.uint32(4)))
+  )]  # fmt: skip
+  assert len({float(draw) for draw in draws}) == 3
+
+
+def test_start_task_makes_anew_what_the_method_says_with_a_key_of_seed_and_task():
+  at = scene(jnp.float32)
+
+  def start_task(params, extra, key, classes):
+    rows = jax.random.normal(key, params['head']['kernel'].shape)
+    head = params['head'] | {'kernel': jnp.where(classes.new, rows, params['head']['kernel'])}
+    return params | {'head': head}, {'gain': extra['gain'] + 1}
+
+  start = jax.jit(student.make_start_task(at.components, start_task))
+  classes, seed = at.data.classes, at.data.seed
+  state = start(at.state, seed, classes)
+  before, after = at.state.params['head']['kernel'], state.params['head']['kernel']
+  np.testing.assert_array_equal((before != after).any(0), SEEN & ~OLD)
+  np.testing.assert_array_equal(state.extra['gain'], at.state.extra['gain'] + 1)
+  untouched = lambda state: state.replace(params=state.params['backbone'], extra=None)
+  jax.tree.map(np.testing.assert_array_equal, untouched(state), untouched(at.state))
+  everywhere = jnp.full_like(classes.task_of_class, TASK)
+  drawn = [
+    start(at.state, seed, classes.replace(task_of_class=everywhere)),
+    start(at.state, np.uint32(4), classes.replace(task_of_class=everywhere)),
+    start(at.state, seed, classes.replace(task_of_class=everywhere + 1, task=jnp.int32(TASK + 1))),
+  ]
+  assert len({np.asarray(state.params['head']['kernel']).tobytes() for state in drawn}) == 3
+
+
+def test_reset_optimizer_forgets_momentum_and_nothing_else():
+  at = scene(jnp.float32)
+  state = student.reset_optimizer(at.components, at.state)
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(at.state.opt_state))
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
+  assert jax.tree.structure(state) == jax.tree.structure(at.state)
+  jax.tree.map(np.testing.assert_array_equal, state.replace(opt_state=None), at.state.replace(opt_state=None))
+
+
+# Inversion.
+
+
+OTHER_WEIGHTS = {'stat': 3.0, 'diversity': 5.0, 'content': 7.0, 'prior': 11.0, 'temperature': 2.0}
+
+
+@pytest.mark.parametrize(
+  'dtype, weights, tolerance',
+  [('float64', {}, EXACT), ('float32', OTHER_WEIGHTS, dict(rtol=1e-3, atol=1e-4))],
+)
+def test_inversion_step_equals_the_restatement(dtype, weights, tolerance):
+  fields = {f'inversion.{name}' + '_weight' * (name != 'temperature'): value for name, value in weights.items()}
+  with jax.enable_x64(dtype == 'float64'):
+    at = scene(jnp.dtype(dtype), **fields)
+    lr = np.float32(0.02)
+    step = jax.jit(inversion.make_inversion_step(at.components, at.config.inversion))
+    state, metrics = step(at.generator, lr, at.data.replace(images=None, labels=None))
+    fresh = at.generator.replace(opt_state=jax.tree.map(np.zeros_like, at.generator.opt_state))
+    first, _ = step(fresh, lr, at.data.replace(images=None, labels=None))
+    key = jax.random.fold_in(stream(at.data.seed, 'generator'), at.generator.step)
+    z = np.asarray(inversion.noise(at.components, key, BATCH))
+  adam = {name: optax.tree_utils.tree_get(at.generator.opt_state, name) for name in ('mu', 'nu', 'count')}
+  teacher = at.data.teachers[0]
+  expected = reference.inversion_step(
+    at.generator.params,
+    at.generator.batch_stats,
+    adam,
+    teacher.params,
+    teacher.batch_stats,
+    z,
+    TASK_OF_CLASS,
+    TASK,
+    lr=float(lr),
+    weights=weights,
+  )
+  assert_close(metrics, expected['terms'] | {'loss': np.float64(expected['loss'])}, **tolerance)
+  assert_close(state.params, expected['params'], **tolerance)
+  assert_close(state.batch_stats, expected['stats'], **tolerance)
+  for name in ('mu', 'nu', 'count'):
+    ours = optax.tree_utils.tree_get(state.opt_state, name)
+    assert_close({name: ours}, {name: expected['adam'][name]}, **tolerance)
+  assert state.step == at.generator.step + 1
+
+  # A norm takes these biases out again: from rounding alone, a fresh Adam would step them by the learning rate.
+  cancelled = {('conv0', 'bias'), ('conv1', 'bias')}
+  for path in reference.leaf_paths(first.params):
+    moved = np.asarray(reference.get(first.params, path)) != reference.get(at.generator.params, path)
+    assert not moved.any() if path in cancelled else moved.all(), path
+
+
+# Evaluation.
+
+
+NOTHING = Method((), ())  # no method predicts, or looks, differently from others unless it says so
+
+
+def model_of(at):
+  return FrozenModel(at.state.params, at.state.batch_stats, at.state.extra, {})
+
+
+def expected_output(at):
+  """(features, logits) of the student for the task's images as they are."""
+  mean, std = np.array(at.config.data.mean), np.array(at.config.data.std)
+  images = (np.asarray(at.data.images) / 255 - mean) / std
+  return reference.resnet_forward(at.state.params, at.state.batch_stats, images, False)[:2]
+
+
+def ranking_of(at, method=NOTHING, classes=None):
+  predict = jax.jit(student.make_predict(at.components, method))
+  look = lambda batch: predict(model_of(at), batch, classes or at.data.classes)
+  return student.in_batches(look, np.asarray(at.data.images), 4)  # 10 images: the last 2 padded
+
+
+def test_prediction_is_the_likeliest_class_seen(x64):
+  at = scene()
+  predictions = ranking_of(at)[:, 0]
+  _, logits = expected_output(at)
+  np.testing.assert_array_equal(predictions, np.where(SEEN, logits, -np.inf).argmax(1))
+  assert (logits.argmax(1) != predictions).any()  # unseen classes would have won
+
+
+def test_five_likeliest_classes_are_ranked_and_those_not_seen_come_last(x64):
+  at = scene()
+  _, logits = expected_output(at)
+  ranking = ranking_of(at)
+  assert ranking.shape == (NUM_IMAGES, 5) and ranking.dtype == np.int32
+  np.testing.assert_array_equal(ranking, np.argsort(-logits[:, SEEN], axis=1))  # the seen ones are the first five
+  first = ranking_of(at, classes=at.data.classes.replace(task=jnp.int32(0)))  # two classes seen
+  np.testing.assert_array_equal(first[:, :2], np.argsort(-logits[:, :2], axis=1))
+  assert first[:, 2:].min() >= 2
+
+
+def test_a_method_may_predict_by_logits_of_its_own(x64):
+  at = scene()
+  gain = np.array([3, -2, 1, -1], np.float64)  # of the first four classes
+  classes = Classes(jnp.array([0, 1, 2, 3], jnp.int32), jnp.int32(TASK))
+  own = lambda output, classes: output.logits[:, :4] * output.extra['gain'] + classes.task
+  at = at._replace(state=at.state.replace(extra={'gain': gain}))
+  ranking = ranking_of(at, Method((), (), logits=own), classes)
+  assert ranking.shape == (NUM_IMAGES, 4)  # no more columns than classes
+  _, logits = expected_output(at)
+  np.testing.assert_array_equal(ranking[:, :3], np.argsort(-(logits[:, :4] * gain)[:, :3], axis=1))
+  assert (ranking[:, 3] == 3).all()
+
+
+def test_embedding_is_the_features_of_unaugmented_images_in_evaluation_mode(x64):
+  at = scene()
+  embed = jax.jit(student.make_embed(at.components))
+  features = student.in_batches(lambda batch: embed(model_of(at), batch), np.asarray(at.data.images), 4)
+  np.testing.assert_allclose(features, expected_output(at)[0], **EXACT)
+
+
+def test_images_streamed_to_a_step_do_what_rows_of_the_images_on_the_devices_do():
+  at = scene(jnp.float32)
+  step = jax.jit(student.make_train_step(at.components, abd.make(at.config).later[0]))
+  index = INPUTS.index
+  streamed = StudentInputs(LR, images=np.asarray(at.data.images)[index], labels=np.asarray(at.data.labels)[index])
+  for ours, theirs in zip(
+    jax.tree.leaves(step(at.state, streamed, at.data.replace(images=None, labels=None))),
+    jax.tree.leaves(step(at.state, INPUTS, at.data)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+# The order of the data.
+
+
+def epoch_indices(key=(0, 1, 0), rows=range(23), batch_size=5, phase=None):
+  phase = phase or Phase(probe, epochs=6, lr=0.1, milestones=(2, 4))
+  return EpochIndices(key, np.asarray(rows), batch_size, phase)
+
+
+def test_an_epoch_is_a_permutation_without_its_rest():
+  source = epoch_indices()
+  assert source.steps == 6 * 4
+  index = source(0, source.steps).index
+  assert index.dtype == np.int32 and index.shape == (24, 5)
+  epochs = index.reshape(6, 20)
+  for epoch in epochs:
+    assert len(set(epoch)) == 20 and set(epoch) <= set(range(23))
+  assert len({tuple(epoch) for epoch in epochs}) == 6
+  assert set(epochs.ravel()) == set(range(23))  # the rest is another one each time
+
+
+def test_an_epoch_goes_over_the_phases_rows_alone_each_as_often_as_it_is_given():
+  rows = np.array([40, 3, 17, 17, 5, 88, 2, 61, 9, 9, 9, 30, 31])
+  index = epoch_indices(rows=rows, batch_size=4)(0, 18).index.reshape(6, 12)
+  for epoch in index:
+    left = collections.Counter(rows.tolist())
+    left.subtract(epoch.tolist())
+    assert sorted(left.values())[-1] == 1 and sum(left.values()) == 1  # whole batches leave one row out
+  all_rows = epoch_indices(rows=rows[:12], batch_size=4)(0, 18).index.reshape(6, 12)
+  np.testing.assert_array_equal(np.sort(all_rows), np.sort(rows[:12])[None].repeat(6, 0))
+
+
+@pytest.mark.parametrize('count', [1, 3, 4])
+def test_fewer_rows_than_a_batch_make_one_batch_of_them_all(count):
+  rows = [20, 7, 11, 4][:count]
+  source = epoch_indices(rows=rows)
+  assert source.steps == 6  # one each epoch
+  for batch in source(0, 6).index:
+    times = [int(np.sum(batch == row)) for row in rows]
+    assert sum(times) == 5 and max(times) - min(times) <= 1
+
+
+def test_images_of_a_step_are_the_real_and_the_dreamed():
+  assert epoch_indices().images_per_step == 5
+  assert epoch_indices(phase=Phase(probe, 1, 0.1, teachers=1, dreams=True)).images_per_step == 10
+
+
+def test_order_depends_on_seed_task_phase_and_epoch_alone():
+  keys = [(0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1), (1, 0, 0)]
+  orders = [epoch_indices(key)(0, 8).index for key in keys]
+  assert len({order.tobytes() for order in orders}) == len(keys)
+  np.random.seed(5)
+  longer = Phase(probe, epochs=9, lr=7.0)
+  np.testing.assert_array_equal(epoch_indices(phase=longer)(0, 8).index, orders[0])
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 4, 7, 24])
+def test_any_chunking_gives_the_same_steps(chunk):
+  whole = epoch_indices()(0, 24)
+  fresh = [epoch_indices()(start, min(start + chunk, 24)) for start in range(0, 24, chunk)]
+  for name in ('index', 'lr'):
+    np.testing.assert_array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in fresh]))
+
+
+def test_rate_drops_at_the_start_of_milestones():
+  lr = epoch_indices()(0, 24).lr
+  assert lr.dtype == np.float32
+  np.testing.assert_allclose(lr.reshape(6, 4), np.array([[0.1, 0.1, 0.01, 0.01, 0.001, 0.001]]).T.repeat(4, 1))

@@ -1,0 +1,167 @@
+"""Who may import what: the shape of the package, read off its syntax trees."""
+
+import ast
+import graphlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL'}
+
+# The package top down: a file may import from its own line and the lines below it, never from one above.
+STORIES = (
+  ('__main__', 'main'),
+  ('train',),
+  ('run',),
+  ('report',),
+  ('steps',),
+  ('methods',),
+  ('data', 'models'),
+  ('protocol', 'devices'),
+  ('config', 'losses', 'state'),
+  ('errors',),
+)
+FLOOR = {wing: len(STORIES) - k for k, wings in enumerate(STORIES) for wing in wings}
+
+
+def modules():
+  """Dotted name (without abd_jax) -> syntax tree."""
+  names = {}
+  for file in sorted((ROOT / 'abd_jax').rglob('*.py')):
+    name = '.'.join(file.relative_to(ROOT / 'abd_jax').with_suffix('').parts).removesuffix('__init__').rstrip('.')
+    names[name or '__init__'] = ast.parse(file.read_text())
+  return names
+
+
+MODULES = modules()
+
+
+def imports(tree, top_level=False):
+  """Full names that the tree imports; with `top_level`, only what runs when the module is imported."""
+  found, stack = set(), [tree]
+  while stack:
+    node = stack.pop()
+    if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
+      continue
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'imports are absolute'
+      found |= {f'{node.module}.{alias.name}' for alias in node.names}
+    if not (top_level and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))):
+      stack.extend(ast.iter_child_nodes(node))
+  return found
+
+
+def packages(name, top_level=False):
+  """First parts of the names that module imports."""
+  return {full.partition('.')[0] for full in imports(MODULES[name], top_level)}
+
+
+def own_imports(name):
+  """Our modules that module imports."""
+  found = set()
+  for full in imports(MODULES[name]):
+    if full.startswith('abd_jax.'):
+      parts = full.split('.')[1:]
+      prefixes = ('.'.join(parts[:k]) for k in range(len(parts), 0, -1))
+      found.update([prefix for prefix in prefixes if prefix in MODULES][:1])
+  return found
+
+
+def wing(name):
+  return name.partition('.')[0]
+
+
+def test_every_wing_is_on_a_floor():
+  assert {wing(name) for name in MODULES} - {'__init__'} == set(FLOOR)
+
+
+def test_no_wing_imports_upward():
+  for name in MODULES:
+    if name != '__init__':
+      above = [other for other in own_imports(name) if FLOOR[wing(other)] > FLOOR[wing(name)]]
+      assert not above, (name, above)
+
+
+def test_no_imports_in_a_circle():
+  graphlib.TopologicalSorter({name: own_imports(name) for name in MODULES}).prepare()
+
+
+def test_the_front_door_is_small():
+  files = {file.name for file in (ROOT / 'abd_jax').glob('*.py')}
+  assert files == {
+    '__init__.py', '__main__.py', 'main.py', 'train.py', 'config.py', 'losses.py', 'state.py', 'errors.py'
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['losses', 'data.memory', 'protocol.metrics', 'protocol.tasks'])
+def test_arithmetic_knows_neither_flax_nor_tfds(name):
+  assert not packages(name) & {'flax', 'tensorflow_datasets'}
+
+
+@pytest.mark.parametrize(
+  'name', ['data.memory', 'protocol.metrics', 'protocol.tasks', 'protocol.upper_bound', 'run.schedule', 'run.progress']
+)
+def test_numpy_modules_do_not_import_jax(name):
+  assert 'jax' not in packages(name)
+
+
+def test_only_checkpoint_imports_orbax():
+  assert {name for name in MODULES if 'orbax' in packages(name)} == {'run.checkpoint'}
+
+
+def test_only_mesh_names_a_mesh_axis():
+  words = {'PartitionSpec', 'Mesh', 'NamedSharding', 'make_mesh', 'AxisType', 'AXIS'}
+
+  def names(tree):
+    for node in ast.walk(tree):
+      yield from {getattr(node, 'id', None), getattr(node, 'attr', None)} & words
+      if isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield from {alias.name for alias in node.names} & words
+
+  assert {name for name, tree in MODULES.items() if set(names(tree))} == {'devices.mesh'}
+
+
+def test_heavy_packages_are_imported_where_they_are_used():
+  for name in MODULES:
+    if not name.startswith('data.builders.'):
+      assert not packages(name, top_level=True) & HEAVY, name
+
+
+def test_no_step_or_loss_or_method_imports_the_config():
+  asking = {name for name in MODULES if 'config' in own_imports(name)}
+  assert {wing(name) for name in asking} == {'main', 'protocol', 'run'}
+  assert [name for name in asking if wing(name) == 'protocol'] == ['protocol.upper_bound']
+
+
+def functions():
+  """(where, lines of code and comment) of every function of the package and the experiments."""
+  for folder in ('abd_jax', 'experiments', 'configs'):
+    for file in sorted((ROOT / folder).rglob('*.py')):
+      for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef):
+          body = node.body[1:] if ast.get_docstring(node) else node.body
+          first = body[0].lineno if body else node.end_lineno
+          yield f'{file.relative_to(ROOT)}:{node.name}', node.end_lineno - first + 1
+
+
+def test_no_function_is_longer_than_fifty_lines():
+  long = {where: lines for where, lines in functions() if lines > 50 and where != 'abd_jax/config.py:default'}
+  assert not long  # but for the list of all fields
+
+
+def test_training_can_be_imported_on_a_host_without_the_heavy_packages():
+  code = f'import sys, abd_jax.train, abd_jax.run.load; print(sorted({HEAVY!r} & sys.modules.keys()))'
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=os.environ, capture_output=True, text=True)
+  assert done.stdout.strip() == '[]', done.stderr
+
+
+def test_the_command_line_answers_before_jax_is_imported():
+  code = "import sys, abd_jax.main, abd_jax.__main__; print('jax' in sys.modules)"
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=os.environ, capture_output=True, text=True)
+  assert done.stdout.strip() == 'False', done.stderr
