@@ -16,6 +16,8 @@ Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 CHOICES = {
   'precision': ('float32', 'bfloat16'),
   'bn_gamma_init': ('ones', 'uniform'),
+  'model.variant': ('abd', 'rdfcil'),
+  'data.pad_value': ('black', 'mean'),
   'inversion.what': ('generator', 'pixels'),
   'inversion.diversity': ('normalised', 'entropy'),
   'memory.redraw': ('never', 'released'),
@@ -53,6 +55,7 @@ def default() -> Config:
   c.data.mean = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)
   c.data.std = (0.2673342858792409, 0.25643846291708816, 0.2761504713256834)
   c.data.pad = 4  # pixels of zeros around training images before a random crop
+  c.data.pad_value = 'black'  # raw 0, before normalising; 'mean': 0 after it, as the authors of R-DFCIL pad
   c.data.flip = True  # half of the training images left to right
   c.data.brightness = 63 / 255  # each training image times a factor uniform in 1 +- this; 0: off. As released
   c.data.contrast = 0.8  # likewise, around its mean grey. The paper names flips and crops only
@@ -62,6 +65,7 @@ def default() -> Config:
   c.model = ConfigDict()
   c.model.blocks = (5, 5, 5)  # per stage: ResNet-32
   c.model.widths = (16, 32, 64)  # channels per stage
+  c.model.variant = 'abd'  # 'rdfcil': as its authors' code has it; models/resnet.py says how it differs
   c.generator = ConfigDict()
   c.generator.latent = 1000
   c.generator.start = (8, 8, 128)  # height, width, channels
@@ -133,6 +137,9 @@ def default() -> Config:
   return c
 
 
+# R-DFCIL's network and crop, as its authors' code has them.
+AS_RDFCIL = {'model.variant': 'rdfcil', 'data.pad_value': 'mean'}
+
 # What else changes with the method: its own recipe, where configs/ name none of their own. Fields of --config win.
 RECIPES = {
   'dgr': {'data.mean': (0.0, 0.0, 0.0), 'data.std': (1.0, 1.0, 1.0), 'student.weight_decay': 0.0},
@@ -144,6 +151,7 @@ RECIPES = {
     'inversion.warm_start': False,
     'data.brightness': 0.0,
     'data.contrast': 0.0,
+    **AS_RDFCIL,
   },
 }
 
@@ -166,10 +174,13 @@ def parse_argument(text: str | None) -> dict:
   return options
 
 
-def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str, dict] = RECIPES) -> Config:
-  """`config` with the argument's fields set, its method's recipe, those of `quick` too if it asks for it; locked."""
+def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str, dict] | None = None) -> Config:
+  """`config` with the argument's fields set, its method's recipe, those of `quick` too if it asks for it; locked.
+
+  recipes: by method, in place of RECIPES.
+  """
   options = parse_argument(argument)
-  config.update_from_flattened_dict(recipes.get(options.get('method', ''), {}))
+  config.update_from_flattened_dict({**RECIPES, **(recipes or {})}.get(options.get('method', ''), {}))
   if options.pop('quick', False):
     config.update_from_flattened_dict(quick)
   config.update(options)

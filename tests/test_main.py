@@ -248,7 +248,8 @@ def test_a_sound_checkpoint_of_other_shapes_is_not_called_damaged(learn, paused,
 
 def documented_keys():
   """What the documents say stands in results.json."""
-  section = (REPO / 'docs/results.md').read_text().partition('`results.json`, `schema_version` 1.')[2].partition('\n## ')[0]
+  text = (REPO / 'docs/results.md').read_text()
+  section = text.partition('`results.json`, `schema_version` 1.')[2].partition('\n## ')[0]
   cells = [line.split('|')[1] for line in section.splitlines() if line.startswith('| `')]
   return {'schema_version'} | {key for cell in cells for key in re.findall(r'`(\w+)`', cell)}
 

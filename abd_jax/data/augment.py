@@ -31,6 +31,7 @@ def make_augment(
   mean: float | Sequence[float],
   std: float | Sequence[float],
   pad: int,
+  pad_value: str = 'black',
   flip: bool,
   brightness: float = 0.0,
   contrast: float = 0.0,
@@ -42,7 +43,8 @@ def make_augment(
     max_value: raw value of white: 255, or 16 for digits.
     mean: per channel (or one for all), of the images scaled to [0, 1].
     std: likewise.
-    pad: pixels of raw 0 added on each side before the crop back to h x w; offsets are uniform in 0..2*pad.
+    pad: pixels added on each side before the crop back to h x w; offsets are uniform in 0..2*pad.
+    pad_value: of those pixels: 'black', raw 0, or 'mean', 0 after normalising.
     flip: whether to mirror each image left-right with probability 1/2.
     brightness: factors of the colour jitter, drawn for each image, are uniform in 1 +- this; for images of
       values 0..255 only. 0: none.
@@ -71,7 +73,9 @@ def make_augment(
       images = jnp.where(flipped, images[:, :, ::-1], images)
     if pad:
       offsets = jax.random.randint(crop_key, (images.shape[0], 2), 0, 2 * pad + 1, jnp.int32)
-      images = _crop(jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0))), offsets, images.shape[1:])
+      pixels = normalise(images) if pad_value == 'mean' else images
+      pixels = _crop(jnp.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0))), offsets, images.shape[1:])
+      return pixels if pad_value == 'mean' else normalise(pixels)
     return normalise(images)
 
   return Augment(augment, normalise, denormalise)

@@ -81,6 +81,13 @@ def make(config) -> Method:
   dreaming: dict[str, Any] = dict(teachers=1, dreams=True, joint_bn=False)
   learn = Phase(learning, **schedule, **dreaming, trainable=('backbone', 'head', 'maps'), observe=count)
   finetune = Phase(
-    finetuning, c.finetune_epochs, c.finetune_lr, **dreaming, bn_passes=0, trainable=('head',), reset_optimizer=False
+    finetuning,
+    c.finetune_epochs,
+    c.finetune_lr,
+    **dreaming,
+    bn_passes=0,
+    trainable=('head',),
+    observe=count,  # as its authors: through the second stage too
+    reset_optimizer=False,
   )
   return Method(first=(first,), later=(learn, finetune), extra_init=extra_init, start_task=start_task)

@@ -49,7 +49,8 @@ class Generator(nn.Module):
 
     height, width, depth = self.start
     init = fan_in_uniform(self.latent)
-    x = nn.Dense(height * width * depth, kernel_init=init, bias_init=init, name='project', **common)(z)
+    wide = dict(dtype=self.param_dtype, param_dtype=self.param_dtype)  # of all layers only convolutions are narrow
+    x = nn.Dense(height * width * depth, kernel_init=init, bias_init=init, name='project', **wide)(z)
     x = norm(name='norm')(x.reshape(-1, height, width, depth), train)
     for i, features in enumerate(self.widths):
       x = conv(features, x, f'conv{i}', fused_upsample_conv(self.conv))

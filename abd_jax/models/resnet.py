@@ -15,6 +15,9 @@ from abd_jax.models.norm import GAMMA_INITS, BatchNorm, Initializer
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
 
+kaiming_normal_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
 def fan_in_uniform(fan_in: int) -> Initializer:
   """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): the authors' framework's default for weights and biases."""
   bound = fan_in**-0.5
@@ -39,33 +42,43 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-  """Basic block with the parameter-free shortcut (option A): subsample, then pad channels on both sides."""
+  """Basic block with the parameter-free shortcut (option A): subsample, then pad channels on both sides.
+
+  variant 'rdfcil': no ReLU after the sum, scales of the second batch norm start at zero, and the new channels are
+  all padded behind the old ones.
+  """
 
   width: int
   stride: int
   conv: Any
   norm: Any
+  variant: str = 'abd'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     y = self.conv(self.width, strides=self.stride, name='conv1')(x)
     y = nn.relu(self.norm(name='norm1')(y, train))
-    y = self.norm(name='norm2')(self.conv(self.width, name='conv2')(y), train)
+    plain = self.variant == 'abd'
+    norm2 = self.norm if plain else partial(self.norm, gamma_init=nn.initializers.zeros)
+    y = norm2(name='norm2')(self.conv(self.width, name='conv2')(y), train)
     if self.stride > 1 or x.shape[-1] != self.width:
       missing = self.width - x.shape[-1]
+      before = missing // 2 if plain else 0
       x = x[:, :: self.stride, :: self.stride, :]
-      x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
-    return nn.relu(x + y)
+      x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, missing - before)))
+    return nn.relu(x + y) if plain else x + y
 
 
 class ResNet(nn.Module):
   """Stem and stages of basic blocks, each later stage at half the resolution; global average pooling.
 
   blocks (5, 5, 5) and widths (16, 32, 64) are ResNet-32. [b, h, w, c] -> features f32[b, widths[-1]].
+  variant: 'rdfcil' for the blocks of that name, and kernels that start by their fan-out.
   """
 
   blocks: Sequence[int]
   widths: Sequence[int]
+  variant: str = 'abd'
   gamma_init: str = 'ones'
   conv: Conv = jax.lax.conv_general_dilated
   dtype: Any = jnp.float32
@@ -78,7 +91,7 @@ class ResNet(nn.Module):
       kernel_size=(3, 3),
       padding=((1, 1), (1, 1)),
       use_bias=False,
-      kernel_init=kaiming_normal,
+      kernel_init=kaiming_normal if self.variant == 'abd' else kaiming_normal_out,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       conv_general_dilated=self.conv,
@@ -88,7 +101,7 @@ class ResNet(nn.Module):
     for i, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
       for j in range(count):
         stride = 2 if i > 0 and j == 0 else 1
-        x = Block(width, stride, conv, norm, name=f'stage{i}_block{j}')(x, train)
+        x = Block(width, stride, conv, norm, self.variant, name=f'stage{i}_block{j}')(x, train)
     return x.astype(self.param_dtype).mean((1, 2))
 
 

@@ -8,11 +8,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from abd_jax.config import Config, default
+from abd_jax.config import Config, default, flatten
 from abd_jax.protocol.tasks import Tasks
 
 # What the result of a Base run depends on (the last two in its last bits at most), and how it is run.
 RECIPE = ('data', 'model', 'student', 'bn_gamma_init', 'precision', 'eval_batch_size', 'chunk_steps')
+CLASSES = ('class_order', 'task_sizes', 'seed')
 RUNNING = ('checkpoint_seconds', 'devices', 'distributed')
 
 
@@ -33,9 +34,14 @@ def prefix_config(config, tasks: Tasks, task: int, seed: int) -> Config:
 
 
 def folder(root: Path, config) -> Path:
-  """Where the run of a `prefix_config` lies: a function of the data, the classes, the recipe and the seed."""
-  fields = {name: config.to_dict()[name] for name in (*RECIPE, 'class_order', 'task_sizes', 'seed')}
-  fields['data'] = {name: value for name, value in fields['data'].items() if name not in ('dir', 'download')}
+  """Where the run of a `prefix_config` lies: a function of the data, the classes, the recipe and the seed.
+
+  Of those fields that are not at their default, so that a field that comes later moves nothing.
+  """
+  fields, defaults = ({name: c.to_dict()[name] for name in (*RECIPE, *CLASSES)} for c in (config, default()))
+  fields, defaults = flatten(fields), flatten(defaults)
+  where = ('data.dir', 'data.download')
+  fields = {name: value for name, value in fields.items() if value != defaults[name] and name not in where}
   digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
   return root / f'{config.data.name}_{config.task_sizes[0]}_{digest}'
 

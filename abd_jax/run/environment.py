@@ -11,6 +11,16 @@ import jax
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
 
 
+def cpu_model() -> str:
+  """The processor's name, as results differ in their last bits from one to another."""
+  try:
+    lines = Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    lines = []
+  names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+  return names[0] if names else platform.processor() or platform.machine()
+
+
 def environment() -> dict:
   """Versions, device and commit, for results.json."""
   device = jax.devices()[0]
@@ -21,6 +31,7 @@ def environment() -> dict:
       'kind': device.device_kind,
       'count': jax.device_count(),
       'cpu_cores': os.cpu_count(),
+      'cpu_model': cpu_model(),
     },
     'commit': _commit(),
   }

@@ -43,7 +43,7 @@ def make_components(
   if config.inversion.what == 'pixels':
     generator = Pixels(config.inversion.pixel_images, image_shape, wide)
   return Components(
-    model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), **common), num_classes, wide),
+    model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), net.variant, **common), num_classes, wide),
     generator=generator,
     sgd=optim.sgd(config.student.momentum, config.student.weight_decay),
     adam=optim.adam(),
@@ -52,6 +52,7 @@ def make_components(
       mean=data.mean,
       std=data.std,
       pad=data.pad,
+      pad_value=data.pad_value,
       flip=data.flip,
       brightness=data.brightness,
       contrast=data.contrast,

@@ -633,7 +633,7 @@ LATER = {
   'oracle': [{}],
   'rdfcil': [
     REPLAY | {'joint_bn': False, 'trainable': ('backbone', 'head', 'maps'), 'observe': 'count'},
-    REPLAY | {'joint_bn': False, 'trainable': ('head',), 'bn_passes': 0, 'reset_optimizer': False},
+    REPLAY | {'joint_bn': False, 'trainable': ('head',), 'bn_passes': 0, 'observe': 'count', 'reset_optimizer': False},
   ],
   'rehearsal': [{'data': 'task_and_as_many'}],
 }

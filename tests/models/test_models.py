@@ -223,6 +223,25 @@ def test_shortcut_subsamples_and_pads_channels_on_both_sides(width, stride):
   np.testing.assert_array_equal(y, reference.shortcut(x, stride, width))
 
 
+@pytest.mark.parametrize('stride', [1, 2])
+def test_block_of_rdfcil_begins_as_its_shortcut_pads_behind_and_keeps_what_is_negative(stride):
+  x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+  conv = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), use_bias=False)
+  block = Block(8, stride, conv, BatchNorm, 'rdfcil')
+  y, variables = jax.jit(lambda x: block.init_with_output(jax.random.key(0), x, train=False))(x)
+  assert not np.asarray(variables['params']['norm2']['scale']).any()  # so the sum is the shortcut alone
+  assert np.asarray(variables['params']['norm1']['scale']).all()
+  np.testing.assert_array_equal(y[..., :3], x[:, ::stride, ::stride])
+  assert not np.asarray(y[..., 3:]).any() and (np.asarray(y) < 0).any()
+
+
+def test_kernels_of_rdfcil_start_by_their_fan_out():
+  resnet = lambda variant: ResNet((1,), (64,), variant).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+  std = lambda variant: float(resnet(variant)['params']['stem']['conv']['kernel'].std())
+  assert std('abd') == pytest.approx((2 / (9 * 3)) ** 0.5, rel=0.1)
+  assert std('rdfcil') == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
+
+
 def random_case(module, x):
   """Weights and statistics in float64 that no layer is indifferent to."""
   variables = jax.eval_shape(lambda: init(module, x.shape, jnp.float64))
