@@ -132,6 +132,7 @@ def default() -> Config:
   c.eval_batch_size = 512  # images
   c.oracle_dir = ''  # where upper bounds are kept and found; '': beside the workdir
   c.chunk_steps = 100  # steps between looks at the host; one compiled scan on GPU and TPU
+  c.teachers_kept = 0  # >0: of a complete run only so many of the newest frozen models stay; 0: all
   c.checkpoint_seconds = 60.0  # between checkpoints, at the end of a chunk
   c.max_seconds = 0.0  # >0: save and stop after this long; the same command goes on
   return c
@@ -191,10 +192,13 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
 LOWEST = {
   **dict.fromkeys(('student.batch_size', 'inversion.batch_size', 'eval_batch_size', 'chunk_steps'), 1),
   **dict.fromkeys(('student.epochs', 'generator.latent', 'abd.bn_passes'), 1),
-  **dict.fromkeys(('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes', 'data.pad'), 0),
+  **dict.fromkeys(
+    ('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes', 'data.pad', 'teachers_kept'), 0
+  ),
   **dict.fromkeys(('data.brightness', 'data.contrast', 'bic.held_out'), 0),
   **dict.fromkeys(('inversion.pixel_images', 'rdfcil.finetune_epochs', 'dgr.latent'), 1),
   'seed': -1,
+  'teachers_kept': 0,
 }
 
 

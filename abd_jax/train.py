@@ -47,6 +47,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
   with Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
     files.write_results(results)
+    files.prune_teachers(config.teachers_kept)
   return results
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
+from abd_jax.devices import hosts
 from abd_jax.errors import UserError
 from abd_jax.run.manifest import read_manifest, write_manifest
 
@@ -76,11 +76,11 @@ class Checkpoints:
     target, fresh = self._teachers / name, self._teachers / f'{name}.new'
     self._checkpointer.save(fresh, snapshot, force=True)
     self._checkpointer.wait_until_finished()
-    if jax.process_index() == 0:
+    if hosts.is_main():
       shutil.rmtree(target, ignore_errors=True)
       fresh.rename(target)
       write_manifest(target, description)
-    _barrier(f'teacher {name}')
+    hosts.barrier(f'teacher {name}')
 
   def load_teacher(self, name: str, abstract: PyTree) -> PyTree:
     """What stands in teachers/<name>/. Raises UserError if it is not as its manifest says, or cannot be read."""
@@ -136,11 +136,6 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 def _words(shape: tuple[int, ...] | None) -> str:
   return 'absent' if shape is None else f'[{", ".join(map(str, shape))}]'
-
-
-def _barrier(name: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
 
 
 def abstract_like(init, sharding) -> PyTree:

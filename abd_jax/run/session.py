@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
+from abd_jax.devices import hosts
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.checkpoint import Checkpoints
 from abd_jax.run.console import Console
@@ -98,7 +98,7 @@ class Session:
       progress.step_done(done)
       self._log({'phase': phase, 'step': done} | means | {'images_per_second': round(rate, 1)})
       self.console.step(f'task {progress.task + 1} {phase}', count, means, rate)
-      if _agreed(now - self._saved >= self._save_every or self._must_stop()):
+      if hosts.any_says(now - self._saved >= self._save_every or self._must_stop()):
         self.save(kind, state)
 
     with self.clock(SECONDS_OF[kind]):
@@ -117,7 +117,7 @@ class Session:
     """Saves `state` and the progress; raises Paused, with all on disk, if it is time to stop."""
     self.checkpoints.save(kind, state, self.progress.next_save(kind))
     self._saved = time.monotonic()
-    if _agreed(self._must_stop()):
+    if hosts.any_says(self._must_stop()):
       self.checkpoints.wait()
       why = self._stop_signal or f'max_seconds={self._limit:g}'
       at_end = self.progress.task and not (self.progress.phase or self.progress.step)
@@ -126,10 +126,3 @@ class Session:
 
   def _must_stop(self) -> bool:
     return bool(self._stop_signal) or 0 < self._limit <= time.monotonic() - self._began
-
-
-def _agreed(mine: bool) -> bool:
-  """Whether any host says so: clocks and signals differ between hosts, and all must save together."""
-  if jax.process_count() == 1:
-    return mine
-  return bool(multihost_utils.process_allgather(np.asarray(mine)).any())

@@ -3,15 +3,24 @@
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
-import jax
-
 from abd_jax.config import default, flatten
+from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
-FREE_FIELDS = ('max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir', 'data.download', 'oracle_dir')
+FREE_FIELDS = (
+  'max_seconds',
+  'checkpoint_seconds',
+  'devices',
+  'distributed',
+  'data.dir',
+  'data.download',
+  'oracle_dir',
+  'teachers_kept',
+)
 
 
 class Workdir:
@@ -19,7 +28,7 @@ class Workdir:
 
   def __init__(self, path: str, config_dict: dict):
     self.path = Path(path).absolute()
-    self.is_main = jax.process_index() == 0  # of several hosts, one writes
+    self.is_main = hosts.is_main()  # of several hosts, one writes
     self.config = json.loads(json.dumps(config_dict))
     try:
       self.path.mkdir(parents=True, exist_ok=True)
@@ -27,20 +36,17 @@ class Workdir:
     except OSError as error:
       raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
     try:
-      if self.is_main:
-        self._claim()
-        self._check_config()
+      hosts.word_of_main(self._claim)
     except UserError:
       os.close(self._lock)
       raise
 
   def _claim(self) -> None:
+    """Locks the folder and makes sure that it holds this config."""
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise InUse(f'workdir {self.path} is in use by another process. Wait for it, or stop it.') from error
-
-  def _check_config(self) -> None:
     file = self.path / 'config.json'
     if not file.exists():
       return write_atomically(file, json.dumps(self.config, indent=2) + '\n')
@@ -50,9 +56,14 @@ class Workdir:
   def results_file(self) -> Path:
     return self.path / 'results.json'
 
-  def read_results(self) -> dict | None:
-    """results.json of a run that is complete, or None."""
-    return read_json(self.results_file) if self.results_file.exists() else None
+  def prune_teachers(self, kept: int) -> None:
+    """Removes all but the newest `kept` frozen models, of a complete run."""
+    if self.is_main and kept:
+      age = lambda folder: (int(folder.name.partition('_')[0]), '_' not in folder.name)  # a task's own comes last
+      folders = sorted((path for path in (self.path / 'teachers').glob('*') if path.is_dir()), key=age)
+      for folder in folders[:-kept]:
+        folder.with_name(folder.name + '.json').unlink(missing_ok=True)
+        shutil.rmtree(folder)
 
   def write_results(self, results: dict) -> None:
     if self.is_main:
@@ -97,10 +108,14 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
   Raises UserError if it is damaged, or of another config.
   """
   folder = Path(path).absolute()
-  if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
-    return None
-  check_same_config(folder, json.loads(json.dumps(config_dict)))
-  return read_json(folder / 'results.json')
+
+  def read() -> dict | None:
+    if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
+      return None
+    check_same_config(folder, json.loads(json.dumps(config_dict)))
+    return read_json(folder / 'results.json')
+
+  return hosts.word_of_main(read)
 
 
 def check_same_config(folder: Path, config: dict) -> None:
