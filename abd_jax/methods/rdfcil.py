@@ -1,8 +1,8 @@
 """R-DFCIL, relation-guided representation learning for data-free class-incremental learning (Gao et al., ECCV 2022).
 
 New classes are learnt among themselves, old logits are held on dreamed images, and the angles between the features of
-real ones are held through two learned maps. Then the head alone is finetuned on both, seldom labels weighing more.
-Heads have no bias, and real and dreamed images pass batch norm apart.
+real ones are held through two learned maps. Then the head alone is finetuned on both, seldom labels weighing more:
+labels are counted through both stages. Heads have no bias, and real and dreamed images pass batch norm apart.
 """
 
 from typing import Any
@@ -33,6 +33,42 @@ def feature_maps(key, width: int):
   return {'student': one(0), 'teacher': one(2)}
 
 
+def count(extra, labels):
+  return extra | {'counts': extra['counts'].at[labels].add(1.0)}
+
+
+def distill(inputs: LossInputs):
+  old_logits = logits_of(inputs.teachers[0])
+  return losses.hard_distillation(logits_of(inputs.student), old_logits, inputs.is_real, inputs.classes.old)
+
+
+def mapped(output: Output, layer):
+  return output.features[::2] @ layer['kernel'] + layer['bias']  # of real images: every other row
+
+
+def first_loss(inputs: LossInputs):
+  ce = jnp.mean(losses.cross_entropy(logits_of(inputs.student), inputs.labels, inputs.classes.seen))
+  return ce, {'ce': ce}
+
+
+def learning(inputs: LossInputs):
+  student, teacher, classes = inputs.student, inputs.teachers[0], inputs.classes
+  ce_factor, kd_factor, relation_factor = factors(classes)
+  ce = losses.local_cross_entropy(logits_of(student), inputs.labels, inputs.is_real, classes.new)
+  kd, maps = distill(inputs), student.extra['maps']
+  relation = losses.relational_distillation(mapped(student, maps['student']), mapped(teacher, maps['teacher']))
+  total = ce_factor * ce + kd_factor * kd + relation_factor * relation
+  return total, {'ce': ce, 'kd': kd, 'relation': relation}
+
+
+def finetuning(inputs: LossInputs):
+  counts, (_, kd_factor, _) = jax.lax.stop_gradient(inputs.student.extra['counts']), factors(inputs.classes)
+  weights = jnp.max(counts) / jnp.maximum(counts, 1.0)
+  ce = losses.weighted_cross_entropy(logits_of(inputs.student), inputs.labels, weights, inputs.classes.seen)
+  kd = distill(inputs)
+  return 0.5 * ce + kd_factor * kd, {'ce': ce, 'kd': kd}
+
+
 def make(config) -> Method:
   c = config.rdfcil
   fresh_maps = lambda key: feature_maps(key, config.model.widths[-1])
@@ -46,48 +82,10 @@ def make(config) -> Method:
     head = {'kernel': jnp.where(classes.new, rows, kernel), 'bias': jnp.zeros_like(params['head']['bias'])}
     return params | {'head': head}, {'maps': fresh_maps(key), 'counts': jnp.zeros_like(extra['counts'])}
 
-  def count(extra, labels):
-    return extra | {'counts': extra['counts'].at[labels].add(1.0)}
-
-  def first_loss(inputs: LossInputs):
-    ce = jnp.mean(losses.cross_entropy(logits_of(inputs.student), inputs.labels, inputs.classes.seen))
-    return ce, {'ce': ce}
-
-  def distill(inputs: LossInputs):
-    old_logits = logits_of(inputs.teachers[0])
-    return losses.hard_distillation(logits_of(inputs.student), old_logits, inputs.is_real, inputs.classes.old)
-
-  def mapped(output: Output, layer):
-    return output.features[::2] @ layer['kernel'] + layer['bias']  # of real images: every other row
-
-  def learning(inputs: LossInputs):
-    student, teacher, classes = inputs.student, inputs.teachers[0], inputs.classes
-    ce_factor, kd_factor, relation_factor = factors(classes)
-    ce = losses.local_cross_entropy(logits_of(student), inputs.labels, inputs.is_real, classes.new)
-    kd, maps = distill(inputs), student.extra['maps']
-    relation = losses.relational_distillation(mapped(student, maps['student']), mapped(teacher, maps['teacher']))
-    total = ce_factor * ce + kd_factor * kd + relation_factor * relation
-    return total, {'ce': ce, 'kd': kd, 'relation': relation}
-
-  def finetuning(inputs: LossInputs):
-    counts, (_, kd_factor, _) = jax.lax.stop_gradient(inputs.student.extra['counts']), factors(inputs.classes)
-    weights = jnp.max(counts) / jnp.maximum(counts, 1.0)
-    ce = losses.weighted_cross_entropy(logits_of(inputs.student), inputs.labels, weights, inputs.classes.seen)
-    kd = distill(inputs)
-    return 0.5 * ce + kd_factor * kd, {'ce': ce, 'kd': kd}
-
   schedule = student_schedule(config)
   first = Phase(first_loss, **schedule)
-  dreaming: dict[str, Any] = dict(teachers=1, dreams=True, joint_bn=False)
-  learn = Phase(learning, **schedule, **dreaming, trainable=('backbone', 'head', 'maps'), observe=count)
-  finetune = Phase(
-    finetuning,
-    c.finetune_epochs,
-    c.finetune_lr,
-    **dreaming,
-    bn_passes=0,
-    trainable=('head',),
-    observe=count,  # as its authors: through the second stage too
-    reset_optimizer=False,
-  )
+  dreaming: dict[str, Any] = dict(teachers=1, dreams=True, joint_bn=False, observe=count)
+  learn = Phase(learning, **schedule, **dreaming, trainable=('backbone', 'head', 'maps'))
+  only_head: dict[str, Any] = dict(trainable=('head',), bn_passes=0, reset_optimizer=False)
+  finetune = Phase(finetuning, c.finetune_epochs, c.finetune_lr, **dreaming, **only_head)
   return Method(first=(first,), later=(learn, finetune), extra_init=extra_init, start_task=start_task)
