@@ -1,7 +1,11 @@
 """What may end a run early: a user's mistake, a workdir in use, a pause."""
 
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -25,3 +29,45 @@ def nearest(word: str, known: Iterable[str]) -> str:
   if close := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
     return f" Did you mean '{close[0]}'?"
   return f' Known: {", ".join(known)}.' if 0 < len(known) <= 20 else ''
+
+
+# What a disk says when it takes no more; also in words, for libraries pass them on in messages of their own.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextmanager
+def disk_errors_told(where: str) -> Iterator[None]:
+  """Turns what the block raises because of the disk under `where` into a UserError of one line."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    if reason := _reason_of_disk(error):
+      raise UserError(
+        f'{where} cannot be written ({reason}). What is saved is intact: mend that, and the same command resumes.'
+      ) from error
+    raise
+
+
+def _reason_of_disk(error: BaseException | None) -> str:
+  """What the disk said, if it is behind `error`; '' if it is not."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in _DISK:
+      return os.strerror(error.errno)
+    for number in _DISK:
+      if os.strerror(number) in str(error):
+        return os.strerror(number)
+    error = error.__cause__ or error.__context__
+  return ''
+
+
+def silence_closed_loops() -> None:
+  """Keeps off stderr what orbax's abandoned reads and writes say to an event loop that an error has closed."""
+  usual = sys.unraisablehook
+
+  def hook(unraisable) -> None:
+    if not (isinstance(unraisable.exc_value, RuntimeError) and 'Event loop is closed' in str(unraisable.exc_value)):
+      usual(unraisable)
+
+  sys.unraisablehook = hook

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from abd_jax.config import default, flatten
 from abd_jax.devices.malloc import keep_freed_memory
-from abd_jax.errors import Paused, UserError, nearest
+from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with options after a colon: FILE[:tasks=5,method=lwf,trial=1,quick].'
@@ -30,7 +30,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run lives: checkpoints
 def main(argv: list[str]) -> None:
   """Runs what the command line's flags say."""
   del argv
-  logging.set_verbosity(logging.ERROR)  # orbax tells every step it takes
+  logging.set_verbosity(logging.FATAL)  # orbax tells every step it takes, and tracebacks of what it raises all the same
   # Imported here, so that --help and a mistyped flag answer at once.
   import jax
 
@@ -84,6 +84,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 def cli() -> None:
   """The command: a user's mistake is one line on stderr and exit code 2."""
   keep_freed_memory()
+  silence_closed_loops()
   try:
     app.run(main, flags_parser=parse_flags)
   except UserError as error:

@@ -15,6 +15,7 @@ import numpy as np
 
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import PooledImages
+from abd_jax.errors import disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics, upper_bound
 from abd_jax.report.pictures import save_grid
@@ -43,10 +44,11 @@ def train_and_evaluate(config, workdir: str) -> dict:
   """
   if (results := read_finished(workdir, config.to_dict())) is not None:
     return results
-  blueprint = build(config)
-  with Workdir(workdir, config.to_dict()) as files:
+  with disk_errors_told(config.data.dir or 'the folder of data sets'):
+    blueprint = build(config)
+  with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
-    files.write_results(results)
+    results = files.write_results(results)
     files.prune_teachers(config.teachers_kept)
   return results
 
@@ -106,7 +108,10 @@ class Learner:
     if blueprint.method.inverts:
       self.generator = session.states.get('generator') or self.steps_of.new_generator(0)
     self.teachers, self.memory = (), memory_lib.empty(self.stream.image_shape)
-    for name in self.schedule.frozen_before(session.progress.task, session.progress.phase):
+    frozen = self.schedule.frozen_before(session.progress.task, session.progress.phase)
+    for name in frozen[: -self.schedule.teachers_kept]:  # of no more use here, but part of what the run leaves
+      session.checkpoints.verify_teacher(name)
+    for name in frozen[-self.schedule.teachers_kept :]:
       self._adopt(session.checkpoints.load_teacher(name, blueprint.abstract_snapshot(name)))
     self._pooled: dict[int, PooledImages] = {}  # of the task at hand
     # Only now, with all that can be damaged read, is anything written.

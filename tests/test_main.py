@@ -265,6 +265,13 @@ def test_results_have_every_documented_key(finished):
   assert {'platform', 'kind', 'count'} <= set(results['device']) and 'jax' in results['versions']
 
 
+def test_variables_of_the_environment_do_not_change_the_numbers(finished, cli, tmp_path):
+  names = ('JAX_ENABLE_X64', 'JAX_THREEFRY_PARTITIONABLE', 'JAX_DEFAULT_PRNG_IMPL')
+  done = cli(*RUN, f'--workdir={tmp_path}', **dict(zip(names, ('1', '0', 'rbg'), strict=True)))
+  assert done.returncode == 0, done.stderr
+  assert_same_outcome(tmp_path, finished[0])
+
+
 def test_accuracies_are_fractions_of_a_lower_triangle(finished):
   results = json.loads((finished[0] / 'results.json').read_text())
   matrix = results['accuracy_matrix']

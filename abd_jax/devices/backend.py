@@ -6,6 +6,13 @@ import os
 import jax
 
 
+def pin_numbers() -> None:
+  """Sets what environment variables may have set and results depend on: random numbers and the width of types."""
+  jax.config.update('jax_default_prng_impl', 'threefry2x32')
+  jax.config.update('jax_threefry_partitionable', True)
+  jax.config.update('jax_enable_x64', False)
+
+
 def full_precision_matmul(function):
   """`function` with float32 products in full: neither TF32 on GPU nor a single bfloat16 pass on TPU."""
 

@@ -9,6 +9,7 @@ from abd_jax import config as config_lib
 from abd_jax import methods
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.sources import TaskStream, open_dataset
+from abd_jax.devices.backend import pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Method
@@ -67,6 +68,7 @@ def abstract_snapshot(abstract: dict[str, PyTree], dreamed: bool, memory_size: i
 def build(config) -> Blueprint:
   """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
   config_lib.check(config)
+  pin_numbers()
   method = methods.get(config)
   where = config.data
   data = open_dataset(where.name, where.dir, folds=where.folds, fold=where.fold, download=where.download)

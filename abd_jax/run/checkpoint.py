@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 
 from abd_jax.devices import hosts
 from abd_jax.errors import UserError
+from abd_jax.run.integrity import checksum_of_arrays, is_intact, sealed
 from abd_jax.run.manifest import read_manifest, write_manifest
 
 PyTree = Any
@@ -37,7 +38,7 @@ class Checkpoints:
   def save(self, kind: str, state: PyTree, progress: dict) -> None:
     """Starts writing `state` as number progress['saves'][kind]; ends in the background, and is atomic."""
     self.wait()  # a save of the other kind must not come to disk after this one
-    items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(sealed(progress)))
     self._managers[kind].save(progress['saves'][kind], args=items)
 
   def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], dict | None]:
@@ -57,19 +58,28 @@ class Checkpoints:
         '--workdir.'
       )
     progress = self._restore(last, newest[last], 'progress', ocp.args.JsonRestore())
-    states = {
-      kind: self._restore(kind, number, 'state', ocp.args.StandardRestore(abstract[kind]), abstract[kind])
-      for kind, number in progress['saves'].items()
-    }
-    return states, progress
+    if not is_intact(progress):
+      raise self._damaged(last, newest[last], 'its progress is not as it was saved')
+    states = {}
+    for kind, number in progress['saves'].items():
+      args = ocp.args.StandardRestore(abstract[kind])
+      states[kind] = self._restore(kind, number, 'state', args, abstract[kind])
+      if checksum_of_arrays(states[kind]) != progress['checksums'][kind]:
+        raise self._damaged(kind, number, 'its arrays are not as they were saved')
+    return states, {name: value for name, value in progress.items() if name != 'checksum'}
 
   def _restore(self, kind: str, number: int, item: str, args: Any, abstract: PyTree = None) -> Any:
-    manager = self._managers[kind]
-    is_last = all(number >= (other.latest_step() or 0) for other in self._managers.values())
-    remedy = 'Delete that folder to resume from the save before it' if is_last else 'Put it back as it was'
-    path = Path(manager.directory) / str(number)
-    restore = lambda: manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
-    return self._read(path, restore, remedy, path / item, abstract)
+    path = Path(self._managers[kind].directory) / str(number)
+    restore = lambda: self._managers[kind].restore(number, args=ocp.args.Composite(**{item: args}))[item]
+    return self._read(path, restore, self._remedy(number), path / item, abstract)
+
+  def _remedy(self, number: int) -> str:
+    is_last = all(number >= (manager.latest_step() or 0) for manager in self._managers.values())
+    return 'Delete that folder to resume from the save before it' if is_last else 'Put it back as it was'
+
+  def _damaged(self, kind: str, number: int, what: str) -> UserError:
+    path = Path(self._managers[kind].directory) / str(number)
+    return UserError(f'checkpoint {path} cannot be read ({what}). {self._remedy(number)}, or choose another --workdir.')
 
   def save_teacher(self, name: str, snapshot: PyTree, description: dict) -> None:
     """Writes teachers/<name>/ and its manifest, and waits for both; one of that name stays until they are complete."""
@@ -82,12 +92,17 @@ class Checkpoints:
       write_manifest(target, description)
     hosts.barrier(f'teacher {name}')
 
-  def load_teacher(self, name: str, abstract: PyTree) -> PyTree:
-    """What stands in teachers/<name>/. Raises UserError if it is not as its manifest says, or cannot be read."""
+  def verify_teacher(self, name: str) -> None:
+    """Raises UserError if teachers/<name>/ is not as its manifest says."""
     path = self._teachers / name
     if not path.exists():
       raise UserError(f'checkpoint {path} is missing. Put it back as it was, or choose another --workdir.')
     read_manifest(path)
+
+  def load_teacher(self, name: str, abstract: PyTree) -> PyTree:
+    """What stands in teachers/<name>/. Raises UserError if it is not as its manifest says, or cannot be read."""
+    path = self._teachers / name
+    self.verify_teacher(name)
     restore = lambda: self._checkpointer.restore(path, abstract)
     return self._read(path, restore, 'Put it back as it was', path, abstract)
 

@@ -1,12 +1,12 @@
 """What stands beside a frozen model: all that is needed to use it without its data set, and a checksum of each file."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from abd_jax import __version__
 from abd_jax.errors import UserError
+from abd_jax.run.integrity import checksum_of_file, is_intact, sealed
 from abd_jax.run.workdir import FREE_FIELDS, read_json, write_atomically
 
 SCHEMA = 1
@@ -18,14 +18,9 @@ def manifest_file(folder: Path) -> Path:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-  """Path below `folder` -> BLAKE2b of the file, for every file."""
-
-  def digest(file: Path) -> str:
-    with file.open('rb') as content:
-      return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
+  """Path below `folder` -> checksum of the file, for every file."""
   files = sorted(file for file in folder.rglob('*') if file.is_file())
-  return {file.relative_to(folder).as_posix(): digest(file) for file in files}
+  return {file.relative_to(folder).as_posix(): checksum_of_file(file) for file in files}
 
 
 def describe(
@@ -54,7 +49,9 @@ def _without(config: dict[str, Any], fields: tuple[str, ...], prefix: str = '') 
 
 def write_manifest(folder: Path, description: dict) -> None:
   """Writes the manifest of a complete `folder`."""
-  write_atomically(manifest_file(folder), json.dumps(description | {'files': checksums(folder)}, indent=1) + '\n')
+  write_atomically(
+    manifest_file(folder), json.dumps(sealed(description | {'files': checksums(folder)}), indent=1) + '\n'
+  )
 
 
 def read_manifest(folder: Path) -> dict:
@@ -71,6 +68,8 @@ def read_manifest(folder: Path) -> dict:
       f'{file} is of schema {manifest.get("schema_version")}, this version of abd_jax reads {SCHEMA}. Use the version '
       'that wrote it.'
     )
+  if not is_intact(manifest):
+    raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
   there = checksums(folder)
   expected = manifest.get('files', {})
   for name in sorted(expected.keys() | there.keys()):

@@ -33,7 +33,9 @@ class Progress:
   history: EvalHistory = field(default_factory=EvalHistory)
   saves: dict[str, int] = field(default_factory=dict)  # number of the newest save of each kind
   seconds: dict[str, float] = field(default_factory=_no_seconds)
+  checksums: dict[str, str] = field(default_factory=dict)  # of the arrays of each kind's newest save
   log_bytes: int = 0  # of metrics.jsonl
+  log_checksum: str = ''  # of those bytes
 
   def step_done(self, step: int) -> None:
     self.step = step
@@ -58,12 +60,13 @@ class Progress:
     self.seconds['compile'] += compiling
     self.seconds[what] += seconds - compiling
 
-  def logged(self, log_bytes: int) -> None:
-    self.log_bytes = log_bytes
+  def logged(self, log_bytes: int, log_checksum: str) -> None:
+    self.log_bytes, self.log_checksum = log_bytes, log_checksum
 
-  def next_save(self, kind: str) -> dict[str, Any]:
-    """What to write with a save of `kind`, which gets the next number over all kinds."""
+  def next_save(self, kind: str, checksum: str) -> dict[str, Any]:
+    """What to write with a save of `kind`, which gets the next number over all kinds. checksum: of its arrays."""
     self.saves[kind] = 1 + max(self.saves.values(), default=0)
+    self.checksums[kind] = checksum
     return asdict(self)
 
 

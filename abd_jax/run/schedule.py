@@ -76,11 +76,11 @@ class Schedule:
     return max(1, *(phase.teachers for phase in self.method.later))
 
   def frozen_before(self, task: int, name: str) -> list[str]:
-    """The folders of the newest models there are when that phase of `task` begins, the newest last."""
+    """The folders of the models there are when that phase of `task` begins, the newest last."""
     done = [phase for t in range(task) for phase in self.phases(t)]
     if task < self.tasks.num_tasks:
       done += self.phases(task)[: -len(self.phases_from(task, name))]
-    return [phase.frozen for phase in done if phase.frozen][-self.teachers_kept :]
+    return [phase.frozen for phase in done if phase.frozen]
 
   def pool_size(self, task_images: tuple[int, ...]) -> int:
     """Images on the devices: a phase's most, rounded up, so that other class orders find their programs compiled."""

@@ -12,6 +12,7 @@ from abd_jax.devices import hosts
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.checkpoint import Checkpoints
 from abd_jax.run.console import Console
+from abd_jax.run.integrity import checksum_of_arrays
 from abd_jax.run.progress import Progress, progress_from
 from abd_jax.run.workdir import Workdir
 from abd_jax.steps import chunks
@@ -30,7 +31,7 @@ class Session:
     self.checkpoints = Checkpoints(workdir.path)
     self.states, saved = self.checkpoints.restore(abstract)
     self.progress = progress_from(saved, f'checkpoint {workdir.path / "checkpoints"}') if saved else Progress()
-    workdir.cut_log(self.progress.log_bytes)
+    workdir.cut_log(self.progress.log_bytes, self.progress.log_checksum)
     self._chunk_steps = config.chunk_steps
     self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
     self._began = self._saved = time.monotonic()
@@ -111,11 +112,11 @@ class Session:
     self.console.line(f'after task {len(row)}: accuracy on all classes seen {100 * seen:.1f} %')
 
   def _log(self, record: dict) -> None:
-    self.progress.logged(self.workdir.log({'task': self.progress.task} | record))
+    self.progress.logged(*self.workdir.log({'task': self.progress.task} | record))
 
   def save(self, kind: str, state: PyTree) -> None:
     """Saves `state` and the progress; raises Paused, with all on disk, if it is time to stop."""
-    self.checkpoints.save(kind, state, self.progress.next_save(kind))
+    self.checkpoints.save(kind, state, self.progress.next_save(kind, checksum_of_arrays(state)))
     self._saved = time.monotonic()
     if hosts.any_says(self._must_stop()):
       self.checkpoints.wait()

@@ -6,9 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
+import xxhash
+
 from abd_jax.config import default, flatten
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
+from abd_jax.run.integrity import is_intact, sealed
 
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
@@ -30,6 +33,7 @@ class Workdir:
     self.path = Path(path).absolute()
     self.is_main = hosts.is_main()  # of several hosts, one writes
     self.config = json.loads(json.dumps(config_dict))
+    self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = os.open(self.path / '.lock', os.O_CREAT | os.O_WRONLY)
@@ -65,19 +69,26 @@ class Workdir:
         folder.with_name(folder.name + '.json').unlink(missing_ok=True)
         shutil.rmtree(folder)
 
-  def write_results(self, results: dict) -> None:
+  def write_results(self, results: dict) -> dict:
+    """Writes them with a checksum, and returns what was written."""
+    results = sealed(results)
     if self.is_main:
       write_atomically(self.results_file, json.dumps(results, indent=2) + '\n')
+    return results
 
   @property
   def log_file(self) -> Path:
     return self.path / 'metrics.jsonl'
 
-  def log(self, record: dict) -> int:
-    """Appends a line to metrics.jsonl; returns the file's size in bytes."""
-    with open(self.log_file if self.is_main else os.devnull, 'a') as file:
-      file.write(json.dumps(record) + '\n')
-      return file.tell()
+  def log(self, record: dict) -> tuple[int, str]:
+    """Appends a line to metrics.jsonl; returns the file's size in bytes and a checksum of them."""
+    line = (json.dumps(record) + '\n').encode()
+    if self.is_main:
+      with open(self.log_file, 'ab') as file:
+        file.write(line)
+    self._log_bytes += len(line)
+    self._log_digest.update(line)
+    return self._log_bytes, self._log_digest.hexdigest()
 
   def log_read(self, record: dict) -> None:
     """Appends a line to reads.jsonl: which images a process of this run has looked at."""
@@ -85,10 +96,23 @@ class Workdir:
       with open(self.path / 'reads.jsonl', 'a') as file:
         file.write(json.dumps(record) + '\n')
 
-  def cut_log(self, size: int) -> None:
-    """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again."""
-    if self.is_main and self.log_file.exists() and self.log_file.stat().st_size > size:
-      os.truncate(self.log_file, size)
+  def cut_log(self, size: int, checksum: str) -> None:
+    """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again.
+
+    Raises UserError if those bytes are not the ones that `checksum` is of.
+    """
+
+    def cut() -> None:
+      content = self.log_file.read_bytes()[:size] if self.log_file.exists() else b''
+      self._log_bytes, self._log_digest = size, xxhash.xxh3_128(content)
+      if size and self._log_digest.hexdigest() != checksum:
+        raise UserError(
+          f'{self.log_file} is not as the run left it. Put it back as it was, or choose another --workdir.'
+        )
+      if self.log_file.exists():
+        os.truncate(self.log_file, size)
+
+    hosts.word_of_main(cut)
 
   def dream_file(self, task: int) -> Path:
     """The picture of what was dreamed after 0-based `task`."""
@@ -113,7 +137,10 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
     if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
       return None
     check_same_config(folder, json.loads(json.dumps(config_dict)))
-    return read_json(folder / 'results.json')
+    results = read_json(folder / 'results.json')
+    if 'checksum' in results and not is_intact(results):  # earlier versions wrote none
+      raise UserError(f'{folder / "results.json"} is damaged: put it back as it was, or choose another --workdir.')
+    return results
 
   return hosts.word_of_main(read)
 

@@ -14,6 +14,7 @@ import abd_jax
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
+from abd_jax.run.integrity import sealed
 from abd_jax.run.load import load_model
 from abd_jax.run.manifest import read_manifest
 
@@ -116,6 +117,12 @@ def damage(name, way):
   return change
 
 
+def edit(file, old, new):
+  text = file.read_text()
+  assert text.count(old) == 1
+  file.write_text(text.replace(old, new))
+
+
 @pytest.mark.parametrize(
   ('change', 'match'),
   [
@@ -125,6 +132,7 @@ def damage(name, way):
     (damage('_METADATA', 'more'), 'more does not belong there'),
     (lambda folder: folder.with_name('2.json').unlink(), 'no manifest 2.json'),
     (lambda folder: folder.with_name('2.json').write_text('{"schema'), '2.json is damaged'),
+    (lambda folder: edit(folder.with_name('2.json'), '"mean": [\n    0.3', '"mean": [\n    0.4'), '2.json is damaged'),
     (lambda folder: folder.with_name('2.json').write_text('{"schema_version": 99}'), 'schema 99'),
   ],
 )
@@ -162,7 +170,7 @@ def test_a_field_that_came_later_counts_as_its_default(run_of, tmp_path, learn):
   manifest = tmp_path / 'run' / 'teachers' / '2.json'
   content = json.loads(manifest.read_text())
   del content['config']['precision']
-  manifest.write_text(json.dumps(content))
+  manifest.write_text(json.dumps(sealed(content)))
   assert load_model(tmp_path / 'run').config.precision == 'float32'
 
 

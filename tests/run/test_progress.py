@@ -26,8 +26,9 @@ def test_what_is_saved_comes_back_and_saves_are_numbered_over_all_kinds():
   progress = Progress()
   progress.evaluated([0.5], [0.9], [0.4, 0.6], [0.9, 0.9])
   progress.spent('train', 3.0, compiling=1.0)
-  first = progress.next_save('student')
-  second = json.loads(json.dumps(progress.next_save('generator')))
+  first = progress.next_save('student', 'a')
+  second = json.loads(json.dumps(progress.next_save('generator', 'b')))
+  assert second['checksums'] == {'student': 'a', 'generator': 'b'}
   assert first['saves'] == {'student': 1} and second['saves'] == {'student': 1, 'generator': 2}
   back = progress_from(second, 'here')
   assert back == progress and back.seconds == {'compile': 1.0, 'train': 2.0, 'invert': 0.0, 'evaluate': 0.0}
@@ -35,7 +36,7 @@ def test_what_is_saved_comes_back_and_saves_are_numbered_over_all_kinds():
 
 @pytest.mark.parametrize('change', [{'schema_version': 1}, {'phase': None, 'stage': 3}])
 def test_progress_of_another_version_is_refused(change):
-  saved = {name: value for name, value in (Progress().next_save('student') | change).items() if value is not None}
+  saved = {name: value for name, value in (Progress().next_save('student', 'a') | change).items() if value is not None}
   with pytest.raises(UserError, match='here was written by another version'):
     progress_from(saved, 'here')
 

@@ -1,0 +1,132 @@
+"""Damage that would otherwise pass for a result: one bit, one digit, one byte."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import log_records, snapshot
+
+from abd_jax.errors import Paused, UserError
+from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.run.integrity import checksum_of_arrays, checksum_of_file, is_intact, sealed
+
+
+def test_a_checksum_of_arrays_sees_values_types_shapes_and_names():
+  tree = {'a': jnp.arange(6, dtype=jnp.float32), 'b': (jnp.int32(3),)}
+  same = {'a': np.arange(6, dtype=np.float32), 'b': (np.int32(3),)}
+  assert checksum_of_arrays(tree) == checksum_of_arrays(same)
+  others = [
+    tree | {'a': tree['a'].at[5].set(5.0000005)},
+    tree | {'a': tree['a'].reshape(2, 3)},
+    tree | {'a': np.arange(6, dtype=np.int32).view(np.float32)},
+    tree | {'b': (jnp.uint32(3),)},
+    {'a': tree['a'], 'c': tree['b']},
+  ]
+  assert len({checksum_of_arrays(other) for other in (tree, *others)}) == 6
+
+
+def test_a_record_keeps_its_seal_through_json_and_no_other_content_has_it():
+  record = json.loads(json.dumps(sealed({'b': [0.1, None], 'a': {'x': 1e-9}})))
+  assert is_intact(record) and is_intact(sealed(record))
+  assert not is_intact(record | {'b': [0.2, None]}) and not is_intact({'a': 1})
+
+
+def test_a_checksum_of_a_file_is_of_its_bytes(tmp_path):
+  for name, content in (('a', b'x' * 3_000_000), ('b', b'x' * 2_999_999 + b'y'), ('c', b'x' * 3_000_000)):
+    (tmp_path / name).write_bytes(content)
+  a, b, c = (checksum_of_file(tmp_path / name) for name in 'abc')
+  assert a == c != b
+
+
+@pytest.fixture(scope='module')
+def paused_path(tmp_path_factory):
+  return tmp_path_factory.mktemp('integrity') / 'run'
+
+
+@pytest.fixture
+def paused(paused_path, learn, tmp_path):
+  """A copy of a run of e2e, which keeps images, paused in its third task."""
+  fields = dict(method='e2e', memory__size=26)
+  while not paused_path.exists() or log_records(paused_path)[-1]['task'] < 2:
+    with pytest.raises(Paused):
+      learn(paused_path, max_seconds=1e-9, **fields)
+  shutil.copytree(paused_path, tmp_path / 'run')
+  return tmp_path / 'run', fields
+
+
+def flip(file, where=0.5):
+  content = bytearray(file.read_bytes())
+  content[int(len(content) * where)] ^= 1
+  file.write_bytes(content)
+
+
+def newest(folder):
+  return max(folder.iterdir(), key=lambda path: int(path.name))
+
+
+def edit_progress(path, change):
+  file = newest(path / 'checkpoints/student') / 'progress/metadata'
+  progress = json.loads(file.read_text())
+  change(progress)
+  file.write_text(json.dumps(progress))
+
+
+@pytest.mark.parametrize(
+  ('damage', 'match'),
+  [
+    (lambda path: flip(path / 'metrics.jsonl'), 'metrics.jsonl is not as the run left it'),
+    (lambda path: (path / 'metrics.jsonl').unlink(), 'metrics.jsonl is not as the run left it'),
+    (lambda path: edit_progress(path, lambda p: p.update(step=p['step'] + 1)), 'its progress is not as it was saved'),
+    (
+      lambda path: edit_progress(path, lambda p: p['history']['accuracy'][0].__setitem__(0, 0.9)),
+      'its progress is not',
+    ),
+    (lambda path: flip(next((path / 'teachers/0').rglob('d/*'))), 'teachers/0 cannot be read'),  # not read any more
+    (lambda path: flip(path / 'teachers/0.json'), r'0\.json'),
+    (lambda path: shutil.rmtree(path / 'teachers/0'), 'teachers/0 is missing'),
+  ],
+)
+def test_damage_to_what_a_resumed_run_builds_on_is_told(paused, learn, damage, match):
+  path, fields = paused
+  damage(path)
+  before = snapshot(path)
+  with pytest.raises(UserError, match=match) as error:
+    learn(path, **fields)
+  assert '\n' not in str(error.value) and snapshot(path) == before
+
+
+def test_arrays_other_than_those_saved_are_told_though_they_can_be_read(paused, learn, monkeypatch):
+  """As after one flipped bit of trained weights, which are stored raw."""
+  path, fields = paused
+  read = Checkpoints._restore
+
+  def one_bit(self, kind, number, item, args, abstract=None):
+    found = read(self, kind, number, item, args, abstract)
+    if item != 'state':
+      return found
+    leaves, tree = jax.tree.flatten(found)
+    leaf = np.asarray(leaves[3]).copy()
+    leaf.reshape(-1).view(np.uint8)[0] ^= 1
+    return jax.tree.unflatten(tree, [*leaves[:3], leaf, *leaves[4:]])
+
+  monkeypatch.setattr(Checkpoints, '_restore', one_bit)
+  before = snapshot(path)
+  with pytest.raises(UserError, match='its arrays are not as they were saved'):
+    learn(path, **fields)
+  assert snapshot(path) == before
+
+
+def test_a_digit_changed_in_results_is_told_and_results_of_earlier_versions_are_read(learn, tmp_path):
+  results = learn(tmp_path)
+  assert is_intact(results)
+  file = tmp_path / 'results.json'
+  changed = results | {'final_accuracy': results['final_accuracy'] + 0.1}
+  file.write_text(json.dumps(changed))
+  with pytest.raises(UserError, match=r'results\.json is damaged'):
+    learn(tmp_path)
+  del changed['checksum']
+  file.write_text(json.dumps(changed))
+  assert learn(tmp_path) == changed
