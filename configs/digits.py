@@ -40,7 +40,13 @@ def get_config(argument: str | None = None):
   c.rdfcil.finetune_epochs = 9
   recipes = {
     'dgr': {'data.mean': (0.0,), 'data.std': (1.0,), 'student.weight_decay': 0.0},
-    'rdfcil': {'student.epochs': 36, 'student.milestones': (18, 27), 'inversion.warm_start': False, **AS_RDFCIL},
+    'rdfcil': {
+      'student.epochs': 36,
+      'student.milestones': (18, 27),
+      'inversion.warm_start': False,
+      **AS_RDFCIL,
+      'student.weight_decay': 5e-4,
+    },
   }
   quick = {'student.epochs': 2, 'student.milestones': (1,), 'inversion.steps': 10, 'rdfcil.finetune_epochs': 1}
   return finish(c, argument, quick, recipes)

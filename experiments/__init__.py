@@ -1,1 +1,1 @@
-"""Runs behind the numbers in the documentation; each writes a JSON file under results/."""
+"""python -m experiments: the runs behind the numbers in the documentation; their files of results lie in results/."""

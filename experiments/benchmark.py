@@ -1,4 +1,4 @@
-"""What a step costs: python -m experiments.benchmark [--rounds=5] [--output=FILE]
+"""What a step costs: python -m experiments benchmark [--rounds=5] [--output=FILE]
 
 Times the steps of configs/cifar100.py on random images, on whatever device is here: plain cross-entropy (Base),
 Always Be Dreaming from task 2 on, inversion, and evaluation; in float32 and bfloat16. One process measures all of
@@ -7,101 +7,19 @@ compiled step, as XLA counts them; ceilings are what a large matrix product and 
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from abd_jax import methods
 from abd_jax.devices.backend import full_precision_matmul
-from abd_jax.devices.mesh import DataMesh
 from abd_jax.report.tables import table
 from abd_jax.run.environment import environment
-from abd_jax.run.workdir import write_atomically
-from abd_jax.state import Classes, PhaseData, freeze
-from abd_jax.steps.components import make_components
-from abd_jax.steps.inputs import ConstantRate, EpochIndices
-from abd_jax.steps.inversion import init_generator, make_inversion_step
-from abd_jax.steps.student import init_student, make_predict, make_train_step
-from experiments.common import RESULTS, load_config
-
-IMAGE, CLASSES, TASK_IMAGES, EVALUATED = (32, 32, 3), 100, 5000, 512
-PRECISIONS = ('float32', 'bfloat16')
-
-
-class Kind(NamedTuple):
-  """A compiled kind of step, ready to be timed."""
-
-  run: Callable[[], None]  # `steps` steps, waited for
-  steps: int
-  images: int  # a step
-  flops: float  # a step
-  memory_bytes: int  # arguments, results and temporaries of a step
-  compile_seconds: float
-
-
-def kinds(precision: str, scan_steps: int, overrides: dict) -> dict[str, Kind]:
-  """Every kind of step, compiled; `scan_steps` of them in one scan, or single ones if 0 (CPU)."""
-  config = load_config('cifar100', '', overrides | {'precision': precision})
-  mesh = DataMesh(jax.devices())
-  components = make_components(config, CLASSES, IMAGE, mesh.constrain)
-  student = mesh.replicate(jax.jit(lambda: init_student(components, IMAGE, None, 0))())
-  generator = mesh.replicate(jax.jit(lambda: init_generator(components, 0, 0))())
-  rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (TASK_IMAGES, *IMAGE), np.uint8)
-  labels = rng.integers(10, 20, TASK_IMAGES).astype(np.int32)
-  classes = Classes(np.repeat(np.arange(10, dtype=np.int32), 10), np.int32(1))
-  data = mesh.replicate(PhaseData(images, labels, classes, (), np.uint32(0)))
-  taught = data.replace(teachers=(freeze(student, generator),))
-  steps = scan_steps or 1
-  base = methods.get(load_config('cifar100', 'method=base')).first[0]
-  abd = methods.get(config).later[0]
-  rates = ConstantRate(config.inversion)
-  predict = make_predict(components, methods.get(config))
-
-  def evaluate(state, batch, data):
-    return state, predict(freeze(state, None), batch, data.classes)
-
-  def prepare(step, state, inputs, data, images):
-    return _compile(full_precision_matmul(step), state, inputs, data, images, scan_steps)
-
-  def training(phase, data):
-    inputs = EpochIndices((0, 1, 0), np.arange(TASK_IMAGES), config.student.batch_size, phase)
-    return prepare(make_train_step(components, phase), student, inputs(0, steps), data, inputs.images_per_step)
-
-  inversion = make_inversion_step(components, config.inversion)
-  batches = np.broadcast_to(images[:EVALUATED], (steps, EVALUATED, *IMAGE))
-  return {
-    'base': training(base, data),
-    'abd': training(abd, taught),
-    'inversion': prepare(
-      inversion, generator, rates(0, steps), taught.replace(images=None, labels=None), rates.images_per_step
-    ),
-    'evaluation': prepare(evaluate, student, batches, data, EVALUATED),
-  }
-
-
-def _compile(step, state, inputs, data, images: int, scan_steps: int) -> Kind:
-  first = jax.tree.map(lambda leaf: leaf[0], inputs)
-  began = time.perf_counter()
-  single = jax.jit(step).lower(state, first, data).compile()
-  seconds = time.perf_counter() - began
-  cost, memory = single.cost_analysis(), single.memory_analysis()
-  size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-  run = lambda: jax.block_until_ready(single(state, first, data))
-  if scan_steps:
-    scan = jax.jit(lambda state, inputs, data: jax.lax.scan(lambda s, x: step(s, x, data), state, inputs))
-    began = time.perf_counter()
-    scanned = scan.lower(state, inputs, data).compile()
-    seconds = time.perf_counter() - began
-    run = lambda: jax.block_until_ready(scanned(state, inputs, data))
-  return Kind(run, scan_steps or 1, images, cost['flops'], size, seconds)
+from experiments import options
+from experiments.files import RESULTS, write_json
+from experiments.steps import PRECISIONS, Kind, kinds
 
 
 def measure(functions: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
@@ -132,38 +50,41 @@ def ceilings(rounds: int) -> dict[str, float]:
   return {name: work[name] / seconds[name] for name in functions}
 
 
-def benchmark(rounds: int, overrides: dict | None = None) -> dict:
-  """Everything this module measures, as written to its JSON file."""
+def benchmark(rounds: int, fields: dict | None = None) -> dict:
+  """Everything that is measured, as written to the JSON file; fields: of the config, over its own."""
   scan_steps = 0 if jax.default_backend() == 'cpu' else 100
-  reached = ceilings(rounds)
-  compiled = {(name, p): kind for p in PRECISIONS for name, kind in kinds(p, scan_steps, overrides or {}).items()}
-  seconds = measure({key: kind.run for key, kind in compiled.items()}, rounds)
+  reached, compiled = ceilings(rounds), {}
+  for precision in PRECISIONS:
+    for name, kind in kinds((fields or {}) | {'precision': precision}, scan_steps).items():
+      compiled[name, precision] = kind
+  spent = measure({key: kind.run for key, kind in compiled.items()}, rounds)
+  seconds = {key: spent[key] / kind.steps for key, kind in compiled.items()}
   rows = []
   for (name, precision), kind in compiled.items():
-    step = seconds[name, precision] / kind.steps
-    rows.append(
-      {
-        'step': name,
-        'precision': precision,
-        'ms': 1e3 * step,
-        'images_per_second': kind.images / step,
-        'gflop': kind.flops / 1e9,
-        'fraction_of_matrix_ceiling': kind.flops / step / reached[precision],
-        'memory_mb': kind.memory_bytes / 1e6,
-        'compile_seconds': kind.compile_seconds,
-        'times_base': seconds[name, precision] / kind.steps * compiled['base', precision].steps
-        / seconds['base', precision],
-        'flops_times_base': kind.flops / compiled['base', precision].flops,
-      }
-    )  # fmt: skip
+    step, base = seconds[name, precision], ('base', precision)
+    row = {'step': name, 'precision': precision} | _cost(kind, step, reached[precision])
+    row |= {'times_base': step / seconds[base], 'flops_times_base': kind.flops / compiled[base].flops}
+    rows.append(row)
   return {
     'schema_version': 1,
     'rounds': rounds,
     'scan_steps': scan_steps,
-    'overrides': overrides or {},
+    'overrides': fields or {},
     'ceilings': reached,
     'rows': rows,
     **environment(),
+  }
+
+
+def _cost(kind: Kind, seconds: float, ceiling: float) -> dict[str, float]:
+  """Of a step that takes `seconds`; ceiling: FLOP/s reached by a matrix product."""
+  return {
+    'ms': 1e3 * seconds,
+    'images_per_second': kind.images / seconds,
+    'gflop': kind.flops / 1e9,
+    'fraction_of_matrix_ceiling': kind.flops / seconds / ceiling,
+    'memory_mb': kind.memory_bytes / 1e6,
+    'compile_seconds': kind.compile_seconds,
   }
 
 
@@ -188,11 +109,13 @@ def render(results: dict) -> str:
   return table(header, cells)
 
 
-if __name__ == '__main__':
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--rounds', type=int, default=5)
-  parser.add_argument('--output', type=Path, default=RESULTS / f'benchmark_{jax.default_backend()}.json')
-  arguments = parser.parse_args()
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--rounds', type=options.whole(1), default=5, metavar='N', help='how often each step is timed')
+  options.add(parser, 'output', output=RESULTS / 'benchmark_<backend>.json')
+
+
+def main(arguments: argparse.Namespace) -> None:
   found = benchmark(arguments.rounds)
-  write_atomically(arguments.output, json.dumps(found, indent=1) + '\n')
+  name = arguments.output.name.replace('<backend>', jax.default_backend())
+  write_json(arguments.output.with_name(name), found)
   print(render(found))

@@ -1,26 +1,27 @@
-"""python -m experiments.demo: digits in five tasks, with and without dreams, in a few minutes on a CPU.
+"""Digits in five tasks, with and without dreams, in a few minutes on a CPU: python -m experiments demo
 
-Writes runs/demo/{abd,lwf,base}/ and ends with one table. Stopped, the same command goes on.
+Writes runs/demo/{abd,lwf,base}/ and ends with one table. Stopped, the same command resumes.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from abd_jax.report.tables import SUMMARY, summary_line, table
-from experiments.common import cli, load_config, run
+from abd_jax.run import queue
+from experiments import options
+from experiments.jobs import job, load_config, tell
 
 METHODS = ('abd', 'lwf', 'base')
 
 
-def main(argv: list[str]) -> None:
-  root, rows = Path(argv[0] if argv else 'runs/demo'), []
-  for method in METHODS:
-    print(f'{method}: five tasks of two digits, no image kept', file=sys.stderr)
-    rows.append(summary_line(run(load_config('digits', f'method={method}'), root / method)))
-  print(table(SUMMARY, rows))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  options.add(parser, 'runs', runs=Path('runs/demo'))
+
+
+def main(arguments: argparse.Namespace) -> None:
+  root = arguments.runs
+  tell('digits in five tasks of two, no image kept')
+  jobs = [job(load_config('digits', f'method={method}'), root / method) for method in METHODS]
+  print(table(SUMMARY, [summary_line(results) for results in queue.execute(jobs, tell=tell).complete()]))
   print(f'what {METHODS[0]} dreamed: {root / METHODS[0] / "dreams"}/task_*.png')
   print(f'everything else: {root}/*/results.json')
-
-
-if __name__ == '__main__':
-  cli(main)

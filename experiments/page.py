@@ -1,119 +1,145 @@
-"""python -m experiments.page: writes experiments/README.md and the README's tables from experiments/results/.
+"""Writes experiments/README.md and the README's tables from experiments/results/: python -m experiments page
 
 Every number in them is read from a file that a run wrote. A test compares the pages with what this renders.
 """
 
-import json
-from pathlib import Path
+import argparse
 
+from abd_jax.errors import UserError
 from abd_jax.report.tables import table as markdown
-from abd_jax.run.workdir import write_atomically
-from experiments import benchmark, digits, runs, search, tables
-from experiments.common import RESULTS, ROOT
+from experiments import benchmark, runs, search
+from experiments.files import RESULTS, ROOT, read_json, write
+from experiments.jobs import has_config
 from experiments.paper import TABLES
+from experiments.plan import plan
+from experiments.render import as_markdown, percent, with_notes
+from experiments.summary import hardware, short_commit, summarise
 
 README, PAGE = ROOT / 'README.md', ROOT / 'experiments' / 'README.md'
 # Tables 1, 2 and 4 are parts of A, B and E.
 SHOWN = (
   ('methods', 'digits'),
   ('3', 'digits'),
-  *((name, TABLES[name].config) for name in ('A', 'B', '3', 'C', 'D', 'E')),
+  ('orders', 'digits'),
+  ('small', 'cifar100_small'),
+  ('3', 'cifar100_small'),
+  *((name, TABLES[name].config) for name in ('A', 'B', '3', 'orders', 'C', 'D', 'E')),
 )
+COLUMNS = (
+  'method', 'tasks', 'n', 'final accuracy %', 'spread', 'Omega %', 'difference (pairs)', 'paper', 'deviation',
+  's a run', 'on', 'commit', 'a run',
+)  # fmt: skip
 INTRODUCTION = """# What reproduces
 
-Written by `python -m experiments.page` from the files in `experiments/results/`; every number was measured by a run
+Written by `python -m experiments page` from the files in `experiments/results/`; every number was measured by a run
 that left one. The paper's numbers are the paper's. Accuracy is on all classes after the last task, Omega the mean over
 tasks of the accuracy as a share of an upper bound's there; both percent, mean ± population standard deviation over n
-trials. Times are wall clock for one run, compilation included.
+trials. A `+` after a commit marks a checkout with changed files. Times are wall clock for one run, compilation
+included.
 """
 
 
-def gathered(name: str, data: str) -> tuple[list[dict], list[str]]:
+def gathered(name: str, config: str) -> tuple[list[dict], list[str]]:
   """(the lines of a table, complaints) as its results stand."""
   table = TABLES[name]
-  planned = runs.plan(table, data, table.trials)
+  planned = plan(table, config, table.trials)
   found, complaints = runs.gather(planned, RESULTS / 'runs')
-  return tables.summarise(table, data, planned, found), complaints
+  return summarise(table, config, planned, found), complaints
 
 
-def on_digits(name: str) -> str:
+def on_digits(name: str, columns: tuple[str, ...]) -> str:
   """A table of the README."""
   lines, _ = gathered(name, 'digits')
-  rows = [
-    (
-      line['method'],
-      line['replay'],
-      tables.cell(line['accuracy'], line['accuracy_std']),
-      tables.cell(line['omega'], line['omega_std']),
-      f'{line["seconds"]:.0f}',
-    )
-    for line in lines
-    if line['n']
-  ]
-  return markdown(('', 'replay', 'final accuracy %', 'Omega %', 'seconds a run'), rows)
+  return as_markdown([line for line in lines if line['n']], columns)
 
 
 def steps_on_cpu() -> str:
   """The README's table of what steps cost."""
-  return benchmark.render(json.loads((RESULTS / 'benchmark_cpu.json').read_text()))
+  return benchmark.render(read_json(RESULTS / 'benchmark_cpu.json'))
 
 
 def page() -> str:
   """experiments/README.md."""
-  parts = [INTRODUCTION]
-  for name, data in SHOWN:
-    table = TABLES[name]
-    title = f'Table {name}' if name != 'methods' else 'All methods'
-    lines, complaints = gathered(name, data)
-    parts.append(f'## {title}, {data}\n\n{table.title}. `python -m experiments.tables --table={name} --data={data}`\n')
-    header = ('method', 'tasks', 'n', 'A_N %', 'Omega %', 'paper', 'deviation', 's a run', 'on', 'commit', 'a run')
-    rows = [
-      (
-        line['method'],
-        str(line['tasks']),
-        str(line['n']) if line['n'] else 'not run',
-        tables.cell(line['accuracy'], line['accuracy_std']),
-        tables.cell(line['omega'], line['omega_std']),
-        tables.cell(line['paper_accuracy'], line['paper_accuracy_std']),
-        '-' if line['deviation'] is None else f'{line["deviation"]:+.1f}',
-        '-' if line['seconds'] is None else f'{line["seconds"]:.0f}',
-        ', '.join(line['devices']) or '-',
-        ', '.join(line['commits']) or '-',
-        f'`{line["command"]}`',
-      )
-      for line in lines
-    ]
-    parts.append(markdown(header, rows) + '\n')
-    parts += [f'- {complaint}\n' for complaint in complaints]
-  settings = json.loads((RESULTS / 'digits_settings.json').read_text())
-  parts.append(f'## How the settings for digits were chosen\n\n`python -m experiments.digits`: {settings["what"]}.\n')
-  parts.append(digits.render(settings) + '\n')
+  parts, not_run = [INTRODUCTION], []
+  for name, config in SHOWN:
+    section, left = _table(name, config)
+    parts += section
+    not_run += left
+  parts += _others() + _searches()
+  return '\n'.join([*parts, '## Not run\n', *not_run]) + '\n'
+
+
+def _table(name: str, config: str) -> tuple[list[str], list[str]]:
+  """(what has run of a table, a line about what has not)."""
+  table = TABLES[name]
+  command = f'`python -m experiments table --table={name}' + f' --config={config}' * (config != table.config) + '`'
+  lines, complaints = gathered(name, config) if has_config(config) else ([], [])
+  ran = [line for line in lines if line['n']]
+  if not ran:
+    return [f'- {one}\n' for one in complaints], [f'- Table {name}, {config}: not run: {command}']
+  left = [f'- Table {name}, {config}: {len(lines) - len(ran)} of {len(lines)} rows not run: {command}']
+  text = [f'## Table {name}, {config}\n', f'{table.title}. {command}\n', with_notes(ran, COLUMNS, complaints) + '\n']
+  return text, left * (len(ran) < len(lines))
+
+
+def _others() -> list[str]:
+  """The runs in experiments/results/runs that no table above has."""
+  tables = [plan(TABLES[name], config, TABLES[name].trials) for name, config in SHOWN if has_config(config)]
+  known = {one.name for planned in tables for one in planned}
+  files = [file for file in sorted((RESULTS / 'runs').glob('*.json')) if file.stem not in known]
+  if not files:
+    return []
+  rows = []
+  for file in files:
+    found = read_json(file)
+    rows.append((file.stem, percent([found['final_accuracy']]), hardware(found), short_commit(found)))
+  return ['## Runs of no table above\n', markdown(('run', 'final accuracy %', 'on', 'commit'), rows) + '\n']
+
+
+def _searches() -> list[str]:
+  parts = []
+  for file in sorted(RESULTS.glob('*_settings.json')):
+    found, name = read_json(file), file.stem.removesuffix('_settings')
+    parts.append(f'## How the settings for {name} were chosen\n')
+    parts.append(f'`python -m experiments search --settings={name}`: {found["what"]}.\n')
+    parts.append(search.render(found) + '\n')
   for file in sorted(RESULTS.glob('search_*.json')):
-    found = json.loads(file.read_text())
+    found = read_json(file)
+    read = found['read']
     parts.append(f'## Search, {found["data"]}\n\n{found["what"].capitalize()} (`{found["option"]}`).\n')
     parts.append(search.render(found) + '\n')
-    read = found['read']
     parts.append(
       f'Images read: of the split {", ".join(read["splits"])}, classes {", ".join(map(str, read["classes"]))}.\n'
     )
-  return '\n'.join(parts)
-
-
-def with_block(text: str, name: str, content: str) -> str:
-  """`text` with what stands between the marks of `name` exchanged."""
-  marks = f'<!-- {name}: python -m experiments.page -->', f'<!-- end {name} -->'
-  before, found, rest = text.partition(marks[0])
-  assert found, name
-  return f'{before}{marks[0]}\n{content}\n{marks[1]}{rest.partition(marks[1])[2]}'
+  return parts
 
 
 def readme(text: str) -> str:
-  blocks = {'methods': on_digits('methods'), 'ablations': on_digits('3'), 'steps': steps_on_cpu()}
+  """The README with its blocks rendered anew. Raises UserError if it lacks one."""
+  methods = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)', 's a run')
+  ablations = ('method', 'final accuracy %', 'Omega %', 'difference (pairs)')
+  blocks = {'methods': on_digits('methods', methods), 'ablations': on_digits('3', ablations), 'steps': steps_on_cpu()}
   for name, content in blocks.items():
     text = with_block(text, name, content)
   return text
 
 
-if __name__ == '__main__':
-  write_atomically(Path(PAGE), page())
-  write_atomically(README, readme(README.read_text()))
+def with_block(text: str, name: str, content: str) -> str:
+  """`text` with what stands between the marks of `name` exchanged."""
+  opening, closing = f'<!-- {name}: python -m experiments page -->', f'<!-- end {name} -->'
+  before, found, rest = text.partition(opening)
+  _, end, after = rest.partition(closing)
+  if not (found and end):
+    raise UserError(f'README.md lacks `{opening}` or `{closing}` behind it. Put the marks back.')
+  return f'{before}{opening}\n{content}\n{closing}{after}'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  del parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+  del arguments
+  texts = {PAGE: page(), README: readme(README.read_text())}
+  for file, text in texts.items():
+    write(file, text)

@@ -1,23 +1,21 @@
-"""The runs behind a table or a figure: which there are, which have finished, and going on with the others.
+"""The files of results of a table's runs: reading them, and running what has none.
 
-Every finished run is one file of --results, named by what it ran, so results of several hosts merge by copying files.
+Each is named by what ran, so results of several hosts merge by copying files.
 """
 
 import argparse
 import json
-import shlex
-import sys
-import time
 from pathlib import Path
-from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
-from abd_jax.config import flatten
-from abd_jax.errors import InUse, Paused, UserError, nearest
-from abd_jax.run.workdir import FREE_FIELDS, write_atomically
-from experiments.common import RESULTS, ROOT, load_config, run
-from experiments.paper import SPLITS, TABLES, Row, Table
+from abd_jax.config import Config, default, flatten
+from abd_jax.errors import UserError
+from abd_jax.run import queue
+from abd_jax.run.queue import Job
+from abd_jax.run.workdir import FREE_FIELDS
+from experiments import options
+from experiments.files import read_json, write
+from experiments.jobs import job, tell
+from experiments.plan import Planned
 
 SCHEMA = 1  # of results.json, as this file reads it
 KEPT = (
@@ -26,72 +24,37 @@ KEPT = (
   'class_accuracy', 'seconds', 'steps', 'seed', 'versions', 'device', 'commit', 'config',
 )  # fmt: skip
 
-# Where things lie, if the command line does not say.
-PLACES = {'data_dir': '', 'runs': Path('runs/tables'), 'results': RESULTS / 'runs'}
 
-
-class Planned(NamedTuple):
-  """One run of a table."""
-
-  row: Row
-  tasks: int
-  trial: int
-  data: str  # a file in configs/
-  quick: bool
-
-  @property
-  def name(self) -> str:
-    words = [self.data + '_quick' * self.quick, self.row.method, *(f'{k}={v}' for k, v in self.row.overrides)]
-    return '-'.join([*words, f'tasks={self.tasks}', f'trial={self.trial}'])
-
-  @property
-  def argument(self) -> str:
-    return f'tasks={self.tasks},method={self.row.method},trial={self.trial}' + ',quick' * self.quick
-
-  @property
-  def command(self) -> str:
-    fields = ''.join(f' --config.{name}={value}' for name, value in self.row.overrides)
-    return f'python -m abd_jax.main --config=configs/{self.data}.py:{self.argument}{fields} --workdir=runs/{self.name}'
-
-  def config(self, places: dict) -> ConfigDict:
-    """Its config, with `places` of this machine."""
-    return load_config(self.data, self.argument, dict(self.row.overrides) | places)
-
-
-def splits_on(table: Table, data: str) -> tuple[int, ...]:
-  return table.splits if data == table.config else SPLITS[data]
-
-
-def plan(table: Table, data: str, trials: int, quick: bool = False) -> list[Planned]:
-  """Every run behind a table, trial by trial, so that a first trial of all rows comes before a second of any."""
-  splits = splits_on(table, data)
-  return [Planned(row, tasks, trial, data, quick) for trial in range(trials) for tasks in splits for row in table.rows]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """The options of every verb whose runs land in --results."""
+  words = ('config', 'data_dir', 'trials', 'quick', 'max_seconds', 'max_runs', 'runs', 'results', 'output')
+  options.add(parser, *words)
 
 
 def read(planned: Planned, results: Path) -> tuple[dict | None, str]:
   """(what a run found, '') or (None, why there is nothing to use)."""
-  file = _file(planned, results)
+  file = file_of(planned, results)
   if not file.exists():
     return None, ''
   try:
-    found = json.loads(file.read_text())
+    found = read_json(file)
     version = found['schema_version']
-  except (ValueError, KeyError, TypeError):
+  except (UserError, KeyError, TypeError):
     return None, f'{file.name} is damaged: delete it and run again.'
   if version != SCHEMA:
     return None, f'{file.name} is of schema {version}, this reads {SCHEMA}: delete it and run again.'
   if missing := set(KEPT) - set(found):
     return None, f'{file.name} lacks {min(missing)}: delete it and run again.'
-  asked = _fields(planned.config({}))
-  # A field it does not name is one that came later.
-  if differing := [name for name in sorted(asked) if found['config'].get(name, asked[name]) != asked[name]]:
+  # A field it does not name came later, and counts as its default.
+  asked, ran = fields_of(planned.load({})), fields_of(default()) | found['config']
+  if differing := [name for name in sorted(asked) if ran[name] != asked[name]]:
     name = differing[0]
-    ran = f'{file.name} ran with config.{name}={found["config"][name]!r}'
-    return None, f'{ran}, now {asked[name]!r}: delete it and run again.'
+    with_field = f'{file.name} ran with config.{name}={ran[name]!r}'
+    return None, f'{with_field}, now {asked[name]!r}: delete it and run again.'
   return found, ''
 
 
-def _fields(config: ConfigDict) -> dict:
+def fields_of(config: Config) -> dict:
   """Dotted field -> value, as JSON has it, of those that say what is computed rather than where."""
   flat = flatten(json.loads(json.dumps(config.to_dict())))
   return {name: value for name, value in flat.items() if name not in FREE_FIELDS}
@@ -102,100 +65,58 @@ def gather(planned: list[Planned], results: Path) -> tuple[dict[str, dict], list
 
   A row none of whose runs is there is no complaint: it is shown as not run.
   """
-  found, complaints = {}, []
-  for one in planned:
+  found, complaints = {}, {}  # rows may share a run: each file is read, and complained about, once
+  for one in {one.name: one for one in planned}.values():
     result, complaint = read(one, results)
     if result:
       found[one.name] = result
     if complaint:
-      complaints.append(complaint)
+      complaints[one.name] = complaint
   begun = {(one.row, one.tasks) for one in planned if one.name in found}
-  files = (_file(one, results) for one in planned if (one.row, one.tasks) in begun)
-  complaints += [f'{file.name} is missing: run it.' for file in files if not file.exists()]
-  return found, complaints
+  for one in planned:
+    if (one.row, one.tasks) in begun and not (file := file_of(one, results)).exists():
+      complaints.setdefault(one.name, f'{file.name} is missing: run it.')
+  return found, list(complaints.values())
 
 
-def upper_bound(one: Planned, planned: list[Planned], found: dict[str, dict]) -> dict | None:
-  """What the upper bound of the same trial and split found; None while it has not run."""
-  same = lambda other: (other.tasks, other.trial, other.row.method) == (one.tasks, one.trial, 'oracle')
-  return next((found[other.name] for other in planned if same(other) and other.name in found), None)
+def missing(planned: list[Planned], results: Path) -> list[Planned]:
+  """Those without a file of results, each run once."""
+  return list({one.name: one for one in planned if not file_of(one, results).exists()}.values())
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """The words of the command line that say which runs there are and how to go on with them."""
-  parser.add_argument('--data', default='', help="a file in configs/; default: the paper's")
-  parser.add_argument('--trials', type=int, default=0, help="default: the paper's")
-  parser.add_argument('--quick', action='store_true', help="the config's :quick variant, to try things out")
-  parser.add_argument('--max_runs', type=int, default=sys.maxsize, help='how many unfinished runs to go on with')
-  parser.add_argument('--max_seconds', type=float, default=0, help='stop after this long, everything saved')
-  parser.add_argument('--data_dir', default=PLACES['data_dir'], help="prepared data; default: TFDS's")
-  parser.add_argument('--runs', type=Path, default=PLACES['runs'], help='work directories')
-  parser.add_argument('--results', type=Path, default=PLACES['results'], help='one file for each finished run')
-  parser.add_argument('--print_commands', action='store_true', help='print a command for each unfinished run, run none')
-  parser.add_argument('--only', default='', help='one run, by its name')
+def tell_missing(planned: list[Planned], results: Path) -> None:
+  if left := len(missing(planned, results)):
+    tell(f'{left} of {len({one.name for one in planned})} runs are missing; the same command resumes.')
 
 
-def plan_of(name: str, arguments: argparse.Namespace) -> list[Planned]:
-  """The runs of table `name` that the command line asks for; sets what it left open. Raises UserError."""
-  table = TABLES[name]
-  arguments.data = arguments.data or table.config
-  known = (table.config, *SPLITS)
-  if arguments.data not in known:
-    raise UserError(f"--data='{arguments.data}' is not data of this table.{nearest(arguments.data, known)}")
-  if not (ROOT / 'configs' / f'{arguments.data}.py').exists():
-    raise UserError(f'table {name} needs configs/{arguments.data}.py, not there yet. Use --data=digits.')
-  arguments.trials = arguments.trials or table.trials
-  planned = plan(table, arguments.data, arguments.trials, arguments.quick)
-  if arguments.only and arguments.only not in (names := [one.name for one in planned]):
-    raise UserError(f"--only='{arguments.only}' is not a run of this table.{nearest(arguments.only, names)}")
-  return planned
-
-
-def print_commands(name: str, planned: list[Planned], arguments: argparse.Namespace) -> None:
-  """One line for each run without a result, for a SLURM array or many hosts."""
-  asked = {'table': name, 'data': arguments.data, 'trials': arguments.trials}
-  asked |= {place: getattr(arguments, place) for place in PLACES if getattr(arguments, place) != PLACES[place]}
-  same = [f'--{word}={value}' for word, value in asked.items()] + ['--quick'] * arguments.quick
-  for one in _missing(planned, arguments):
-    print(shlex.join(['python', '-m', 'experiments.tables', *same, f'--only={one.name}']))
-
-
-def run_missing(planned: list[Planned], arguments: argparse.Namespace) -> None:
-  """Runs what has no result yet, or what is left of it, as far as the command line allows.
-
-  What another process is running is left to it: the same command twice shares the work.
-  """
-  began = time.monotonic()
-  for one in _missing(planned, arguments)[: arguments.max_runs]:
-    left = arguments.max_seconds - (time.monotonic() - began)
-    if arguments.max_seconds and left <= 0:
-      return
-    if _file(one, arguments.results).exists():  # another process was faster
-      continue
-    print(f'{one.name} ...', file=sys.stderr, flush=True)
-    try:
-      _execute(one, arguments, left if arguments.max_seconds else 0.0)
-    except InUse:
-      print(f'{one.name} is run by another process; left to it', file=sys.stderr)
-    except Paused as pause:
-      print(pause, file=sys.stderr)
-      return
-
-
-def _missing(planned: list[Planned], arguments: argparse.Namespace) -> list[Planned]:
-  asked = [one for one in planned if arguments.only in ('', one.name)]
-  return [one for one in asked if not _file(one, arguments.results).exists()]
-
-
-def _file(planned: Planned, results: Path) -> Path:
+def file_of(planned: Planned, results: Path) -> Path:
   return results / f'{planned.name}.json'
 
 
-def _execute(planned: Planned, arguments: argparse.Namespace, max_seconds: float) -> None:
-  """Runs it, or what is left of it, and writes its file of results."""
+def jobs(planned: list[Planned], arguments: argparse.Namespace) -> list[Job]:
+  """Does what has no result yet, or what is left of it; each leaves its file of results."""
+  return [_job(one, arguments) for one in missing(planned, arguments.results)]
+
+
+def _job(planned: Planned, arguments: argparse.Namespace) -> Job:
   oracles = str((arguments.runs / 'oracles').absolute())
-  config = planned.config({'data.dir': arguments.data_dir, 'oracle_dir': oracles, 'max_seconds': max_seconds})
-  found = run(config, arguments.runs / planned.name)
-  kept = {key: found[key] for key in KEPT} | {'command': planned.command, 'config': _fields(config)}
-  arguments.results.mkdir(parents=True, exist_ok=True)
-  write_atomically(_file(planned, arguments.results), json.dumps(kept) + '\n')
+  file = file_of(planned, arguments.results)
+
+  def run(max_seconds: float) -> dict:
+    if file.exists():  # another process was faster
+      return read_json(file)
+    config = planned.load({'data.dir': arguments.data_dir, 'oracle_dir': oracles})
+    found = job(config, arguments.runs / planned.name).run(max_seconds)
+    kept = {key: found[key] for key in KEPT} | {'command': planned.command, 'config': fields_of(config)}
+    write(file, json.dumps(kept) + '\n')
+    tell(f'{planned.name}: final accuracy {100 * found["final_accuracy"]:.1f} %')
+    return kept
+
+  return Job(planned.name, run)
+
+
+def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
+  """Runs what has no result yet, as far as the command line allows; what another process runs is left to it."""
+  outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
+  if outcome.pause:
+    tell(str(outcome.pause))

@@ -1,9 +1,12 @@
-"""Hyper-parameter search as in Appendix D: python -m experiments.search --data=digits --grid abd.kd_weight=0.1,1
+"""Compares settings on folds of the TRAINING split, no test image read; the result lists what was.
 
-k folds of the TRAINING split, only the first half of the tasks: neither a later task's images nor any test image is
-read, and the result lists what was. --grid takes fields with their values, FIELD=V1,V2, or alone where Table F has
-some; every combination is run on every fold. Finished runs are used again; stop it at any time; started twice, it
-shares the work. Writes the ranked points, mean and deviation over folds, to --output.
+  python -m experiments search --config=digits:method=abd,trial=3 --grid abd.kd_weight=0.1,1 abd.ft_weight
+  python -m experiments search --settings=digits
+
+--grid, as in Appendix D: fields with their values, FIELD=V1,V2, or alone where Table F has some; every combination on
+every fold, and only the first half of the tasks, so that no later task's images are read. --settings: a named list of
+experiments/settings.py, each of its trials on another fold, all tasks. Finished runs are used again; stop it at any
+time, the same command resumes; started twice, it shares the work. Writes mean and deviation to --output.
 """
 
 import argparse
@@ -11,14 +14,20 @@ import ast
 import itertools
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from abd_jax.config import Config
 from abd_jax.data.sources import open_dataset
 from abd_jax.errors import UserError, nearest
 from abd_jax.protocol.tasks import split
 from abd_jax.report.tables import table
+from abd_jax.run import queue
 from abd_jax.run.environment import environment
-from abd_jax.run.workdir import write_atomically
-from experiments.common import ROOT, cli, load_config, mean_std, run_all
+from experiments import options
+from experiments.files import write_json
+from experiments.jobs import job, load_config, tell
+from experiments.render import percent
+from experiments.settings import SETTINGS
 
 # Table F: the ranges, of which the paper chose 1, 1, 50, 1e-3, 1e3, 0.1 and 0.1 (its text and code: 1).
 TABLE_F = {
@@ -30,6 +39,145 @@ TABLE_F = {
   'abd.kd_weight': (0.01, 0.1, 1.0),
   'abd.ft_weight': (0.01, 0.1, 1.0),
 }
+Fields = dict[str, Any]  # dotted field of the config -> value
+
+
+class Condition(NamedTuple):
+  """What a point is run under: a fold, a trial."""
+
+  name: str
+  option: str  # the config's options
+  fields: Fields
+
+
+class Comparison(NamedTuple):
+  """Points, each of which is run under each of the conditions."""
+
+  what: str  # one line: what its accuracies are
+  config: str  # a file in configs/
+  option: str  # the config's options
+  folds: int
+  points: list[dict]  # 'point': Fields; of a named list a 'name' too, and a 'method' if it is not the config's own
+  conditions: list[Condition]
+
+
+def of_grid(config: str, option: str, grid: dict[str, tuple], folds: int, fields: Fields) -> Comparison:
+  """Every combination of the grid's values on every fold of the training split, over `fields` of all runs."""
+  base = load_config(config, option, fields)
+  half = first_half(base)
+  held_out = lambda fold: fields | half | {'data.folds': folds, 'data.fold': fold}
+  return Comparison(
+    f'accuracy after the first {half["tasks"]} of {base.tasks} tasks, on {folds} folds of the training split',
+    config,
+    option,
+    folds,
+    [{'point': dict(zip(grid, values, strict=True))} for values in itertools.product(*grid.values())],
+    [Condition(f'fold={fold}of{folds}', option, held_out(fold)) for fold in range(folds)],
+  )
+
+
+def of_settings(name: str, fields: Fields) -> Comparison:
+  """A list of experiments/settings.py, over `fields` of all runs."""
+  trials, folds, settings = SETTINGS[name]
+  held_out = lambda fold: fields | {'data.folds': folds, 'data.fold': fold}
+  return Comparison(
+    f'final accuracy of trials {", ".join(map(str, trials))}, each tested on another of {folds} folds of the training '
+    'split, the test split unread',
+    name,
+    '',
+    folds,
+    [_named_point(words, point) for words, point in settings.items()],
+    [Condition(f'settings-trial={trial}', f'trial={trial}', held_out(k)) for k, trial in enumerate(trials)],
+  )
+
+
+def _named_point(name: str, fields: Fields) -> dict:
+  """A point of a named list; its method is an option of the config, no field."""
+  method = {'method': fields['method']} if 'method' in fields else {}
+  return {'name': name, **method, 'point': {field: value for field, value in fields.items() if field != 'method'}}
+
+
+def first_half(config: Config) -> Fields:
+  """The fields that cut a config to the first half of its tasks. Raises UserError for a single task."""
+  if config.tasks < 2:
+    raise UserError(f'config.tasks={config.tasks} has no first half. Use at least 2.')
+  where = config.data
+  classes = open_dataset(where.name, where.dir, download=where.download).num_classes
+  sizes = split(classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
+  kept = sizes[: len(sizes) // 2]
+  return {'tasks': len(kept), 'first_task_classes': 0, 'task_sizes': kept}
+
+
+def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dict:
+  """The accuracies of every point, those of a grid best first, and what was read on the way.
+
+  Raises UserError for a point that no run could use, Paused after max_seconds (0: no limit).
+  """
+  jobs = []
+  for one, condition in itertools.product(comparison.points, comparison.conditions):
+    fields = condition.fields | one['point']
+    option = ','.join(filter(None, (condition.option, f'method={one["method"]}' if 'method' in one else '')))
+    config = load_config(comparison.config, option, fields)
+    jobs.append(job(config, runs / workdir_name(comparison, one, condition)))
+  outcome = queue.execute(jobs, max_seconds, tell=tell)
+  outcome.complete()
+  points = []
+  for one in comparison.points:
+    names = [workdir_name(comparison, one, condition) for condition in comparison.conditions]
+    points.append(one | {'accuracy': [outcome.results[name]['final_accuracy'] for name in names]})
+  if 'name' not in points[0]:
+    points.sort(key=lambda one: -sum(one['accuracy']))
+  return {
+    'schema_version': 1,
+    'what': comparison.what,
+    'data': comparison.config,
+    'option': comparison.option,
+    'points': points,
+    'read': _read([runs / name for name in outcome.results], comparison.folds),
+    **environment(),
+  }
+
+
+def workdir_name(comparison: Comparison, one: dict, condition: Condition) -> str:
+  """Of a workdir: what it runs."""
+  point = [one['name']] if 'name' in one else [f'{field}={value}' for field, value in one['point'].items()]
+  words = (comparison.config, *comparison.option.split(','), *point, condition.name)
+  return '-'.join(filter(None, words)).replace('/', '_').replace(' ', '_')
+
+
+def _read(folders: list[Path], folds: int) -> dict:
+  """Which images the runs in these workdirs have looked at."""
+  logs = [file.read_text() for folder in folders for file in folder.glob('reads.jsonl')]
+  records = [json.loads(line) for log in logs for line in log.splitlines()]
+  return {
+    'splits': sorted({record['split'] for record in records}),
+    'classes': sorted({label for record in records for label in record['classes']}),
+    'always_within_folds': all(record.get('folds') == folds for record in records),
+  }
+
+
+def render(found: dict) -> str:
+  """The points of a grid with their ranks, or those of a named list."""
+  points, of_folds = points_of(found), 'accuracy % on the folds'
+  if 'name' in points[0]:
+    return table(('setting', of_folds), [(one['name'], percent(one['accuracy'])) for one in points])
+  fields = list(points[0]['point'])
+  text = lambda value: f'{value:g}' if isinstance(value, float) else str(value)
+  return table(
+    ('rank', *fields, of_folds),
+    [
+      (str(rank), *(text(one['point'][field]) for field in fields), percent(one['accuracy']))
+      for rank, one in enumerate(points, 1)
+    ],
+  )
+
+
+def points_of(found: dict) -> list[dict]:
+  """Of a file of results, also of one from when named settings had a module of their own."""
+  if 'rows' not in found:
+    return found['points']
+  finals = lambda row: [trial['final_accuracy'] for trial in row['trials']]
+  return [{'name': name, 'point': row['overrides'], 'accuracy': finals(row)} for name, row in found['rows'].items()]
 
 
 def parse_grid(words: list[str]) -> dict[str, tuple]:
@@ -50,95 +198,25 @@ def _value(text: str):
     return text
 
 
-def first_half(config) -> dict:
-  """The fields that cut a config to the first half of its tasks. Raises UserError for a single task."""
-  if config.tasks < 2:
-    raise UserError(f'config.tasks={config.tasks} has no first half. Use at least 2.')
-  where = config.data
-  classes = open_dataset(where.name, where.dir, download=where.download).num_classes
-  sizes = split(classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
-  kept = sizes[: len(sizes) // 2]
-  return {'tasks': len(kept), 'first_task_classes': 0, 'task_sizes': kept}
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  which = parser.add_mutually_exclusive_group()
+  which.add_argument('--grid', nargs='+', default=['abd.kd_weight', 'abd.ft_weight'], metavar='FIELD[=V1,V2]')
+  which.add_argument('--settings', choices=list(SETTINGS), help='a list of experiments/settings.py, by its config')
+  parser.add_argument('--folds', type=options.whole(2), default=3, metavar='N', help='of a grid; default: %(default)s')
+  options.add(parser, 'config', 'data_dir', 'max_seconds', 'runs', 'output')
+  parser.set_defaults(runs=Path('runs/search'), output=Path('runs/search.json'))
 
 
-def search(
-  data: str, option: str, grid: dict[str, tuple], folds: int, runs: Path, overrides: dict, max_seconds: float = 0.0
-) -> dict:
-  """Every point of the grid on every fold, best first, and what was read on the way.
-
-  Raises UserError for a grid that no run could use, session.Paused after max_seconds (0: no limit).
-  """
-  base = load_config(data, option, overrides)
-  half = first_half(base)
-  grid_points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-  planned = []
-  for point in grid_points:
-    name = '-'.join([data, option.replace(',', '-'), *(f'{field}={value}' for field, value in point.items())])
-    for fold in range(folds):
-      try:
-        config = load_config(data, option, overrides | half | point | {'data.folds': folds, 'data.fold': fold})
-      except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'--grid: {" ".join(str(error).split())}') from error
-      planned.append((config, runs / f'{name}-fold={fold}of{folds}'))
-  accuracies = [results['final_accuracy'] for results in run_all(planned, max_seconds)]
-  points = [
-    {'point': point, 'accuracy': accuracies[k * folds : (k + 1) * folds]} for k, point in enumerate(grid_points)
-  ]
-  points.sort(key=lambda one: -sum(one['accuracy']))
-  logs = [(workdir / 'reads.jsonl').read_text() for _, workdir in planned]
-  read = [json.loads(line) for log in logs for line in log.splitlines()]
-  return {
-    'schema_version': 1,
-    'what': f'accuracy after the first {half["tasks"]} of {base.tasks} tasks, on {folds} folds of the training split',
-    'data': data,
-    'option': option,
-    'points': points,
-    'read': {
-      'splits': sorted({record['split'] for record in read}),
-      'classes': sorted({label for record in read for label in record['classes']}),
-      'always_within_folds': all(record.get('folds') == folds for record in read),
-    },
-    **environment(),
-  }
-
-
-def render(found: dict) -> str:
-  """The ranked points."""
-  fields = list(found['points'][0]['point'])
-  rows = [
-    (str(rank), *(f'{one["point"][field]:g}' if isinstance(one['point'][field], float) else str(one['point'][field])
-                  for field in fields), mean_std(one['accuracy']))
-    for rank, one in enumerate(found['points'], 1)
-  ]  # fmt: skip
-  return table(('rank', *fields, 'accuracy % on the folds'), rows)
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--data', default='cifar100', help='a file in configs/')
-  parser.add_argument('--option', default='method=abd', help="the config's options, as after its colon")
-  parser.add_argument('--grid', nargs='+', default=['abd.kd_weight', 'abd.ft_weight'], metavar='FIELD[=V1,V2]')
-  parser.add_argument('--folds', type=int, default=3)
-  parser.add_argument('--data_dir', default='')
-  parser.add_argument('--max_seconds', type=float, default=0.0, help='stop after this long, everything saved')
-  parser.add_argument('--runs', type=Path, default=Path('runs/search'))
-  parser.add_argument('--output', type=Path, default=Path('runs/search.json'))
-  arguments = parser.parse_args(argv)
-  if not (ROOT / 'configs' / f'{arguments.data}.py').exists():
-    raise UserError(f"--data='{arguments.data}': there is no configs/{arguments.data}.py.")
-  return arguments
-
-
-def main(argv: list[str]) -> None:
-  arguments = parse(argv)
-  grid, overrides = parse_grid(arguments.grid), {'data.dir': arguments.data_dir}
-  where = (arguments.folds, arguments.runs, overrides, arguments.max_seconds)
-  found = search(arguments.data, arguments.option, grid, *where)
-  arguments.output.parent.mkdir(parents=True, exist_ok=True)
-  write_atomically(arguments.output, json.dumps(found, indent=1) + '\n')
+def main(arguments: argparse.Namespace) -> None:
+  fields = {'data.dir': arguments.data_dir}
+  if arguments.settings and arguments.config:
+    raise UserError(f'--settings={arguments.settings} names its config: leave out --config.')
+  if arguments.settings:
+    comparison = of_settings(arguments.settings, fields)
+  else:
+    config, _, option = (arguments.config or 'cifar100').partition(':')
+    comparison = of_grid(config, option, parse_grid(arguments.grid), arguments.folds, fields)
+  found = compare(comparison, arguments.runs, arguments.max_seconds)
+  write_json(arguments.output, found)
   print(render(found))
   print(f'read: splits {found["read"]["splits"]}, classes {found["read"]["classes"]}')
-
-
-if __name__ == '__main__':
-  cli(main)

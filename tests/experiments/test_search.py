@@ -1,4 +1,4 @@
-"""experiments.search: only training folds and only the first half of the tasks are ever read."""
+"""experiments search: only training folds and, of a grid, only the first half of the tasks are ever read."""
 
 import itertools
 import json
@@ -7,9 +7,15 @@ import pytest
 from conftest import TINY
 
 from abd_jax.data.sources import TaskStream, open_dataset
-from abd_jax.errors import UserError
+from abd_jax.errors import Paused, UserError
 from abd_jax.protocol.tasks import Tasks, class_order
+from experiments import __main__ as command
 from experiments import search
+from experiments.files import RESULTS, read_json
+from experiments.jobs import load_config
+from experiments.settings import SETTINGS, Settings
+
+FIELDS = {name: value for name, value in TINY.items() if name != 'task_sizes'}
 
 
 def test_grid_words():
@@ -24,14 +30,14 @@ def test_grid_words():
 
 
 def test_table_f_contains_the_values_in_use():
-  config = search.load_config('cifar100')
+  config = load_config('cifar100')
   for field, values in search.TABLE_F.items():
     group, name = field.split('.')
     assert config[group][name] in values, field
 
 
 def test_the_source_of_a_search_refuses_later_tasks_and_the_test_split(digits_data, monkeypatch):
-  half = search.first_half(search.load_config('digits'))
+  half = search.first_half(load_config('digits'))
   assert half == {'tasks': 2, 'first_task_classes': 0, 'task_sizes': (2, 2)}
   dataset = open_dataset('digits', '', folds=3, fold=1)
   opened = []
@@ -48,10 +54,9 @@ def test_the_source_of_a_search_refuses_later_tasks_and_the_test_split(digits_da
   assert opened == ['train']
 
 
-def test_search_ranks_tells_what_it_read_and_uses_finished_runs_again(tmp_path, digits_data, compile_once):
-  grid = {'student.lr': (1e-6, 0.1)}
-  overrides = {name: value for name, value in TINY.items() if name != 'task_sizes'} | {'student.epochs': 2}
-  ask = lambda grid: search.search('digits', 'method=base,trial=4', grid, 2, tmp_path, overrides)
+def test_a_grid_is_ranked_tells_what_it_read_and_uses_finished_runs_again(tmp_path, digits_data, compile_once):
+  grid, fields = {'student.lr': (1e-6, 0.1)}, FIELDS | {'student.epochs': 2}
+  ask = lambda grid: search.compare(search.of_grid('digits', 'method=base,trial=4', grid, 2, fields), tmp_path)
   found = ask(grid)
   assert [one['point']['student.lr'] for one in found['points']] == [0.1, 1e-6]
   assert all(len(one['accuracy']) == 2 for one in found['points'])
@@ -68,6 +73,57 @@ def test_search_ranks_tells_what_it_read_and_uses_finished_runs_again(tmp_path, 
   assert search.render(again).count('\n') == 4
 
 
-def test_an_unknown_field_is_told(tmp_path, digits_data):
-  with pytest.raises(UserError, match='--grid'):
-    search.search('digits', 'method=base', {'student.rl': (1,)}, 2, tmp_path, {})
+def test_an_unknown_field_is_told(digits_data, tmp_path):
+  comparison = search.of_grid('digits', 'method=base', {'student.rl': (1,)}, 2, {})
+  with pytest.raises(UserError, match=r"config\.student\.rl is not a field\. Did you mean 'student\.lr'"):
+    search.compare(comparison, tmp_path)
+
+
+def test_named_settings_run_each_trial_on_a_fold_of_its_own(tmp_path, monkeypatch, capsys, digits_data, compile_once):
+  settings = {'low rate': FIELDS | {'tasks': 2, 'task_sizes': (2, 2), 'student.lr': 1e-6}}
+  monkeypatch.setitem(search.SETTINGS, 'digits', Settings((3, 4), 5, settings))
+  words = ['search', '--settings=digits', f'--runs={tmp_path}', f'--output={tmp_path / "digits_settings.json"}']
+  with pytest.raises(Paused):
+    command.run([*words, '--max_seconds=0.01'])
+  command.run(words)
+  found = read_json(tmp_path / 'digits_settings.json')
+  (point,) = found['points']
+  assert point['name'] == 'low rate' and point['point']['student.lr'] == 1e-6 and len(point['accuracy']) == 2
+  assert found['read']['splits'] == ['train'] and found['read']['always_within_folds']
+  stored = [json.loads(file.read_text()) for file in sorted(tmp_path.glob('*/config.json'))]
+  assert [(one['trial'], one['data']['fold'], one['data']['folds']) for one in stored] == [(3, 0, 5), (4, 1, 5)]
+  assert 'low rate' in capsys.readouterr().out
+
+
+def test_named_settings_keep_their_order_and_all_tasks():
+  comparison = search.of_settings('digits', {'data.dir': 'there'})
+  assert [one['name'] for one in comparison.points] == list(SETTINGS['digits'].fields)
+  assert [condition.fields for condition in comparison.conditions] == [
+    {'data.dir': 'there', 'data.folds': 5, 'data.fold': fold} for fold in range(3)
+  ]
+  names = {search.workdir_name(comparison, one, where) for one in comparison.points for where in comparison.conditions}
+  assert len(names) == 3 * len(comparison.points) and not any('/' in name or ' ' in name for name in names)
+
+
+def test_settings_of_digits_are_those_that_were_compared():
+  settings, stored = SETTINGS['digits'], read_json(RESULTS / 'digits_settings.json')
+  points = {one['name']: one['point'] for one in search.points_of(stored)}
+  assert points == json.loads(json.dumps(settings.fields))
+  for fields in settings.fields.values():
+    load_config('digits', '', fields)
+
+
+@pytest.mark.parametrize('name', ['digits_settings', 'search_digits'])
+def test_files_of_results_are_rendered_whatever_their_age(name):
+  found = read_json(RESULTS / f'{name}.json')
+  assert len(search.render(found).splitlines()) == 2 + len(search.points_of(found))
+  new = {'points': search.points_of(found)}
+  assert search.render(new) == search.render(found)
+
+
+def test_accuracies_are_those_of_their_point():
+  found = {'points': [{'point': {'a': 0.5}, 'accuracy': [0.5, 0.7]}, {'point': {'a': 1}, 'accuracy': [0.1, 0.1]}]}
+  assert [line.split('|')[1:4] for line in search.render(found).splitlines()[2:]] == [
+    [' 1    ', ' 0.5 ', ' 60.0 ± 10.0             '],
+    [' 2    ', ' 1   ', ' 10.0 ± 0.0              '],
+  ]

@@ -1,81 +1,40 @@
-"""experiments.tables: what is planned, read and rendered, and that a table goes on where it was stopped."""
+"""experiments table: what is read and rendered, paired differences, and that a table resumes where it was stopped."""
 
+import csv
 import json
 import shlex
-from xml.etree import ElementTree
+from argparse import Namespace
 
 import pytest
+from fakes import result, tiny_runs, write
 
-from abd_jax import methods
 from abd_jax.config import flatten
-from abd_jax.errors import UserError
 from abd_jax.run.workdir import Workdir
-from experiments import figures, runs, tables
+from experiments import __main__ as command
+from experiments import render, runs, summary, table
+from experiments.jobs import load_config
 from experiments.paper import SPLITS, TABLES
-
-
-def result(planned, accuracy, upper=1.0):
-  """A result file's content: two tasks, everything right but for `accuracy` at the end."""
-  matrix = [[upper], [accuracy, accuracy]]
-  return dict.fromkeys(runs.KEPT) | {
-    'schema_version': runs.SCHEMA,
-    'method': planned.row.method,
-    'test_images': [10, 10],
-    'accuracy_matrix': matrix,
-    'top5_accuracy_matrix': matrix,
-    'final_accuracy': accuracy,
-    'average_accuracy': (upper + accuracy) / 2,
-    'forgetting': upper - accuracy,
-    'final_top5_accuracy': accuracy,
-    'seconds': {'train': 2.0},
-    'device': {'kind': 'cpu'},
-    'commit': 'abcdef0123',
-    'config': {},
-  }
+from experiments.plan import plan
 
 
 @pytest.fixture
 def planned():
-  return runs.plan(TABLES['1'], 'digits', trials=2)
+  return plan(TABLES['1'], 'digits', trials=2)
 
 
-def write(folder, planned, **fields):
-  (folder / f'{planned.name}.json').write_text(json.dumps(result(planned, 0.5) | fields))
+def one_of(planned, method, trial=0):
+  return next(one for one in planned if (one.row.method, one.trial) == (method, trial))
 
 
-def lines_of(planned, folder):
+def lines_of(planned, folder, name='1', config='digits'):
   found, complaints = runs.gather(planned, folder)
-  return {line['method']: line for line in tables.summarise(TABLES['1'], 'digits', planned, found)}, complaints
-
-
-def test_every_row_names_a_method_and_known_fields():
-  for name, table in TABLES.items():
-    for row in table.rows:
-      assert row.method in methods.available(), (name, row)
-      assert all(len(numbers) <= 4 for numbers in row.paper)
-      if table.config == 'cifar100':
-        runs.load_config('digits', f'method={row.method}', dict(row.overrides))
-
-
-def test_paper_numbers_are_those_of_its_text():
-  ours = next(row for row in TABLES['1'].rows if row.method == 'abd')
-  assert ours.paper == ((43.9, 0.9, 78.6, 1.1), (33.7, 1.2, 69.6, 1.6), (20.0, 1.4, 52.5, 2.5))
-  assert [row.paper[0][0] for row in TABLES['3'].rows[1:]] == [33.7, 23.4, 16.5, 15.9, 12.7, 9.8]
-  assert [row.method for row in TABLES['B'].rows] == ['oracle', 'rehearsal', 'lwf_coreset', 'e2e', 'bic', 'abd']
-
-
-def test_names_of_runs_are_all_different():
-  names = [one.name for table in TABLES.values() for one in runs.plan(table, table.config, 3)]
-  commands = {one.name: one.command for table in TABLES.values() for one in runs.plan(table, table.config, 3)}
-  assert len(set(commands.values())) == len(commands) < len(names)  # tables share runs
+  return {line['method']: line for line in summary.summarise(TABLES[name], config, planned, found)}, complaints
 
 
 def test_omega_takes_the_upper_bound_of_the_same_trial(planned, tmp_path):
-  upper = [one for one in planned if one.row.method == 'oracle']
-  abd = [one for one in planned if one.row.method == 'abd']
   for trial, accuracy in enumerate((1.0, 0.8)):
-    write(tmp_path, upper[trial], **result(upper[trial], accuracy))
-    write(tmp_path, abd[trial], **result(abd[trial], 0.4))
+    write(tmp_path, one_of(planned, 'oracle', trial), accuracy)
+    write(tmp_path, one_of(planned, 'abd', trial), 0.4)
   lines, complaints = lines_of(planned, tmp_path)
   assert not complaints
   omegas = [100 * (1 + 0.4 / 1.0) / 2, 100 * (1 + 0.4 / 0.8) / 2]
@@ -85,18 +44,62 @@ def test_omega_takes_the_upper_bound_of_the_same_trial(planned, tmp_path):
   assert (ours['average_accuracy'], ours['forgetting']) == (pytest.approx(70), pytest.approx(60))
   assert ours['omega_std'] == pytest.approx((omegas[1] - omegas[0]) / 2)  # of the population
   assert lines['Upper bound']['omega'] == pytest.approx(100)
-  assert lines['Base']['n'] == 0 and lines['Base']['accuracy'] is None
+  assert lines['Upper bound']['spread'] == pytest.approx(20)  # from the worst to the best
+  assert lines['Base']['n'] == 0 and lines['Base']['accuracy'] is None and lines['Base']['spread'] is None
+
+
+def test_differences_are_paired_by_trial(tmp_path):
+  planned = plan(TABLES['1'], 'digits', trials=4)
+  of = {'abd': (0.80, 0.70, 0.90, 0.60), 'lwf': (0.70, 0.64, 0.78, None), 'base': (0.8, 0.6, None, None)}
+  of |= {'dgr': (0.5, None, None, None), 'oracle': (0.82, 0.71, 0.92, 0.61)}
+  for method, accuracies in of.items():
+    for trial, accuracy in enumerate(accuracies):
+      if accuracy is not None:
+        write(tmp_path, one_of(planned, method, trial), accuracy)
+  lines, _ = lines_of(planned, tmp_path)
+  keys = ('difference', 'difference_se', 'pairs', 'lower', 'reference')
+  of_row = lambda name: tuple(lines[name][key] for key in keys)
+  # -10, -6, -12: mean -28/3, sample variance (4/9 + 100/9 + 64/9) / 2 = 28/3, over n = 3.
+  assert of_row('LwF') == (
+    pytest.approx(-28 / 3), pytest.approx((28 / 9) ** 0.5), 3, True, 'Always Be Dreaming'
+  )  # fmt: skip
+  # 0 and -10: mean -5, sample deviation 50 ** 0.5, over 2 ** 0.5; -5 is not below -10.
+  assert of_row('Base') == (pytest.approx(-5), pytest.approx(5), 2, False, 'Always Be Dreaming')
+  assert of_row('DGR') == (pytest.approx(-30), None, 1, None, 'Always Be Dreaming')  # one pair says nothing
+  assert of_row('Upper bound')[2:4] == (4, False) and of_row('Upper bound')[0] == pytest.approx(1.5)
+  assert of_row('Always Be Dreaming') == of_row('DeepInversion') == (None, None, 0, None, '')
+  cell = lambda name: render.COLUMNS['difference (pairs)'](lines[name])
+  assert [cell(name) for name in ('LwF', 'Base', 'DGR', 'DeepInversion')] == [
+    '-9.3 ± 1.8 (3), lower', '-5.0 ± 5.0 (2)', '-30.0 (1)', '-'
+  ]  # fmt: skip
+  (row,) = [row for row in csv.DictReader(render.as_csv(list(lines.values())).splitlines()) if row['method'] == 'LwF']
+  assert (row['pairs'], row['lower'], row['reference']) == ('3', 'True', 'Always Be Dreaming')
+  assert 'below -2 standard errors' in render.with_notes(list(lines.values()), table.SHOWN, [])
+
+
+def test_each_weight_of_equation_11_has_a_full_method_of_its_own(tmp_path):
+  planned = plan(TABLES['3'], 'digits', trials=2)
+  accuracies = {'Full method': 0.8, 'Full method, released weight': 0.6}
+  for one in planned:
+    write(tmp_path, one, accuracies.get(one.row.name, 0.5))
+  lines, complaints = lines_of(planned, tmp_path, '3')
+  assert not complaints
+  assert lines['standard cross-entropy']['difference'] == pytest.approx(-30)
+  other = lines['standard cross-entropy, released weight']
+  assert other['difference'] == pytest.approx(-10) and other['reference'] == 'Full method, released weight'
+  assert lines['no task balancing, released weight']['difference'] == pytest.approx(-10)
+  assert lines['Full method, released weight']['difference'] is None
 
 
 def test_a_missing_an_old_and_a_damaged_result_are_each_named(planned, tmp_path):
   for one in planned:
     write(tmp_path, one)
-  of = lambda method, trial: next(one for one in planned if (one.row.method, one.trial) == (method, trial))
+  of = lambda method, trial: one_of(planned, method, trial)
   (tmp_path / f'{of("base", 0).name}.json').unlink()
   write(tmp_path, of('lwf', 1), schema_version=0)
   (tmp_path / f'{of("dgr", 0).name}.json').write_text('{"schema_version": 1, "met')
   lines, complaints = lines_of(planned, tmp_path)
-  text = tables.render('Table 1', list(lines.values()), complaints)
+  text = render.with_notes(list(lines.values()), table.SHOWN, complaints)
   assert [lines[name]['n'] for name in ('Base', 'LwF', 'DGR', 'DeepInversion')] == [1, 1, 1, 2]
   assert f'{of("base", 0).name}.json is missing' in text
   assert f'{of("lwf", 1).name}.json is of schema 0' in text and f'{of("dgr", 0).name}.json is damaged' in text
@@ -105,99 +108,111 @@ def test_a_missing_an_old_and_a_damaged_result_are_each_named(planned, tmp_path)
 
 
 def test_a_result_of_another_config_is_named(planned, tmp_path):
-  write(tmp_path, planned[0], config={'student.epochs': 3, 'a.field.of.old': 1})
+  first = planned[0]
+  stored = result(first, 0.5)['config']  # with lists for tuples
+  assert stored['student.milestones'] == list(flatten(load_config('digits').to_dict())['student.milestones'])
+  write(tmp_path, first, config=stored | {'student.epochs': 3, 'a.field.of.old': 1})
   lines, (complaint,) = lines_of(planned, tmp_path)
   assert lines['Upper bound']['n'] == 0
-  assert complaint.startswith(f'{planned[0].name}.json ran with config.student.epochs=3, now 45')
-  config = runs.load_config('digits', planned[0].argument).to_dict()
-  stored = json.loads(json.dumps(flatten(config)))  # with lists for tuples
-  write(tmp_path, planned[0], config=stored)
+  assert complaint.startswith(f'{first.name}.json ran with config.student.epochs=3, now 45')
+  write(tmp_path, first, config=stored | {'a.field.of.old': 1})
   assert lines_of(planned, tmp_path)[0]['Upper bound']['n'] == 1
+
+
+def test_a_field_that_came_after_a_result_counts_as_its_default(planned, tmp_path):
+  of_default, of_digits = ({**result(planned[0], 0.5)['config']} for _ in range(2))
+  del of_default['lwf.weight'], of_digits['student.epochs']
+  write(tmp_path, planned[0], config=of_default)
+  assert lines_of(planned, tmp_path)[0]['Upper bound']['n'] == 1
+  write(tmp_path, planned[0], config=of_digits)
+  _, (complaint,) = lines_of(planned, tmp_path)
+  assert 'ran with config.student.epochs=250, now 45' in complaint
 
 
 def test_a_row_without_a_result_says_so(planned, tmp_path):
   write(tmp_path, planned[0])
   lines, complaints = lines_of(planned, tmp_path)
   assert complaints == [f'{planned[len(TABLES["1"].rows)].name}.json is missing: run it.']  # the other trial's
-  text = tables.render('Table 1', list(lines.values()), complaints)
+  text = render.with_notes(list(lines.values()), table.SHOWN, complaints)
   assert text.count('not run') == len(TABLES['1'].rows) - 1
 
 
+def test_what_it_ran_on_and_changed_files_are_shown(planned, tmp_path):
+  old, new, gpu = (one_of(planned, method) for method in ('base', 'lwf', 'abd'))
+  write(tmp_path, old, device={'kind': 'cpu'}, commit=None)
+  write(tmp_path, new, device={'kind': 'cpu', 'cpu_model': 'A Chip @ 2 GHz'}, commit='abcdef0123456+')
+  write(tmp_path, gpu, device={'kind': 'NVIDIA H100', 'cpu_model': 'A Chip @ 2 GHz'})
+  lines, _ = lines_of(planned, tmp_path)
+  shown = lambda name: [render.COLUMNS[column](lines[name]) for column in ('on', 'commit')]
+  assert shown('Base') == ['cpu', 'unknown']
+  assert shown('LwF') == ['A Chip @ 2 GHz', 'abcdef0+']
+  assert shown('Always Be Dreaming') == ['NVIDIA H100', 'abcdef0']
+  assert shown('DGR') == ['-', '-']
+
+
 def test_papers_numbers_stand_beside_ours_on_its_own_data_only(tmp_path):
-  own = runs.plan(TABLES['1'], 'cifar100', 1)
+  own = plan(TABLES['1'], 'cifar100', 1)
   abd = next(one for one in own if one.row.method == 'abd' and one.tasks == 10)
   write(tmp_path, abd, final_accuracy=0.347)
-  lines = tables.summarise(TABLES['1'], 'cifar100', own, runs.gather(own, tmp_path)[0])
+  lines = summary.summarise(TABLES['1'], 'cifar100', own, runs.gather(own, tmp_path)[0])
   line = next(line for line in lines if line['method'] == abd.row.name and line['tasks'] == 10)
   assert (line['paper_accuracy'], line['paper_omega']) == (33.7, 69.6) and line['deviation'] == pytest.approx(1.0)
-  elsewhere = tables.summarise(TABLES['1'], 'digits', runs.plan(TABLES['1'], 'digits', 1), {})
-  assert {line['paper_accuracy'] for line in elsewhere} == {None} and {line['tasks'] for line in elsewhere} == {
-    *SPLITS['digits']
-  }
+  elsewhere = summary.summarise(TABLES['1'], 'digits', plan(TABLES['1'], 'digits', 1), {})
+  assert {line['paper_accuracy'] for line in elsewhere} == {None}
+  assert {line['tasks'] for line in elsewhere} == {*SPLITS['digits']}
 
 
-@pytest.mark.parametrize(
-  'words, message',
-  [
-    (['--table=7'], 'is not a table'),
-    (['--table=1', '--data=digit'], "'digits'"),
-    (['--table=4'], 'configs/imagenet50.py'),
-    (['--table=1', '--data=digits', '--only=nothing'], 'is not a run'),
-  ],
-)
-def test_mistakes(words, message):
-  with pytest.raises(UserError, match=message):
-    tables.main(words)
+def test_a_table_of_any_methods_uses_what_has_run(tmp_path, capsys):
+  for one in plan(TABLES['1'], 'digits', 2):
+    write(tmp_path, one, 0.6 if one.row.method == 'abd' else 0.3 + 0.1 * one.trial)
+  words = ['table', '--rows=lwf,abd,rdfcil', '--config=digits', '--trials=2', '--max_runs=0', f'--results={tmp_path}']
+  command.run([*words, f'--output={tmp_path}'])
+  shown = capsys.readouterr()
+  assert [line.split()[1] for line in shown.out.splitlines() if line.startswith('| ')] == [
+    'method',
+    'lwf',
+    'abd',
+    'rdfcil',
+  ]
+  assert '-25.0 ± 5.0 (2), lower' in shown.out and 'not run' in shown.out
+  assert '2 of 6 runs are missing' in shown.err
+  command.run([*words, '--print_commands'])
+  printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+  assert [line[-1] for line in printed] == [f'--only=digits-rdfcil-tasks=5-trial={trial}' for trial in range(2)]
+  assert all('--rows=lwf,abd,rdfcil' in line and f'--results={tmp_path}' in line for line in printed)
 
 
-def test_a_table_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, digits_data, compile_once):
+def test_a_table_resumes_where_it_was_stopped(tmp_path, monkeypatch, capsys, digits_data, compile_once):
   rows = tuple(row for row in TABLES['1'].rows if row.method in ('base', 'lwf'))
-  monkeypatch.setitem(runs.TABLES, '1', TABLES['1']._replace(rows=rows))
-  load = runs.load_config  # on one of the tests' eight devices
-  monkeypatch.setattr(runs, 'load_config', lambda name, option, fields: load(name, option, fields | {'devices': 1}))
+  monkeypatch.setitem(table.TABLES, '1', TABLES['1']._replace(rows=rows))
+  tiny_runs(monkeypatch)
   folders = {name: tmp_path / name for name in ('runs', 'results', 'output')}
-  words = ['--table=1', '--data=digits', '--trials=1', '--quick', *(f'--{k}={v}' for k, v in folders.items())]
-  tables.main([*words, '--max_seconds=0.2'])
+  words = ['table', '--table=1', '--config=digits', '--trials=1', '--quick']
+  words += [f'--{name}={folder}' for name, folder in folders.items()]
+  command.run([*words, '--max_seconds=0.2'])
   assert 'paused' in capsys.readouterr().err and not folders['results'].exists()
   paused = json.loads((folders['runs'] / 'digits_quick-base-tasks=5-trial=0' / 'config.json').read_text())
   with Workdir(str(folders['runs'] / 'digits_quick-base-tasks=5-trial=0'), paused):
-    tables.main([*words, '--max_runs=1'])
+    command.run([*words, '--max_runs=1'])
     assert 'left to it' in capsys.readouterr().err and not folders['results'].exists()
-  tables.main([*words, '--max_runs=1'])
+  command.run([*words, '--max_runs=1'])
   assert '1 of 2 runs are missing' in capsys.readouterr().err
-  tables.main([*words, '--print_commands'])
+  command.run([*words, '--print_commands'])
   (left,) = capsys.readouterr().out.splitlines()
   assert '--only=digits_quick-lwf-tasks=5-trial=0' in left and '--quick' in left
-  tables.main([*shlex.split(left)[3:], f'--output={folders["output"]}'])
+  command.run([*shlex.split(left)[3:], f'--output={folders["output"]}'])
   assert 'missing' not in capsys.readouterr().err
-  tables.main(words)
+  command.run(words)
   text = capsys.readouterr().out
   assert 'not run' not in text
-  assert (folders['output'] / 'table_1_digits.md').read_text() in text + '\n'
+  assert (folders['output'] / 'table_1_digits.md').read_text() == text
   assert len((folders['output'] / 'table_1_digits.csv').read_text().splitlines()) == 3
   config = json.loads((folders['results'] / 'digits_quick-base-tasks=5-trial=0.json').read_text())['config']
   assert not {'data.dir', 'oracle_dir', 'max_seconds'} & config.keys()
 
 
-def test_figures_are_drawn_from_the_same_files(tmp_path, capsys):
-  planned = runs.plan(TABLES['methods'], 'digits', trials=1)
-  for one in planned[:3]:
-    seconds, steps = {'train': 6.0}, {'student': 100}
-    write(tmp_path, one, **result(one, 0.5 if one.row.method == 'base' else 1.0) | {'seconds': seconds, 'steps': steps})
-  for one in planned[:3]:
-    content = json.loads((tmp_path / f'{one.name}.json').read_text())
-    content['seen_accuracy'] = [1.0, content['final_accuracy']]
-    (tmp_path / f'{one.name}.json').write_text(json.dumps(content))
-  words = ['--data=digits', '--max_runs=0', '--trials=1', f'--output={tmp_path}']
-  figures.main(['--figure=A', f'--results={tmp_path}', *words])
-  assert '- not run: Naive Rehearsal' in capsys.readouterr().out
-  figures.main(['--figure=D', f'--results={tmp_path}', *words])
-  omega, seconds = (tmp_path / f'figure_{name}_digits_5_tasks.csv' for name in 'AD')
-  assert omega.read_text().splitlines()[:3] == ['method,1,2', 'Upper bound,100,100', 'Base,100,75']
-  assert seconds.read_text().splitlines()[2] == 'Base,0.06'
-  for file in tmp_path.glob('*.svg'):
-    assert len(ElementTree.parse(file).getroot()) > 10
-  with pytest.raises(UserError, match='no finished run'):
-    figures.main([f'--results={tmp_path / "none"}', *words])
-  with pytest.raises(UserError, match='--tasks=7 is not a split'):
-    figures.main(['--tasks=7', f'--results={tmp_path}', *words])
+def test_a_run_that_another_process_has_finished_meanwhile_is_not_repeated(tmp_path, planned):
+  arguments = Namespace(results=tmp_path, runs=tmp_path / 'runs', data_dir='')
+  work = runs.jobs(planned[:1], arguments)
+  write(tmp_path, planned[0], 0.7)
+  assert work[0].run(0.0)['final_accuracy'] == 0.7 and not (tmp_path / 'runs').exists()

@@ -1,49 +1,46 @@
-"""Figures A and D of the paper: python -m experiments.figures --figure=A [--data=digits]
+"""Figures A and D of the paper: python -m experiments figure --figure=A --config=digits
 
 A: Omega up to each task. D: seconds of a training step, without compiling. Both are of the runs of the table of all
-methods: those without a result are run first, as `experiments.tables` does. Writes an SVG and a CSV, and prints the
-numbers.
+methods: those without a result are run first, as `table` does. Writes an SVG and a CSV, and prints the numbers.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from abd_jax.errors import UserError
 from abd_jax.protocol import metrics
 from abd_jax.report.tables import table as markdown
-from abd_jax.run.workdir import write_atomically
-from experiments import runs
-from experiments.common import cli
-from experiments.paper import TABLES
-from experiments.runs import Planned
+from experiments import options, runs, table
+from experiments.files import write
+from experiments.plan import Cell, by_cell, upper_bound
 
 COLOURS = ('#4e79a7', '#f28e2b', '#e15759', '#76b7b2', '#59a14f', '#edc948', '#b07aa1', '#ff9da7', '#9c755f', '#79706e')
 TABLE = 'methods'  # whose runs the figures show
+Cells = dict[Cell, dict[int, dict]]  # row and tasks -> trial -> what its run found
 
 
-def omega_curves(planned: list[Planned], found: dict[str, dict]) -> dict[str, list[float]]:
+def omega_curves(cells: Cells) -> dict[str, list[float]]:
   """Method -> mean over trials of Omega up to each task, percent; for methods whose upper bound has run too."""
   curves = {}
-  for one in planned:
-    upper = runs.upper_bound(one, planned, found)
-    if one.name in found and upper:
-      curve = metrics.omega_curve(found[one.name]['seen_accuracy'], upper['seen_accuracy'])
-      curves.setdefault(one.row.name, []).append(curve)
-  mean = lambda trials: [100 * sum(values) / len(values) for values in zip(*trials, strict=True)]
-  return {name: mean(trials) for name, trials in curves.items()}
+  for cell, trials in cells.items():
+    upper = upper_bound(cells, cell.tasks)
+    pairs = [(trials[trial], upper[trial]) for trial in trials if trial in upper]
+    if of_trials := [metrics.omega_curve(one['seen_accuracy'], most['seen_accuracy']) for one, most in pairs]:
+      curves[cell.row.name] = [100 * sum(values) / len(values) for values in zip(*of_trials, strict=True)]
+  return curves
 
 
-def step_seconds(planned: list[Planned], found: dict[str, dict]) -> dict[str, list[float]]:
+def step_seconds(cells: Cells) -> dict[str, list[float]]:
   """Method -> [seconds of one training step of the student], mean over trials."""
   seconds = {}
-  for one in planned:
-    if result := found.get(one.name):
-      seconds.setdefault(one.row.name, []).append(result['seconds']['train'] / result['steps']['student'])
-  return {name: [sum(values) / len(values)] for name, values in seconds.items()}
+  for cell, trials in cells.items():
+    if steps := [result['seconds']['train'] / result['steps']['student'] for result in trials.values()]:
+      seconds[cell.row.name] = [sum(steps) / len(steps)]
+  return seconds
 
 
-def svg(lines: dict[str, Sequence[float]], x_label: str, y_label: str) -> str:
+def svg(lines: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> str:
   """Curves over 1, 2, ...; of single values, bars."""
   width, height, left, top = 460, 300, 60, 20
   most, length = max(max(values) for values in lines.values()), max(map(len, lines.values()))
@@ -77,37 +74,39 @@ FIGURES = {
 }
 
 
-def main(argv: list[str]) -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--figure', default='A', choices=list(FIGURES))
-  parser.add_argument('--tasks', type=int, default=0, help="default: the first of the table's splits")
-  parser.add_argument('--output', type=Path, default=Path('runs/figures'), help='where .svg and .csv are written')
+  parser.add_argument('--tasks', type=options.whole(1), default=0, metavar='N', help="default: the table's first split")
   runs.add_arguments(parser)
-  arguments = parser.parse_args(argv)
+  table.add_choice(parser)
+  parser.set_defaults(output=Path('runs/figures'))
+
+
+def main(arguments: argparse.Namespace) -> None:
   measure, x_label, y_label = FIGURES[arguments.figure]
-  planned = runs.plan_of(TABLE, arguments)
-  splits = runs.splits_on(TABLES[TABLE], arguments.data)
-  tasks = arguments.tasks or splits[0]
-  if tasks not in splits:
-    raise UserError(f'--tasks={tasks} is not a split of {arguments.data}. Known: {", ".join(map(str, splits))}.')
-  planned = [one for one in planned if one.tasks == tasks]
+  asked = _in_tasks(table.ask(TABLE, arguments), arguments.tasks)
   if arguments.print_commands:
-    return runs.print_commands(TABLE, planned, arguments)
-  runs.run_missing(planned, arguments)
-  found, complaints = runs.gather(planned, arguments.results)
-  lines = measure(planned, found)
+    return table.print_commands(asked, arguments)
+  runs.execute(table.chosen(asked, arguments), arguments)
+  found, complaints = runs.gather(asked.planned, arguments.results)
+  cells = by_cell(asked.planned, found)
+  lines, tasks = measure(cells), asked.planned[0].tasks
   if not lines:
-    raise UserError(f'no finished run of {arguments.data} in {tasks} tasks lies in {arguments.results}.')
+    raise UserError(f'no finished run of {asked.config} in {tasks} tasks lies in {arguments.results}.')
   header = ('method', *(str(k + 1) for k in range(len(next(iter(lines.values()))))))
   rows = [(name, *(f'{value:.4g}' for value in values)) for name, values in lines.items()]
-  arguments.output.mkdir(parents=True, exist_ok=True)
-  stem = arguments.output / f'figure_{arguments.figure}_{arguments.data}_{tasks}_tasks'
-  write_atomically(stem.with_suffix('.csv'), '\n'.join(','.join(row) for row in (header, *rows)) + '\n')
-  write_atomically(stem.with_suffix('.svg'), svg(lines, x_label, y_label))
-  absent = [row.name for row in TABLES[TABLE].rows if row.name not in lines]
+  stem = arguments.output / f'figure_{arguments.figure}_{asked.config}_{tasks}_tasks'
+  write(stem.with_suffix('.csv'), '\n'.join(','.join(row) for row in (header, *rows)) + '\n')
+  write(stem.with_suffix('.svg'), svg(lines, x_label, y_label))
+  absent = [cell.row.name for cell in cells if cell.row.name not in lines]
   notes = [f'- {complaint}' for complaint in complaints] + [f'- not run: {name}' for name in absent]
   print('\n'.join([y_label, markdown(header, rows), *notes, str(stem.with_suffix('.svg'))]))
 
 
-if __name__ == '__main__':
-  cli(main)
+def _in_tasks(asked: table.Asked, tasks: int) -> table.Asked:
+  """The runs of one split, 0 for the first. Raises UserError if there is no such split."""
+  splits = list(dict.fromkeys(one.tasks for one in asked.planned))
+  tasks = tasks or splits[0]
+  if tasks not in splits:
+    raise UserError(f'--tasks={tasks} is not a split of {asked.config}. Known: {", ".join(map(str, splits))}.')
+  return asked._replace(planned=[one for one in asked.planned if one.tasks == tasks])

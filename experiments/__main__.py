@@ -1,0 +1,57 @@
+"""python -m experiments VERB ...: the runs behind the documentation's numbers. Each verb has a --help of its own.
+
+  table        the paper's tables, ours beside its own, and tables of any methods
+  figure       Figures A and D of the paper
+  search       settings compared on folds of the training split
+  benchmark    what a step costs on this machine
+  accelerator  all that a fresh GPU host is for: numbers checked, benchmark, CIFAR-100
+  smoke        every method on two small tasks of real CIFAR-100
+  page         experiments/README.md and the README's tables, from experiments/results/
+  demo         digits in five tasks, with and without dreams, in a few minutes on a CPU
+
+Exit code 0: complete or paused, and the same command resumes it. Exit code 2: a mistake, in one line.
+"""
+
+import importlib
+import sys
+
+from absl import logging
+
+from abd_jax.devices.malloc import keep_freed_memory
+from abd_jax.errors import Paused, UserError, nearest
+
+VERBS = ('table', 'figure', 'search', 'benchmark', 'accelerator', 'smoke', 'page', 'demo')
+
+
+def run(words: list[str]) -> None:
+  """Does what the words of the command line say. Raises UserError for a mistake, Paused before the end."""
+  verb, *rest = words
+  if verb not in VERBS:
+    raise UserError(f"'{verb}' is not an experiment.{nearest(verb, VERBS)}")
+  module = importlib.import_module(f'experiments.{verb}')  # only now: most of them import jax
+  from experiments.options import Parser
+
+  parser = Parser(verb, module.__doc__ or '')
+  module.add_arguments(parser)
+  module.main(parser.parse_args(rest))
+
+
+def cli() -> None:
+  """The command: a pause is one line, a user's mistake one and exit code 2."""
+  words = sys.argv[1:]
+  if not words or words[0] in ('-h', '--help'):
+    print((__doc__ or '').strip())
+    sys.exit(0 if words else 2)
+  keep_freed_memory()  # before JAX starts its threads
+  logging.set_verbosity(logging.FATAL)  # orbax tells every step it takes, and tracebacks of what it raises
+  try:
+    run(words)
+  except Paused as pause:
+    print(pause, file=sys.stderr)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  cli()

@@ -1,0 +1,86 @@
+"""Which runs stand behind a table."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from abd_jax.config import Config
+from experiments.jobs import load_config
+from experiments.paper import SPLITS, TABLES, Overrides, Row, Table, under_other_weight
+
+
+class Planned(NamedTuple):
+  """One run of a table."""
+
+  row: Row
+  tasks: int
+  trial: int
+  config: str  # a file in configs/
+  quick: bool
+
+  @property
+  def name(self) -> str:
+    """Of its workdir and its file of results: what it runs."""
+    words = [self.config + '_quick' * self.quick, self.row.method, *(f'{k}={v}' for k, v in self.row.overrides)]
+    return '-'.join([*words, f'tasks={self.tasks}', f'trial={self.trial}'])
+
+  @property
+  def option(self) -> str:
+    return f'tasks={self.tasks},method={self.row.method},trial={self.trial}' + ',quick' * self.quick
+
+  @property
+  def command(self) -> str:
+    fields = ''.join(f' --config.{name}={value}' for name, value in self.row.overrides)
+    return f'python -m abd_jax.main --config=configs/{self.config}.py:{self.option}{fields} --workdir=runs/{self.name}'
+
+  def load(self, places: dict) -> Config:
+    """Its config, with `places` of this machine."""
+    return load_config(self.config, self.option, dict(self.row.overrides) | places)
+
+
+def splits_on(table: Table, config: str) -> tuple[int, ...]:
+  return table.splits if config == table.config else SPLITS[config]
+
+
+def rows_on(table: Table, config: str) -> tuple[Row, ...]:
+  if not table.both_weights:
+    return table.rows
+  return (*table.rows, *under_other_weight(table.rows, load_config(config).abd.local_weight))
+
+
+def plan(table: Table, config: str, trials: int, quick: bool = False) -> list[Planned]:
+  """Every run behind a table, trial by trial, so that a first trial of all rows comes before a second of any."""
+  rows, splits = rows_on(table, config), splits_on(table, config)
+  return [Planned(row, tasks, trial, config, quick) for trial in range(trials) for tasks in splits for row in rows]
+
+
+def ad_hoc(methods: Iterable[str], config: str, overrides: Overrides = ()) -> Table:
+  """A table of any methods on a config's data, in its number of tasks; compared with ABD, or else with the first."""
+  replay = {row.method: row.replay for row in TABLES['methods'].rows}
+  names = tuple(methods)
+  reference = 'abd' if 'abd' in names else names[0]
+  rows = tuple(Row(name, name, overrides, replay.get(name, '-'), reference=reference) for name in names)
+  return Table(f'Methods {", ".join(names)}', config, (load_config(config).tasks,), rows)
+
+
+class Cell(NamedTuple):
+  """Where a table's runs of all trials belong: a row and a number of tasks."""
+
+  row: Row
+  tasks: int
+
+
+def by_cell(planned: list[Planned], found: dict[str, dict]) -> dict[Cell, dict[int, dict]]:
+  """Every cell of a table, row by row -> trial -> what its run found, of those that have run."""
+  cells: dict[Cell, dict[int, dict]] = {}
+  for row in dict.fromkeys(one.row for one in planned):
+    for one in planned:
+      if one.row == row:
+        trials = cells.setdefault(Cell(row, one.tasks), {})
+        if one.name in found:
+          trials[one.trial] = found[one.name]
+  return cells
+
+
+def upper_bound(cells: dict[Cell, dict[int, dict]], tasks: int) -> dict[int, dict]:
+  """trial -> what the upper bound found in that many tasks; empty where the table has none, or it has not run."""
+  return next((trials for cell, trials in cells.items() if (cell.row.method, cell.tasks) == ('oracle', tasks)), {})

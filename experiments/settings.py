@@ -1,0 +1,51 @@
+"""Lists of named settings that a config was chosen from, for `search --settings`."""
+
+from typing import Any, NamedTuple
+
+from experiments.paper import TABLES
+
+
+class Settings(NamedTuple):
+  trials: tuple[int, ...]  # others than those whose results are reported
+  folds: int  # of the training split; each trial is tested on another one
+  # name -> dotted field -> value, over the config's own; 'method' names one in place of ABD, with its recipe
+  fields: dict[str, dict[str, Any]]
+
+
+_ABLATIONS = {row.name: dict(row.overrides) for row in TABLES['3'].rows if row.overrides}
+_RELEASED = {'abd.local_weight': 'balanced'}
+_NO_CROP = {'data.pad': 0}
+_RDFCIL = {'method': 'rdfcil'}
+_LONG_STAGE_TWO = {'rdfcil.finetune_epochs': 27, 'rdfcil.finetune_lr': 0.05}
+
+# By config.
+SETTINGS = {
+  'digits': Settings(
+    trials=(3, 4, 5),
+    folds=5,
+    fields={
+      'as in configs/digits.py': {},
+      **_ABLATIONS,
+      'the released weight of Eq. 11': _RELEASED,
+      'the same, standard cross-entropy': _RELEASED | _ABLATIONS['standard cross-entropy'],
+      'the same, no real-data distillation': _RELEASED | _ABLATIONS['no real-data distillation'],
+      'learning rate 0.1': {'student.lr': 0.1},
+      '30 epochs': {'student.epochs': 30, 'student.milestones': (12, 18, 24)},
+      'softmax over all classes': {'abd.first_softmax': 'all', 'abd.ft_softmax': 'all'},
+      '400 inversion steps': {'inversion.steps': 400},
+      'a fresh generator per task': {'inversion.warm_start': False},
+      'no crop': _NO_CROP,
+      'crop of two pixels': {'data.pad': 2},
+      'DeepInversion': {'method': 'deep_inversion'},
+      'DeepInversion, no crop': {'method': 'deep_inversion'} | _NO_CROP,
+      'LwF.MC': {'method': 'lwf_mc'},
+      'LwF.MC, no crop': {'method': 'lwf_mc'} | _NO_CROP,
+      'R-DFCIL': _RDFCIL,
+      'R-DFCIL, no crop': _RDFCIL | _NO_CROP,
+      'R-DFCIL, rate of stage two 0.05': _RDFCIL | {'rdfcil.finetune_lr': 0.05},
+      'R-DFCIL, stage two of 27 epochs at 0.05': _RDFCIL | _LONG_STAGE_TWO,
+      'R-DFCIL, the same, 400 inversion steps': _RDFCIL | _LONG_STAGE_TWO | {'inversion.steps': 400},
+      "R-DFCIL, the other methods' network and crop": _RDFCIL | {'model.variant': 'abd', 'data.pad_value': 'black'},
+    },
+  ),
+}

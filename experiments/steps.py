@@ -1,0 +1,116 @@
+"""The steps of configs/cifar100.py on random images: what there is to be timed and checked."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from abd_jax import methods
+from abd_jax.config import Config
+from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.mesh import DataMesh
+from abd_jax.methods.types import Phase
+from abd_jax.state import Classes, PhaseData, TrainState, freeze
+from abd_jax.steps.components import Components, make_components
+from abd_jax.steps.inputs import ConstantRate, EpochIndices, StudentInputs
+from abd_jax.steps.inversion import init_generator, make_inversion_step
+from abd_jax.steps.student import init_student, make_predict, make_train_step
+from experiments.jobs import load_config
+
+IMAGE, CLASSES, TASK_IMAGES, EVALUATED = (32, 32, 3), 100, 5000, 512
+PRECISIONS = ('float32', 'bfloat16')
+PyTree = Any
+
+
+class Setting(NamedTuple):
+  """Fresh networks, and the second of ten tasks, of random images."""
+
+  config: Config
+  components: Components
+  student: TrainState
+  generator: TrainState
+  data: PhaseData  # with one teacher
+  images: int  # of the task
+
+  def rows(self, phase: Phase, start: int, stop: int) -> StudentInputs:
+    """The inputs of those steps of a phase."""
+    return EpochIndices((0, 1, 0), np.arange(self.images), self.config.student.batch_size, phase)(start, stop)
+
+
+def setting(fields: dict, devices: list[Any], num_images: int) -> Setting:
+  """Of configs/cifar100.py with other `fields`, on `devices` (of jax.devices())."""
+  config, mesh = load_config('cifar100', '', fields), DataMesh(devices)
+  components = make_components(config, CLASSES, IMAGE, mesh.constrain)
+  make_student = lambda seed: mesh.replicate(jax.jit(partial(init_student, components, IMAGE, None, seed))())
+  generator = mesh.replicate(jax.jit(partial(init_generator, components, 0, 0))())
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (num_images, *IMAGE), np.uint8)
+  labels = rng.integers(10, 20, num_images).astype(np.int32)
+  classes = Classes(np.repeat(np.arange(10, dtype=np.int32), 10), np.int32(1))
+  data = mesh.replicate(PhaseData(images, labels, classes, (), np.uint32(0)))
+  teacher = freeze(make_student(1), generator)
+  return Setting(config, components, make_student(0), generator, data.replace(teachers=(teacher,)), num_images)
+
+
+class Kind(NamedTuple):
+  """A compiled kind of step, ready to be timed."""
+
+  run: Callable[[], Any]  # `steps` steps, waited for
+  steps: int
+  images: int  # a step
+  flops: float  # a step
+  memory_bytes: int  # arguments, results and temporaries of a step
+  compile_seconds: float
+
+
+def kinds(fields: dict, scan_steps: int) -> dict[str, Kind]:
+  """Every kind of step, compiled; `scan_steps` of them in one scan, or single ones if 0 (CPU)."""
+  here = setting(fields, jax.devices(), TASK_IMAGES)
+  method, steps = methods.get(here.config), scan_steps or 1
+  batch_size, predict = here.config.student.batch_size, make_predict(here.components, method)
+  base = methods.get(load_config('cifar100', 'method=base')).first[0]
+  rates = ConstantRate(here.config.inversion)
+  untaught, imageless = here.data.replace(teachers=()), here.data.replace(images=None, labels=None)
+  images: Any = here.data.images
+  batches = np.broadcast_to(np.asarray(images[:EVALUATED]), (steps, EVALUATED, *IMAGE))
+
+  def evaluate(state: TrainState, batch: jax.Array, data: PhaseData):
+    return state, predict(freeze(state), batch, data.classes)
+
+  def training(phase: Phase, data: PhaseData) -> Kind:
+    step = make_train_step(here.components, phase)
+    size = batch_size * (1 + phase.dreams)
+    return compiled(step, here.student, here.rows(phase, 0, steps), data, size, scan_steps)
+
+  invert = make_inversion_step(here.components, here.config.inversion)
+  return {
+    'base': training(base, untaught),
+    'abd': training(method.later[0], here.data),
+    'inversion': compiled(invert, here.generator, rates(0, steps), imageless, rates.images_per_step, scan_steps),
+    'evaluation': compiled(evaluate, here.student, batches, untaught, EVALUATED, scan_steps),
+  }
+
+
+def compiled(step, state: TrainState, inputs: PyTree, data: PhaseData, images: int, scan_steps: int) -> Kind:
+  """inputs: of all steps, with a leading axis of steps; images: a step."""
+  step = full_precision_matmul(step)
+  first = jax.tree.map(lambda leaf: leaf[0], inputs)
+  single, seconds = _compiled(step, state, first, data)
+  cost, memory = single.cost_analysis(), single.memory_analysis()
+  size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+  run = lambda: jax.block_until_ready(single(state, first, data))
+  if scan_steps:
+    scan = lambda state, inputs, data: jax.lax.scan(lambda s, x: step(s, x, data), state, inputs)
+    scanned, seconds = _compiled(scan, state, inputs, data)
+    run = lambda: jax.block_until_ready(scanned(state, inputs, data))
+  return Kind(run, scan_steps or 1, images, cost['flops'], size, seconds)
+
+
+def _compiled(function: Callable, *arguments: PyTree) -> tuple[Any, float]:
+  """(the compiled function, seconds that it took)."""
+  began = time.perf_counter()
+  program = jax.jit(function).lower(*arguments).compile()
+  return program, time.perf_counter() - began

@@ -1,0 +1,104 @@
+"""What a table's runs add up to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from abd_jax.protocol import metrics
+from experiments.paper import Row, Table
+from experiments.plan import Cell, Planned, by_cell, upper_bound
+
+Trials = dict[int, dict]  # trial -> what its run found
+
+
+def summarise(table: Table, config: str, planned: list[Planned], found: dict[str, dict]) -> list[dict]:
+  """One dict for each row and split: ours and the paper's, percent; None where there is nothing."""
+  cells = by_cell(planned, found)
+  return [_line(table, cell, cells, planned, own=config == table.config) for cell in cells]
+
+
+def _line(table: Table, cell: Cell, cells: dict[Cell, Trials], planned: list[Planned], own: bool) -> dict:
+  trials, row = cells[cell], cell.row
+  results, upper = list(trials.values()), upper_bound(cells, cell.tasks)
+  accuracies = [100 * result[table.metric] for result in results]
+  line: dict[str, Any] = {'method': row.name, 'replay': row.replay, 'tasks': cell.tasks, 'n': len(trials)}
+  line |= _named('accuracy', accuracies)
+  line['spread'] = max(accuracies) - min(accuracies) if len(trials) > 1 else None
+  line |= _named('omega', [_omega(trials[trial], upper[trial], table.metric) for trial in trials if trial in upper])
+  for key in ('average_accuracy', 'forgetting'):
+    line |= _named(key, [100 * result[key] for result in results])
+  line |= _against(row, trials, _trials_of(row.reference, cell.tasks, cells), table.metric)
+  line |= _papers(row, table.splits.index(cell.tasks) if own else None)
+  line['deviation'] = _difference(line['accuracy'], line['paper_accuracy'])
+  line['seconds'] = mean_std([sum(result['seconds'].values()) for result in results])[0]
+  line['devices'] = sorted({hardware(result) for result in results})
+  line['commits'] = sorted({short_commit(result) for result in results})
+  line['command'] = next(one.command for one in planned if Cell(one.row, one.tasks) == cell)
+  return line
+
+
+def _trials_of(name: str, tasks: int, cells: dict[Cell, Trials]) -> Trials:
+  return next((trials for cell, trials in cells.items() if (cell.row.name, cell.tasks) == (name, tasks)), {})
+
+
+def _papers(row: Row, split: int | None) -> dict:
+  """The paper's numbers; split: the position of the table's, None on other data than its own."""
+  numbers = row.paper[split] if split is not None and split < len(row.paper) else ()
+  keys = ('paper_accuracy', 'paper_accuracy_std', 'paper_omega', 'paper_omega_std')
+  return dict.fromkeys(keys) | dict(zip(keys, numbers, strict=False))
+
+
+def _against(row: Row, trials: Trials, reference: Trials, metric: str) -> dict:
+  """The paired difference to the reference row: the same trial is the same class order and the same seed."""
+  differences = []
+  if row.name != row.reference:
+    differences = [100 * (trials[k][metric] - reference[k][metric]) for k in trials if k in reference]
+  mean, error = paired(differences)
+  return {
+    'reference': row.reference if differences else '',
+    'difference': mean,
+    'difference_se': error,
+    'pairs': len(differences),
+    'lower': None if mean is None or error is None else mean < -2 * error,
+  }
+
+
+def paired(differences: Sequence[float]) -> tuple[float | None, float | None]:
+  """Mean and standard error (sample std / sqrt(n)); None of no differences, no error of one."""
+  mean, std = mean_std(differences)
+  if mean is None or std is None:
+    return mean, None
+  return mean, std / (len(differences) - 1) ** 0.5  # of the population: n - 1 makes it the sample's over sqrt(n)
+
+
+def _omega(result: dict, upper: dict, metric: str) -> float:
+  """Percent."""
+  matrix = 'top5_accuracy_matrix' if 'top5' in metric else 'accuracy_matrix'
+  return 100 * metrics.omega(*(metrics.seen_accuracy(one[matrix], one['test_images']) for one in (result, upper)))
+
+
+def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+  """Mean and population standard deviation, as in the paper; None of no values, no deviation of one."""
+  mean = sum(values) / len(values) if values else None
+  if mean is None or len(values) < 2:
+    return mean, None
+  return mean, (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+
+
+def _named(name: str, values: Sequence[float]) -> dict:
+  return dict(zip((name, f'{name}_std'), mean_std(values), strict=True))
+
+
+def _difference(ours: float | None, theirs: float | None) -> float | None:
+  return None if ours is None or theirs is None else ours - theirs
+
+
+def hardware(result: dict) -> str:
+  """What it ran on: the CPU's model where it is known, else the device's kind."""
+  device = result['device']
+  return (device['kind'] == 'cpu' and device.get('cpu_model')) or device['kind']
+
+
+def short_commit(result: dict) -> str:
+  """Seven digits, and the '+' of a checkout with changed files."""
+  commit = result['commit'] or 'unknown'
+  return commit if commit == 'unknown' else commit[:7] + '+' * commit.endswith('+')

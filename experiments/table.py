@@ -1,0 +1,115 @@
+"""A table of the paper, or one of any methods:
+
+  python -m experiments table --table=3 --config=digits
+  python -m experiments table --rows=abd,lwf,mine --config=digits --trials=5
+
+Runs what the table lacks, then renders it as Markdown and CSV: ours beside the paper's, and for each row the paired
+difference to the method itself over the trials that both have. Stop it at any time, the same command resumes; started
+twice, it shares the work. Results of several hosts merge by copying the files of --results. --print_commands prints one
+command for each run, for a SLURM array or many hosts; --max_runs and --max_seconds bound this one.
+"""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from abd_jax.errors import UserError, nearest
+from experiments import options, runs
+from experiments.files import write
+from experiments.jobs import has_config
+from experiments.paper import SPLITS, TABLES, Table
+from experiments.plan import Planned, ad_hoc, plan
+from experiments.render import as_csv, with_notes
+from experiments.summary import summarise
+
+SHOWN = (
+  'method', 'replay', 'tasks', 'n', 'final accuracy %', 'spread', 'Omega %', 'difference (pairs)', 'paper',
+  'paper Omega', 'deviation', 's a run', 'on', 'commit',
+)  # fmt: skip
+
+
+class Asked(NamedTuple):
+  """What the command line asks for."""
+
+  name: str  # of the table
+  table: Table
+  config: str  # a file in configs/
+  planned: list[Planned]
+  words: list[str]  # that ask for the same
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  which = parser.add_mutually_exclusive_group()
+  which.add_argument('--table', choices=list(TABLES), default='', help="the paper's, and some of ours")
+  options.add(which, 'rows')
+  runs.add_arguments(parser)
+  add_choice(parser)
+  parser.set_defaults(output=Path('runs/tables'))
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+  """The options that choose among the runs of a table."""
+  parser.add_argument('--print_commands', action='store_true', help='print a command for each unfinished run, run none')
+  parser.add_argument('--only', default='', metavar='RUN', help='one run, by its name')
+
+
+def main(arguments: argparse.Namespace) -> None:
+  if not (arguments.table or arguments.rows):
+    raise UserError('which table? Say --table=1 or another one, or --rows=abd,lwf --config=digits.')
+  asked = ask_rows(arguments) if arguments.rows else ask(arguments.table, arguments)
+  if arguments.print_commands:
+    return print_commands(asked, arguments)
+  runs.execute(chosen(asked, arguments), arguments)
+  found, complaints = runs.gather(asked.planned, arguments.results)
+  lines = summarise(asked.table, asked.config, asked.planned, found)
+  elsewhere = '' if asked.config == asked.table.config else f'; here on {asked.config}'
+  title = f'**Table {asked.name}. {asked.table.title}{elsewhere}**'
+  text = f'{title}\n\n{with_notes(lines, SHOWN, complaints)}'
+  stem = arguments.output / f'table_{asked.name}_{asked.config}'
+  write(stem.with_suffix('.md'), text + '\n')
+  write(stem.with_suffix('.csv'), as_csv(lines))
+  print(text)
+  runs.tell_missing(asked.planned, arguments.results)
+
+
+def ask(name: str, arguments: argparse.Namespace) -> Asked:
+  """A table of the paper on the config's data. Raises UserError for a config it has no splits for."""
+  table = TABLES[name]
+  config, known = arguments.config or table.config, (table.config, *SPLITS)
+  if config not in known:
+    raise UserError(f"--config='{config}' has no splits for table {name}.{nearest(config, known)}")
+  if not has_config(config):
+    raise UserError(f'table {name} needs configs/{config}.py, not there yet. Use --config=digits.')
+  return _asked(name, table, config, f'--table={name}', arguments)
+
+
+def ask_rows(arguments: argparse.Namespace) -> Asked:
+  """A table of any methods."""
+  if not arguments.config:
+    raise UserError('--rows needs --config as well, as in --config=digits.')
+  methods = arguments.rows
+  return _asked('rows', ad_hoc(methods, arguments.config), arguments.config, f'--rows={",".join(methods)}', arguments)
+
+
+def _asked(name: str, table: Table, config: str, word: str, arguments: argparse.Namespace) -> Asked:
+  trials = arguments.trials or table.trials
+  planned = plan(table, config, trials, arguments.quick)
+  words = [word, f'--config={config}', f'--trials={trials}', *['--quick'] * arguments.quick]
+  return Asked(name, table, config, planned, words)
+
+
+def chosen(asked: Asked, arguments: argparse.Namespace) -> list[Planned]:
+  """All runs of the table, or the one of --only. Raises UserError if there is none of that name."""
+  names = [one.name for one in asked.planned]
+  if arguments.only and arguments.only not in names:
+    raise UserError(f"--only='{arguments.only}' is not a run of this table.{nearest(arguments.only, names)}")
+  return [one for one in asked.planned if arguments.only in ('', one.name)]
+
+
+def print_commands(asked: Asked, arguments: argparse.Namespace) -> None:
+  """One line for each run without a result, for a SLURM array or many hosts."""
+  places = {place: getattr(arguments, place) for place in ('data_dir', 'runs', 'results')}
+  words = [f'--{place}={at}' for place, at in places.items() if at != options.OPTIONS[place]['default']]
+  for one in runs.missing(chosen(asked, arguments), arguments.results):
+    print(shlex.join(['python', '-m', 'experiments', 'table', *asked.words, *words, f'--only={one.name}']))

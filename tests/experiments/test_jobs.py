@@ -1,0 +1,42 @@
+"""experiments.jobs and .files: runs of the queue, and files written whole."""
+
+import pytest
+
+from abd_jax.errors import InUse, Paused, UserError
+from abd_jax.run import queue
+from abd_jax.run.workdir import Workdir
+from experiments.files import read_json, write
+from experiments.jobs import job, load_config
+
+
+def test_two_processes_share_a_list_of_runs(tmp_path, digits_data, tiny_config, compile_once):
+  configs = [tiny_config(method='base', seed=seed) for seed in (1, 2)]
+  ask = lambda max_seconds=0.0: queue.execute(
+    [job(config, tmp_path / str(config.seed)) for config in configs], max_seconds
+  )
+  with Workdir(str(tmp_path / '1'), configs[0].to_dict()):  # another process has the first
+    with pytest.raises(InUse):
+      ask().complete()
+    assert (tmp_path / '2' / 'results.json').exists()
+  with pytest.raises(Paused):
+    ask(1e-3).complete()
+  assert [results['seed'] for results in ask().complete()] == [1, 2]
+
+
+def test_a_method_is_no_field():
+  with pytest.raises(UserError, match='after the colon'):
+    load_config('digits', '', {'method': 'lwf'})
+
+
+def test_a_value_of_another_type_is_told():
+  with pytest.raises(UserError, match=r"config\.student\.lr='high' is of the wrong type: it is now 0\.15"):
+    load_config('digits', '', {'student.lr': 'high'})
+
+
+def test_files_are_written_with_their_folder_or_refused_in_one_line(tmp_path):
+  write(tmp_path / 'new' / 'file.json', '{"a": 1}')
+  assert read_json(tmp_path / 'new' / 'file.json') == {'a': 1}
+  with pytest.raises(UserError, match='cannot be written'):
+    write(tmp_path / 'new' / 'file.json' / 'below', '')
+  with pytest.raises(UserError, match='missing or damaged'):
+    read_json(tmp_path / 'nothing.json')

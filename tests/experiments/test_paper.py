@@ -1,0 +1,95 @@
+"""experiments.paper and .plan: the tables, and the runs behind them."""
+
+import pytest
+
+from abd_jax import methods
+from experiments.jobs import has_config, load_config
+from experiments.paper import SPLITS, TABLES, under_other_weight
+from experiments.plan import ad_hoc, plan, rows_on, splits_on
+
+
+def where_it_runs(table):
+  return [config for config in dict.fromkeys((table.config, *SPLITS)) if has_config(config)]
+
+
+def test_every_row_names_a_method_known_fields_and_a_row_to_compare_with():
+  for name, table in TABLES.items():
+    for config in where_it_runs(table):
+      rows = rows_on(table, config)
+      names = [row.name for row in rows]
+      assert len(set(names)) == len(names)
+      for row in rows:
+        assert row.method in methods.available(), (name, row)
+        assert all(len(numbers) <= 4 for numbers in row.paper)
+        assert row.reference in names
+        load_config(config, f'tasks={splits_on(table, config)[0]},method={row.method}', dict(row.overrides))
+
+
+def test_paper_numbers_are_those_of_its_text():
+  ours = next(row for row in TABLES['1'].rows if row.method == 'abd')
+  assert ours.paper == ((43.9, 0.9, 78.6, 1.1), (33.7, 1.2, 69.6, 1.6), (20.0, 1.4, 52.5, 2.5))
+  assert [row.paper[0][0] for row in TABLES['3'].rows[1:]] == [33.7, 23.4, 16.5, 15.9, 12.7, 9.8]
+
+
+def test_names_of_runs_say_what_runs():
+  everything = [one for table in TABLES.values() for config in where_it_runs(table) for one in plan(table, config, 3)]
+  commands = {one.name: one.command for one in everything}
+  assert len(set(commands.values())) == len(commands) < len(everything)  # tables share runs
+
+
+def test_what_has_run_is_still_looked_for_by_its_name():
+  names = {one.name for name in ('methods', '3') for one in plan(TABLES[name], 'digits', 3)}
+  variants = ('abd.balance=none', 'abd.local_classes=seen', 'abd.kd_images=real', 'abd.kd_images=dreamed')
+  variants += ('abd.ft_weight=0.0', 'inversion.steps=0', 'inversion.what=pixels')
+  runs = [*methods.available(), *(f'abd-{variant}' for variant in variants)]
+  assert names >= {f'digits-{run}-tasks=5-trial={trial}' for run in runs for trial in range(3)}
+
+
+def test_rows_with_the_papers_numbers_run_as_the_released_code_and_corrected_ones_beside_them():
+  rows = TABLES['B'].rows
+  assert [row.method for row in rows[:6]] == ['oracle', 'rehearsal', 'lwf_coreset', 'e2e', 'bic', 'abd']
+  released = {row.method: dict(row.overrides) for row in rows if row.paper and row.overrides}
+  assert released == {
+    'rehearsal': {'memory.redraw': 'released'},
+    'lwf_coreset': {'memory.redraw': 'released'},
+    'e2e': {'e2e.new_target': 'released'},
+    'bic': {'bic.evaluate': 'raw'},
+  }
+  corrected = [row for row in rows if row.name.endswith(', corrected')]
+  assert [row.method for row in corrected] == list(released)
+  assert not any(row.paper or row.overrides for row in corrected)
+  on_digits = [row for row in TABLES['methods'].rows if row.replay == 'coreset']
+  assert [row.name for row in on_digits] == ['Naive Rehearsal', 'LwF coreset', 'E2E', 'BiC']
+  assert not any(row.paper or row.overrides for row in on_digits)
+
+
+@pytest.mark.parametrize(
+  ('config', 'own', 'other', 'called'),
+  [('digits', 'one', 'balanced', 'released weight'), ('cifar100', 'balanced', 'one', "paper's weight")],
+)
+def test_ablations_run_under_both_weights_of_equation_11(config, own, other, called):
+  table = TABLES['3']
+  assert load_config(config).abd.local_weight == own
+  rows = rows_on(table, config)[len(table.rows) :]
+  assert [row.name for row in rows] == [f'{row.name}, {called}' for row in table.rows[1:]]
+  assert rows == under_other_weight(table.rows, own)
+  assert {row.reference for row in rows} == {f'Full method, {called}'} and not any(row.paper for row in rows)
+  assert rows[0].overrides == (('abd.local_weight', other),)
+  assert rows[2].overrides == (('abd.local_classes', 'seen'), ('abd.local_weight', other))
+  # Without balancing there is no weight: one run for both.
+  assert rows[1].overrides == table.rows[2].overrides == (('abd.balance', 'none'),)
+
+
+def test_class_orders_differ_only_in_the_order():
+  planned = plan(TABLES['orders'], 'digits', TABLES['orders'].trials)
+  configs = [one.load({}) for one in planned]
+  assert [config.trial for config in configs] == list(range(10)) and {config.seed for config in configs} == {0}
+  assert {config.method for config in configs} == {'abd'}
+
+
+def test_tables_of_any_methods_share_runs_with_the_papers():
+  table = ad_hoc(('lwf', 'abd', 'base'), 'digits')
+  assert [row.name for row in table.rows] == ['lwf', 'abd', 'base'] and table.splits == (5,)
+  assert {row.reference for row in table.rows} == {'abd'}
+  assert {one.name for one in plan(table, 'digits', 1)} <= {one.name for one in plan(TABLES['1'], 'digits', 1)}
+  assert {row.reference for row in ad_hoc(('lwf', 'base'), 'digits').rows} == {'lwf'}
