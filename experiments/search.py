@@ -78,12 +78,12 @@ def of_grid(config: str, option: str, grid: dict[str, tuple], folds: int, fields
 
 def of_settings(name: str, fields: Fields) -> Comparison:
   """A list of experiments/settings.py, over `fields` of all runs."""
-  trials, folds, settings = SETTINGS[name]
+  config, trials, folds, settings = SETTINGS[name]
   held_out = lambda fold: fields | {'data.folds': folds, 'data.fold': fold}
   return Comparison(
     f'final accuracy of trials {", ".join(map(str, trials))}, each tested on another of {folds} folds of the training '
     'split, the test split unread',
-    name,
+    config,
     '',
     folds,
     [_named_point(words, point) for words, point in settings.items()],
@@ -201,7 +201,7 @@ def _value(text: str):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   which = parser.add_mutually_exclusive_group()
   which.add_argument('--grid', nargs='+', default=['abd.kd_weight', 'abd.ft_weight'], metavar='FIELD[=V1,V2]')
-  which.add_argument('--settings', choices=list(SETTINGS), help='a list of experiments/settings.py, by its config')
+  which.add_argument('--settings', choices=list(SETTINGS), help='a list of experiments/settings.py')
   parser.add_argument('--folds', type=options.whole(2), default=3, metavar='N', help='of a grid; default: %(default)s')
   options.add(parser, 'config', 'data_dir', 'max_seconds', 'runs', 'output')
   parser.set_defaults(runs=Path('runs/search'), output=Path('runs/search.json'))

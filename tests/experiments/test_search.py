@@ -9,6 +9,7 @@ from conftest import TINY
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import Paused, UserError
 from abd_jax.protocol.tasks import Tasks, class_order
+from abd_jax.run.queue import Job
 from experiments import __main__ as command
 from experiments import search
 from experiments.files import RESULTS, read_json
@@ -81,7 +82,7 @@ def test_an_unknown_field_is_told(digits_data, tmp_path):
 
 def test_named_settings_run_each_trial_on_a_fold_of_its_own(tmp_path, monkeypatch, capsys, digits_data, compile_once):
   settings = {'low rate': FIELDS | {'tasks': 2, 'task_sizes': (2, 2), 'student.lr': 1e-6}}
-  monkeypatch.setitem(search.SETTINGS, 'digits', Settings((3, 4), 5, settings))
+  monkeypatch.setitem(search.SETTINGS, 'digits', Settings('digits', (3, 4), 5, settings))
   words = ['search', '--settings=digits', f'--runs={tmp_path}', f'--output={tmp_path / "digits_settings.json"}']
   with pytest.raises(Paused):
     command.run([*words, '--max_seconds=0.01'])
@@ -93,6 +94,17 @@ def test_named_settings_run_each_trial_on_a_fold_of_its_own(tmp_path, monkeypatc
   stored = [json.loads(file.read_text()) for file in sorted(tmp_path.glob('*/config.json'))]
   assert [(one['trial'], one['data']['fold'], one['data']['folds']) for one in stored] == [(3, 0, 5), (4, 1, 5)]
   assert 'low rate' in capsys.readouterr().out
+
+
+def test_a_named_setting_may_be_of_another_method_with_its_recipe(tmp_path, monkeypatch):
+  ran = []
+  monkeypatch.setattr(search, 'job', lambda config, workdir: ran.append(config) or Job(workdir.name, lambda _: {}))
+  monkeypatch.setattr(search, '_read', lambda *_: {})
+  monkeypatch.setitem(search.SETTINGS, 'mine', Settings('digits', (3,), 5, {'R': {'method': 'rdfcil', 'data.pad': 0}}))
+  with pytest.raises(KeyError):  # these jobs find nothing
+    search.compare(search.of_settings('mine', {}), tmp_path)
+  (config,) = ran
+  assert (config.method, config.student.epochs, config.data.pad, config.trial) == ('rdfcil', 36, 0, 3)
 
 
 def test_named_settings_keep_their_order_and_all_tasks():
