@@ -1,6 +1,7 @@
-"""Writes experiments/README.md and the README's tables from experiments/results/: python -m experiments page
+"""Writes experiments/README.md and the README's tables and picture: python -m experiments page
 
-Every number in them is read from a file that a run wrote. A test compares the pages with what this renders.
+Every number in them is read from a file in experiments/results/ that a run wrote. A test compares the pages with what
+this renders.
 """
 
 import argparse
@@ -11,11 +12,12 @@ from experiments import benchmark, runs, search
 from experiments.files import RESULTS, ROOT, read_json, write
 from experiments.jobs import has_config
 from experiments.paper import TABLES
-from experiments.plan import plan
+from experiments.picture import GROUPS, Bar, results_svg
+from experiments.plan import by_cell, plan
 from experiments.render import as_markdown, percent, with_notes
 from experiments.summary import hardware, short_commit, summarise
 
-README, PAGE = ROOT / 'README.md', ROOT / 'experiments' / 'README.md'
+README, PAGE, PICTURE = ROOT / 'README.md', ROOT / 'experiments/README.md', ROOT / 'docs/images/results.svg'
 # Tables 1, 2 and 4 are parts of A, B and E.
 SHOWN = (
   ('methods', 'digits'),
@@ -51,6 +53,22 @@ def on_digits(name: str, columns: tuple[str, ...]) -> str:
   """A table of the README."""
   lines, _ = gathered(name, 'digits')
   return as_markdown([line for line in lines if line['n']], columns)
+
+
+def picture() -> str:
+  """The README's picture: every method on digits, variants apart."""
+  table = TABLES['methods']
+  planned = plan(table, 'digits', table.trials)
+  found, _ = runs.gather(planned, RESULTS / 'runs')
+  bars = []
+  for line, (one, trials) in zip(
+    summarise(table, 'digits', planned, found), by_cell(planned, found).items(), strict=True
+  ):
+    if trials and not one.row.overrides:
+      group = 'all' if one.row.method == 'oracle' else one.row.replay if one.row.replay in GROUPS else 'dreams'
+      values = [100 * result['final_accuracy'] for result in trials.values()]
+      bars.append(Bar(one.row.name, group, line['accuracy'], line['accuracy_std'], values, one.row.method == 'abd'))
+  return results_svg(bars)
 
 
 def steps_on_cpu() -> str:
@@ -140,6 +158,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
   del arguments
-  texts = {PAGE: page(), README: readme(README.read_text())}
+  texts = {PAGE: page(), README: readme(README.read_text()), PICTURE: picture()}
   for file, text in texts.items():
     write(file, text)

@@ -1,33 +1,174 @@
 """What the documents say is what the code and the result files say."""
 
+import importlib
+import itertools
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
+import pytest
+from test_imports import STORIES
+
+from abd_jax import methods
 from abd_jax.config import default, flatten
-from experiments import page
+from abd_jax.run.load import LoadedModel
+from abd_jax.run.manifest import describe
 
 ROOT = Path(__file__).resolve().parent.parent
+README, CONTRIBUTING, DOCS = ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'docs'
+DOCUMENTS = (README, CONTRIBUTING, ROOT / 'CHANGELOG.md', *sorted(DOCS.glob('*.md')))
+
+
+def of_all(pattern, flags=0):
+  """(file, match) for every match in every document; a match is its one group, or its text."""
+  return [(file.name, match) for file in DOCUMENTS for match in re.findall(pattern, file.read_text(), flags)]
+
+
+def section(file, title):
+  """What stands under a heading of the second level."""
+  _, found, rest = file.read_text().partition(f'\n## {title}\n')
+  assert found, (file.name, title)
+  return rest.partition('\n## ')[0]
+
+
+def blocks(file, language):
+  return re.findall(rf'```{language}\n(.*?)```', file.read_text(), re.DOTALL)
+
+
+# Numbers.
 
 
 def test_pages_are_rendered_from_the_files_of_results():
+  from experiments import page
+
   text = page.README.read_text()
   assert page.readme(text) == text
   assert page.PAGE.read_text() == page.page()
 
 
-def test_fields_and_paths_named_in_the_readme_exist():
-  text = (ROOT / 'README.md').read_text()
+def test_the_picture_of_results_shows_the_numbers_of_the_table():
+  words = [node.text for node in ElementTree.parse(DOCS / 'images/results.svg').iter() if node.tag.endswith('}text')]
+  shown = {name: value for name, value in itertools.pairwise(words) if '±' in value and '.' in value[:4]}
+  table = section(README, 'Digits in five tasks').partition('<!-- end methods -->')[0]
+  rows = dict(re.findall(r'^\| ([^|]*?) +\| \w+ +\| ([^|]*?) +\|', table, re.MULTILINE))
+  assert len(shown) > 10
+  assert shown == {name: rows.get(name) for name in shown}
+
+
+# Names of what there is in the code.
+
+
+def resolve(name):
+  """The object of a dotted name. Raises AttributeError if there is none."""
+  parts, found = name.split('.'), None
+  for k in range(len(parts), 0, -1):
+    try:
+      found = importlib.import_module('.'.join(parts[:k]))
+    except ModuleNotFoundError:
+      continue
+    break
+  for part in parts[k:]:
+    found = getattr(found, part)
+  return found
+
+
+def test_every_dotted_name_exists():
+  named = of_all(r'abd_jax(?:\.\w+)+')
+  assert len(named) > 50
+  for file, name in named:
+    try:
+      resolve(name)
+    except AttributeError as error:
+      raise AssertionError(f'{file}: {name}') from error
+
+
+def test_every_field_of_the_config_exists():
   fields = flatten(default().to_dict())
-  groups = '|'.join({name.split('.')[0] for name in fields if '.' in name})
-  named = set(re.findall(rf'`((?:{groups})\.[a-z_]+)`', text)) | set(re.findall(r'config\.([a-z_.]*[a-z_])', text))
-  assert len(named) > 12
-  assert not {name for name in named if name not in fields and name not in ('json', 'py')}
-  for link in re.findall(r'\]\(([^)#]+)\)', text):
-    assert (ROOT / link).exists(), link
+  groups = '|'.join(sorted({name.split('.')[0] for name in fields if '.' in name}))
+  named = of_all(rf'`((?:{groups})\.[a-z_]+)[`=]') + of_all(r'(?<!abd_jax/)(?<!abd_jax\.)config\.([a-z_.]*[a-z_])')
+  assert len(named) > 40
+  files = re.compile(r'(.*\.)?(py|json)')
+  assert [(file, name) for file, name in named if name not in fields and not files.fullmatch(name)] == []
+
+
+def test_the_map_shows_every_wing_on_its_floor():
+  drawing = blocks(DOCS / 'architecture.md', '')[0]
+  floors = [cell.split() for line in drawing.splitlines() for cell in re.findall(r'\| (\w[\w ]*?) +\|', line)]
+  assert floors == [list(story) for story in STORIES]
+
+
+@pytest.mark.parametrize('title', ['The way of one batch', 'The way of one teacher'])
+def test_a_walk_has_at_most_ten_stops_each_of_which_names_code(title):
+  stops = re.split(r'^\d+\. ', section(DOCS / 'architecture.md', title), flags=re.MULTILINE)[1:]
+  assert 5 <= len(stops) <= 10
+  assert [stop for stop in stops if '`abd_jax.' not in stop] == []
+
+
+def test_every_method_has_a_row():
+  table = (DOCS / 'methods.md').read_text().partition('\n## ')[0]
+  head, *rows = re.findall(r'^\| `(\w+)` \|', table, re.MULTILINE)
+  assert head == 'method' and sorted(rows) == methods.available()
+  phases = section(DOCS / 'methods.md', 'Phases')
+  named = [name for row in re.findall(r'^\| (`.*?`) \|', phases, re.MULTILINE) for name in re.findall(r'`(\w+)`', row)]
+  assert {*named} - {'method'} <= {*methods.available()}
+
+
+def test_every_key_of_a_manifest_is_documented():
+  cells = re.findall(r'^\| (`.*?) \|', section(DOCS / 'results.md', 'Frozen models'), re.MULTILINE)
+  documented = {key for cell in cells for key in re.findall(r'`(\w+)`', cell)}
+  assert documented == describe({}, 0, {}, [], []).keys() | {'files', 'checksum'}
+
+
+def test_experiments_are_those_there_are():
+  from experiments.__main__ import VERBS
+
+  rows = re.findall(r'^\| `(\w+)[^`]*` \|', section(DOCS / 'running.md', 'Experiments'), re.MULTILINE)
+  assert sorted(rows[1:]) == sorted(VERBS)  # but for the head of the table
+  assert {verb for _, verb in of_all(r'python -m experiments (\w+)')} <= {*VERBS}
+
+
+def test_the_readme_uses_a_loaded_model_as_it_is():
+  (code,) = blocks(README, 'python')
+  used = set(re.findall(r'model\.(\w+)\(', code))
+  assert used == {'predict', 'features', 'dream'} and all(hasattr(LoadedModel, name) for name in used)
 
 
 def test_contributing_shows_lwf_as_it_is():
-  text = (ROOT / 'CONTRIBUTING.md').read_text()
-  code, entry = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  code, entry, test = blocks(CONTRIBUTING, 'python')
   assert code in (ROOT / 'abd_jax/methods/lwf.py').read_text()
   assert entry.strip() in (ROOT / 'abd_jax/config.py').read_text()
+  tests = (ROOT / 'tests/methods/test_methods.py').read_text()
+  assert test in tests
+  for line in re.findall(r"`('lwf': .*)`", CONTRIBUTING.read_text()):
+    assert f'  {line}\n' in tests
+  for name in re.findall(
+    r'`(test_\w+|[A-Z]{5,})`', section(CONTRIBUTING, 'A new method: one file, one config entry, one test')
+  ):
+    assert name in tests + (ROOT / 'abd_jax/config.py').read_text(), name
+
+
+# The documents themselves.
+
+
+def anchors(file):
+  """Those that GitHub gives to a document's headings."""
+  headings = re.findall(r'^#+ (.*)$', file.read_text(), re.MULTILINE)
+  return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
+def test_links_resolve_and_lines_are_short(file):
+  text = file.read_text()
+  for link in re.findall(r'\]\(([^)]+)\)', text) + re.findall(r'src="([^"]+)"', text):
+    path, _, anchor = link.partition('#')
+    if not path.startswith('https://'):
+      target = file.parent / path if path else file
+      assert target.exists(), link
+      assert not anchor or anchor in anchors(target), link
+  assert [line for line in text.splitlines() if len(line) > 120] == []
+  for path in re.findall(r'`((?:abd_jax|tests|configs|experiments|docs)/[\w/.]+)`', text):
+    assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_short():
+  assert len(README.read_text().splitlines()) <= 140
