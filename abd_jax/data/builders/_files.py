@@ -168,6 +168,15 @@ def image_files(folder: Path) -> list[os.DirEntry]:
   return sorted(found, key=lambda entry: natural(entry.name))
 
 
+def lines(file: Path) -> list[str]:
+  """Those of a text file that are not empty. Raises UserError if it cannot be read."""
+  try:
+    return [line for line in file.read_text().splitlines() if line.strip()]
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, 'strerror', None) or 'not a text file'
+    raise UserError(f'{file} cannot be read ({reason}). Put the data set there as it was.') from None
+
+
 def natural(name: str) -> list[tuple[int, int | str]]:
   """A key that sorts 2.png before 10.png."""
   return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r'(\d+)', name) if part]
