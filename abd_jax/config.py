@@ -17,8 +17,10 @@ Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 CHOICES = {
   'precision': ('float32', 'bfloat16'),
   'bn_gamma_init': ('ones', 'uniform'),
-  'model.variant': ('abd', 'rdfcil'),
+  'model.variant': ('abd', 'rdfcil', 'imagenet'),
   'data.pad_value': ('black', 'mean'),
+  'data.crop': ('padded', 'resized'),
+  'data.damaged': ('refuse', 'skip'),
   'inversion.what': ('generator', 'pixels'),
   'inversion.diversity': ('normalised', 'entropy'),
   'memory.redraw': ('never', 'released'),
@@ -52,8 +54,17 @@ def default() -> Config:
   c.data.dir = ''  # where prepared data lies; '': TFDS's default
   c.data.folds = 0  # >0: train and test on folds of the TRAINING split, for choosing hyper-parameters
   c.data.fold = 0  # 0-based; the one held out
+  c.data.prepared = ''  # where copies are written; '': data.dir, or FOLDER.prepared beside a folder of photographs
+  c.data.fingerprint = ''  # of a folder of photographs: found out, so that a run is not resumed on others
+  c.data.size = 0  # pixels, of a square; 0: as on disk. Of a folder of photographs 0: 32, 64, 128 or 224, what fits
+  c.data.channels = 0  # of a folder of photographs: 1 or 3; 0: what they have
+  c.data.crop = 'padded'  # as below; 'resized': the host cuts a random part of 8 to 100 % and resizes it, as ImageNet's
+  c.data.test_fraction = 0.2  # of a folder of photographs without a test folder: the share of each class
+  c.data.split_seed = 0  # which images these are
+  c.data.damaged = 'refuse'  # a damaged file in a folder ends the preparation; 'skip': it is named and left out
+  c.data.device_mib = 4096  # a task with its memory that is larger is streamed, not kept on the devices
   c.data.max_value = 255.0  # images are divided by it, then normalised by channel
-  c.data.mean = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)
+  c.data.mean = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)  # (): measured on the first task
   c.data.std = (0.2673342858792409, 0.25643846291708816, 0.2761504713256834)
   c.data.pad = 4  # pixels of zeros around training images before a random crop
   c.data.pad_value = 'black'  # raw 0, before normalising; 'mean': 0 after it, as the authors of R-DFCIL pad
@@ -64,12 +75,12 @@ def default() -> Config:
 
   # Networks.
   c.model = ConfigDict()
-  c.model.blocks = (5, 5, 5)  # per stage: ResNet-32
+  c.model.blocks = (5, 5, 5)  # per stage: ResNet-32; (): what fits the images
   c.model.widths = (16, 32, 64)  # channels per stage
-  c.model.variant = 'abd'  # 'rdfcil': as its authors' code has it; models/resnet.py says how it differs
+  c.model.variant = 'abd'  # 'rdfcil': as its authors' code has it; 'imagenet': ResNet-18 and its like; models/resnet.py
   c.generator = ConfigDict()
   c.generator.latent = 1000
-  c.generator.start = (8, 8, 128)  # height, width, channels
+  c.generator.start = (8, 8, 128)  # height, width, channels; (): what fits the images
   c.generator.widths = (128, 64)  # channels after each doubling of the resolution
   c.bn_gamma_init = 'ones'  # 'uniform': U(0, 1), what the authors' framework version drew
 
@@ -197,6 +208,7 @@ LOWEST = {
     ('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes', 'data.pad', 'teachers_kept'), 0
   ),
   **dict.fromkeys(('data.brightness', 'data.contrast', 'bic.held_out'), 0),
+  **dict.fromkeys(('data.size', 'data.device_mib', 'data.split_seed'), 0),
   **dict.fromkeys(('inversion.pixel_images', 'rdfcil.finetune_epochs', 'dgr.latent'), 1),
   'seed': -1,
   'teachers_kept': 0,
@@ -216,14 +228,16 @@ def check(config: Config) -> None:
     if flat[name] >= 2**32:
       raise UserError(f'config.{name}={flat[name]} must be below 2^32.')
   blocks, widths = config.model.blocks, config.model.widths
-  if not len(blocks) == len(widths) > 0:
+  if not (len(blocks) == len(widths) > 0 or len(blocks) == 0):
     raise UserError(f'config.model.blocks={blocks} and .widths={widths} must be as many: one of each per stage.')
+  if not 0 < config.data.test_fraction < 1 or config.data.channels not in (0, 1, 3):
+    raise UserError('config.data.test_fraction must lie between 0 and 1, and .channels be 1, 3 or 0.')
   if (config.data.brightness or config.data.contrast) and config.data.max_value != 255:
     raise UserError(
       f'config.data.max_value={config.data.max_value:g}: colour jitter needs values of 0 to 255. Set '
       'config.data.brightness and .contrast to 0.'
     )
-  if len(config.generator.start) != 3:
+  if len(config.generator.start) not in (0, 3):
     raise UserError(f'config.generator.start={config.generator.start} must be (height, width, channels).')
 
 
@@ -233,6 +247,27 @@ def flatten(tree: dict, prefix: str = '') -> dict:
   for key, value in tree.items():
     flat |= flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
   return flat
+
+
+# Fields that may be left empty, to be found out from the data: the first of each group says so for all of it.
+FOUND = (
+  ('data.mean', 'data.std'),
+  ('data.fingerprint',),
+  ('model.blocks', 'model.widths', 'model.variant'),
+  ('generator.start', 'generator.widths'),
+)
+
+
+def left_open(flat: dict) -> set[str]:
+  """Names of the fields of a flat config that are to be found out from the data."""
+  return {name for group in FOUND if not flat.get(group[0]) for name in group}
+
+
+def changed(config: Config, fields: dict) -> Config:
+  """A copy of `config` with some fields, by their dotted names, changed; locked."""
+  copy = ConfigDict(config.to_dict())
+  copy.update_from_flattened_dict(fields)
+  return copy.lock()
 
 
 def restored(stored: dict) -> Config:

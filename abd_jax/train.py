@@ -5,6 +5,7 @@ the next task's teacher; for methods that dream, a generator is trained by inver
 outlives the task, but for those that a method with a memory picks.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import PooledImages
+from abd_jax.data.pipeline import StreamedPool
 from abd_jax.errors import disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics, upper_bound
@@ -25,9 +27,9 @@ from abd_jax.run.progress import EvalHistory
 from abd_jax.run.results import results_of
 from abd_jax.run.schedule import NamedPhase
 from abd_jax.run.session import Session
-from abd_jax.run.workdir import Workdir, read_finished
+from abd_jax.run.workdir import Workdir, read_finished, with_found
 from abd_jax.state import Classes, PhaseData, TaskSnapshot, TrainState, freeze
-from abd_jax.steps.inputs import ConstantRate, EpochIndices
+from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
 from abd_jax.steps.student import in_batches
 
 
@@ -42,10 +44,12 @@ def train_and_evaluate(config, workdir: str) -> dict:
     UserError: a mistake in either, in one line.
     Paused: told to stop before the end, by config.max_seconds or a signal; the same call resumes.
   """
+  config = with_found(workdir, config)
   if (results := read_finished(workdir, config.to_dict())) is not None:
     return results
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
     blueprint = build(config)
+  config = blueprint.config
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
     results = files.write_results(results)
@@ -113,10 +117,12 @@ class Learner:
       session.checkpoints.verify_teacher(name)
     for name in frozen[-self.schedule.teachers_kept :]:
       self._adopt(session.checkpoints.load_teacher(name, blueprint.abstract_snapshot(name)))
-    self._pooled: dict[int, PooledImages] = {}  # of the task at hand
+    self._pooled: dict[int, PooledImages | StreamedPool] = {}  # of the task at hand
     # Only now, with all that can be damaged read, is anything written.
     self.stream.on_read(session.workdir.log_read)
-    self.test_images, self.test_labels = self.stream.test(self.tasks.num_tasks - 1)
+    tested = self.stream.test_split(self.tasks.num_tasks - 1)
+    self.test_labels = tested.labels
+    self.test_images = tested if blueprint.streams else tested.decode()[0]
 
   def steps(self) -> dict[str, int]:
     """How many the student and the generator have taken, over the whole run."""
@@ -144,9 +150,17 @@ class Learner:
     pooled = self._pool(task)
     rows = self.schedule.rows(task, phase.index, pooled.pool)
     key = (self.blueprint.seed, task, phase.index)
-    inputs = EpochIndices(key, rows, self.config.student.batch_size, training)
+    indices = EpochIndices(key, rows, self.config.student.batch_size, training)
     data = self._phase_data(task, pooled).replace(teachers=self.teachers[: training.teachers])
-    self.student = self.session.run('student', phase.name, self.steps_of.train[training], self.student, data, inputs)
+    with self._inputs(indices, pooled) as inputs:
+      self.student = self.session.run('student', phase.name, self.steps_of.train[training], self.student, data, inputs)
+
+  def _inputs(self, indices: EpochIndices, pooled: PooledImages | StreamedPool) -> AbstractContextManager[StepInputs]:
+    """Rows of what lies on the devices, or the images themselves."""
+    if isinstance(pooled, PooledImages):
+      return nullcontext(indices)
+    mesh = self.blueprint.mesh
+    return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
 
   def evaluate(self, task: int) -> None:
     """Accuracy on the test images of every task so far, predicting among all classes seen."""
@@ -155,14 +169,14 @@ class Learner:
     of_task, labels = of_task[:n], self.test_labels[:n]
     with self.session.clock('evaluate'):
       predict = partial(self.steps_of.predict, freeze(self.student), classes=self._classes(task))
-      ranking = in_batches(predict, self.test_images[:n], self.config.eval_batch_size)
+      ranking = in_batches(predict, self.test_images, self.config.eval_batch_size, n)
     hits, hits_in_5 = ranking[:, 0] == labels, (ranking == labels[:, None]).any(1)
     classes = sum(self.tasks.sizes[: task + 1])
     self.session.progress.evaluated(
       metrics.accuracy_row(hits, of_task, task + 1),
       metrics.accuracy_row(hits_in_5, of_task, task + 1),
-      metrics.accuracy_row(hits, labels, classes),
-      metrics.accuracy_row(hits_in_5, labels, classes),
+      metrics.class_row(hits, labels, classes),
+      metrics.class_row(hits_in_5, labels, classes),
     )
     self.session.evaluated(float(np.mean(hits)))
 
@@ -204,18 +218,23 @@ class Learner:
       self.memory = memory_lib.unpad(jax.device_get(snapshot.memory))
     self._pooled = {}
 
-  def _pool(self, task: int) -> PooledImages:
-    """The task's images and the memory's, decoded and copied once."""
+  def _pool(self, task: int) -> PooledImages | StreamedPool:
+    """The task's images and the memory's: decoded and copied once, or left to be streamed."""
     if task not in self._pooled:
-      size = self.schedule.pool_size(self.stream.sizes)
-      self._pooled = {task: memory_lib.gather(*self.stream.task(task), self.memory, size)}
+      split = self.stream.task_split(task)
+      if self.blueprint.streams:
+        self._pooled = {task: StreamedPool(split, self.memory)}
+      else:
+        size = self.schedule.pool_size(self.stream.sizes)
+        self._pooled = {task: memory_lib.gather(*split.decode(), self.memory, size)}
     return self._pooled[task]
 
   def _classes(self, task: int) -> Classes:
     return self.blueprint.mesh.replicate(Classes(self.tasks.task_of_class, np.int32(task)))
 
-  def _phase_data(self, task: int, pooled: PooledImages | None = None) -> PhaseData:
+  def _phase_data(self, task: int, pooled: PooledImages | StreamedPool | None = None) -> PhaseData:
     """What all steps of a phase read, on the devices."""
-    images, labels = (pooled.images, pooled.labels) if pooled else (None, None)
+    resident = isinstance(pooled, PooledImages)
+    images, labels = (pooled.images, pooled.labels) if resident else (None, None)
     data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.blueprint.seed))
     return self.blueprint.mesh.replicate(data)

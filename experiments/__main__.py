@@ -5,6 +5,7 @@
   search       settings compared on folds of the training split
   benchmark    what a step costs on this machine
   accelerator  all that a fresh GPU host is for: numbers checked, benchmark, CIFAR-100
+  streaming    what decoding and streaming of large images costs this host
   smoke        every method on two small tasks of real CIFAR-100
   page         experiments/README.md and the README's tables, from experiments/results/
   demo         digits in five tasks, with and without dreams, in a few minutes on a CPU
@@ -20,7 +21,7 @@ from absl import logging
 from abd_jax.devices.malloc import keep_freed_memory
 from abd_jax.errors import Paused, UserError, nearest
 
-VERBS = ('table', 'figure', 'search', 'benchmark', 'accelerator', 'smoke', 'page', 'demo')
+VERBS = ('table', 'figure', 'search', 'benchmark', 'accelerator', 'streaming', 'smoke', 'page', 'demo')
 
 
 def run(words: list[str]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from abd_jax.config import Config
-from abd_jax.data.sources import open_dataset
+from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError, nearest
 from abd_jax.protocol.tasks import split
 from abd_jax.report.tables import table
@@ -102,7 +102,7 @@ def first_half(config: Config) -> Fields:
   if config.tasks < 2:
     raise UserError(f'config.tasks={config.tasks} has no first half. Use at least 2.')
   where = config.data
-  classes = open_dataset(where.name, where.dir, download=where.download).num_classes
+  classes = open_configured(where).num_classes
   sizes = split(classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
   kept = sizes[: len(sizes) // 2]
   return {'tasks': len(kept), 'first_task_classes': 0, 'task_sizes': kept}

@@ -9,11 +9,12 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 
 from abd_jax.data import builders
+from abd_jax.data.options import Options
 from abd_jax.errors import UserError, nearest
 
 
@@ -25,7 +26,8 @@ def find(folder: Path) -> Path | None:
 
 
 def _builder_names() -> list[str]:
-  return [module.name for module in pkgutil.iter_modules(builders.__path__)]
+  names = [module.name for module in pkgutil.iter_modules(builders.__path__)]
+  return [name for name in names if not name.startswith('_')]
 
 
 def builder_class(name: str) -> Any | None:
@@ -35,47 +37,106 @@ def builder_class(name: str) -> Any | None:
   return importlib.import_module(f'{builders.__name__}.{name}').Builder
 
 
-def prepare(name: str, root: Path, download: bool = True) -> Path:
-  """Writes data set `name` under `root` and returns its folder; without `download`, never touches the network.
+def _takes_files(builder: Any) -> bool:
+  """Whether it is a builder of files in folders, as those of builders/_files.py are."""
+  return hasattr(builder, 'files')
 
-  It grows in a folder of its own and is renamed when complete, so a killed run leaves nothing half-done, and
-  of two processes that prepare at the same moment one wins and both read its copy.
+
+class Place(NamedTuple):
+  """Where to look for a data set, and where to prepare it.
+
+  Attributes:
+    folder: what the user named: prepared data sets, or the files to prepare one from.
+    prepared: where copies are written.
+    download: whether what is in neither may be fetched from the network.
+  """
+
+  folder: Path
+  prepared: Path
+  download: bool
+
+
+def find_or_prepare(name: str, place: Place, options: Options) -> Path:
+  """The folder of a prepared copy of data set `name`.
 
   Raises:
-    UserError: no builder of that name, `root` is not writable, the original is not to be had, or fewer images
-      arrived than there should be.
+    UserError: no builder of that name, nowhere to write, the original is not to be had, or it is not as it should be.
   """
+  builder: Any = builder_class(name)
+  key = builder.key(place.folder, options) if _takes_files(builder) else name
+  return find(place.folder / key) or find(place.prepared / key) or prepare(name, key, place, options)
+
+
+def prepare(name: str, key: str, place: Place, options: Options) -> Path:
+  """Writes data set `name` as place.prepared / key and returns its folder.
+
+  It grows in a folder of its own and is renamed when complete, so a killed run leaves nothing half-done, and
+  of two processes that prepare at the same moment one wins and both read its copy. Raises UserError.
+  """
+  root = place.prepared
   make_builder = builder_class(name)
   if make_builder is None:
     prepared = [path.name for path in root.glob('*') if find(path)]
     hint = nearest(name, {*prepared, *_builder_names()})
     raise UserError(f'no data set {name!r} under {root} and no builder of that name.{hint}')
-  import tensorflow_datasets as tfds
-
+  more, field = {}, 'data_dir'
+  if _takes_files(make_builder):
+    field = '--config.data.prepared'
+    files = make_builder.find(place.folder, root / 'downloads', place.download, options)
+    more = {'files': files, 'options': options}
   try:
-    (root / name).mkdir(parents=True, exist_ok=True)
+    (root / key).mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'incomplete.{name}.', dir=root))
   except OSError as error:
-    raise UserError(f'cannot write to data_dir {root}: {error.strerror}; choose another data_dir.') from None
+    raise UserError(f'cannot write to {root}: {error.strerror}; choose another {field}.') from None
   logging.info('Preparing %s under %s', name, root)
-  tfds.disable_progress_bar()
   try:
-    builder = make_builder(data_dir=scratch)
-    builder.download = download  # Read by those of ours that download.
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder.
-      builder.download_and_prepare(download_dir=root / 'downloads', file_format='array_record')
-    folder = root / name / str(builder.version)
-    try:
-      os.rename(builder.data_path, folder)
-    except OSError:
-      if not folder.exists():  # Otherwise another process was faster.
-        raise
+    builder = make_builder(data_dir=scratch, **more)
+    folder = root / key / str(builder.version)
+    _build(builder, place, field)
+    _rename(builder.data_path, folder)
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
-  prepared = tfds.builder_from_directory(folder)
-  for split in prepared.info.splits:
-    check_count(prepared, split)
+  _check_prepared(folder, getattr(builder, 'expected', {}))
+  if _takes_files(make_builder):
+    builder.tell()
   return folder
+
+
+def _build(builder: Any, place: Place, field: str) -> None:
+  """Writes all records. Raises UserError where the disk does not let it."""
+  import tensorflow_datasets as tfds
+
+  tfds.disable_progress_bar()
+  builder.download = place.download  # Read by those of ours that download.
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder.
+      builder.download_and_prepare(download_dir=place.prepared / 'downloads', file_format='array_record')
+  except (OSError, RuntimeError) as error:  # array_record's writer raises the latter
+    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:120]
+    raise UserError(
+      f'{builder.name} cannot be prepared under {place.prepared} ({reason}). Nothing of it was kept; make room there, '
+      f'or choose another {field}.'
+    ) from None
+
+
+def _rename(made: Any, folder: Path) -> None:
+  try:
+    os.rename(made, folder)
+  except OSError:
+    if not folder.exists():  # Otherwise another process was faster.
+      raise
+
+
+def _check_prepared(folder: Path, expected: dict[str, int]) -> None:
+  import tensorflow_datasets as tfds
+
+  prepared = tfds.builder_from_directory(folder)
+  for split, info in prepared.info.splits.items():
+    check_count(prepared, split)
+    if info.num_examples != expected.get(split, info.num_examples):
+      shutil.rmtree(folder)
+      raise UserError(f'{folder} got {info.num_examples} {split} images of {expected[split]}. Run again.')
 
 
 def check_count(builder: Any, split: str) -> None:

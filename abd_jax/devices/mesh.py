@@ -31,6 +31,17 @@ class DataMesh:
     """Every leaf, the same on each host, as a global array on every device."""
     return jax.tree.map(lambda leaf: _place(leaf, self.replicated), tree)
 
+  def local_rows(self, size: int) -> np.ndarray:
+    """Which rows of a batch of `size` this host's devices hold: disjoint shares, in the order of the mesh."""
+    slices = self.split.addressable_devices_indices_map((size,)).values()
+    return np.sort(np.concatenate([np.arange(size)[one] for one in slices]))
+
+  def split_steps(self, local: np.ndarray, size: int) -> jax.Array:
+    """Batches of k steps, [k, size, ...], of which each host has its `local_rows`."""
+    sharding = NamedSharding(self._mesh, PartitionSpec(None, AXIS))
+    shape = (local.shape[0], size, *local.shape[2:])
+    return jax.make_array_from_process_local_data(sharding, local, shape)
+
   def constrain(self, batch: jax.Array) -> jax.Array:
     """Inside jit: tells the compiler that the leading axis of `batch` is split."""
     return jax.lax.with_sharding_constraint(batch, self.split)

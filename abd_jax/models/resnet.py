@@ -1,4 +1,4 @@
-"""The CIFAR family of residual networks (He et al., 2016) and the linear head on top."""
+"""The residual networks of CIFAR and of ImageNet (He et al., 2016) and the linear head on top."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,23 +29,30 @@ def fan_in_uniform(fan_in: int) -> Initializer:
 
 
 class Stem(nn.Module):
-  """3x3 convolution and batch norm: [b, h, w, c] -> [b, h, w, width]."""
+  """3x3 convolution and batch norm: [b, h, w, c] -> [b, h, w, width].
+
+  variant 'imagenet': a 7x7 convolution with stride 2, and 3x3 maxima with stride 2 after it: h / 4, w / 4.
+  """
 
   width: int
   conv: Any
   norm: Any
+  variant: str = 'abd'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    x = self.conv(self.width, name='conv')(x)
-    return nn.relu(self.norm(name='norm')(x, train))
+    large = self.variant == 'imagenet'
+    shape = dict(kernel_size=(7, 7), padding=((3, 3), (3, 3)), strides=2) if large else {}
+    x = nn.relu(self.norm(name='norm')(self.conv(self.width, **shape, name='conv')(x), train))
+    padding: Any = ((1, 1), (1, 1))
+    return nn.max_pool(x, (3, 3), (2, 2), padding) if large else x
 
 
 class Block(nn.Module):
   """Basic block with the parameter-free shortcut (option A): subsample, then pad channels on both sides.
 
   variant 'rdfcil': no ReLU after the sum, scales of the second batch norm start at zero, and the new channels are
-  all padded behind the old ones.
+  all padded behind the old ones. 'imagenet': the shortcut is a 1x1 convolution and batch norm (option B).
   """
 
   width: int
@@ -58,10 +65,14 @@ class Block(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     y = self.conv(self.width, strides=self.stride, name='conv1')(x)
     y = nn.relu(self.norm(name='norm1')(y, train))
-    plain = self.variant == 'abd'
+    plain = self.variant != 'rdfcil'
     norm2 = self.norm if plain else partial(self.norm, gamma_init=nn.initializers.zeros)
     y = norm2(name='norm2')(self.conv(self.width, name='conv2')(y), train)
-    if self.stride > 1 or x.shape[-1] != self.width:
+    reshapes = self.stride > 1 or x.shape[-1] != self.width
+    if reshapes and self.variant == 'imagenet':
+      x = self.conv(self.width, kernel_size=(1, 1), padding=((0, 0), (0, 0)), strides=self.stride, name='shortcut')(x)
+      x = self.norm(name='shortcut_norm')(x, train)
+    elif reshapes:
       missing = self.width - x.shape[-1]
       before = missing // 2 if plain else 0
       x = x[:, :: self.stride, :: self.stride, :]
@@ -72,8 +83,10 @@ class Block(nn.Module):
 class ResNet(nn.Module):
   """Stem and stages of basic blocks, each later stage at half the resolution; global average pooling.
 
-  blocks (5, 5, 5) and widths (16, 32, 64) are ResNet-32. [b, h, w, c] -> features f32[b, widths[-1]].
-  variant: 'rdfcil' for the blocks of that name, and kernels that start by their fan-out.
+  blocks (5, 5, 5) and widths (16, 32, 64) are ResNet-32, (2, 2, 2) the 14 layers that the authors released as
+  ResNet-18. [b, h, w, c] -> features f32[b, widths[-1]].
+  variant: 'rdfcil' for the blocks of that name, and kernels that start by their fan-out; 'imagenet' for its stem and
+  blocks and such kernels: ResNet-18 with blocks (2, 2, 2, 2) and widths (64, 128, 256, 512).
   """
 
   blocks: Sequence[int]
@@ -97,7 +110,7 @@ class ResNet(nn.Module):
       conv_general_dilated=self.conv,
     )
     norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], param_dtype=self.param_dtype)
-    x = Stem(self.widths[0], conv, norm, name='stem')(x, train)
+    x = Stem(self.widths[0], conv, norm, self.variant, name='stem')(x, train)
     for i, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
       for j in range(count):
         stride = 2 if i > 0 and j == 0 else 1

@@ -16,11 +16,18 @@ def accuracy_row(hits: np.ndarray, groups: np.ndarray, count: int) -> list[float
   return [float(np.mean(hits[groups == j])) for j in range(count)]
 
 
-def by_task(class_accuracy: Sequence[float], labels: np.ndarray, task_of_class: np.ndarray) -> list[float]:
+def class_row(hits: np.ndarray, labels: np.ndarray, count: int) -> list[float | None]:
+  """The same of classes, some of which may have no test image: None."""
+  known = np.isin(np.arange(count), labels)
+  return [accuracy_row(hits[labels == c], labels[labels == c] - c, 1)[0] if known[c] else None for c in range(count)]
+
+
+def by_task(class_accuracy: Sequence[float | None], labels: np.ndarray, task_of_class: np.ndarray) -> list[float]:
   """A row of the matrix from the accuracy of each class; labels: of the test images i32[n], in learning order."""
   classes = np.arange(len(class_accuracy))
   counts, tasks = np.bincount(labels, minlength=len(task_of_class))[classes], task_of_class[classes]
-  of_task = lambda j: np.average(np.asarray(class_accuracy)[tasks == j], weights=counts[tasks == j])
+  accuracy = np.array([share or 0.0 for share in class_accuracy])  # None weighs nothing
+  of_task = lambda j: np.average(accuracy[tasks == j], weights=counts[tasks == j])
   return [float(of_task(j)) for j in range(tasks.max() + 1)]
 
 

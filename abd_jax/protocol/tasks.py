@@ -26,8 +26,9 @@ def parse_class_order(text: str, num_classes: int, trial: int) -> tuple[int, ...
   """The class order that `text` asks for.
 
   Args:
-    text: '' for `class_order(num_classes, trial)`; '3,1,4,...' for the order itself; anything else is the
-      path of a text file of ids. Ids are separated by commas or whitespace.
+    text: '' for `class_order(num_classes, trial)`; 'numpy:1993' for NumPy's legacy shuffle of that seed, as
+      ImageNet's is, for every trial; '3,1,4,...' for the order itself; anything else is the path of a text file of
+      ids. Ids are separated by commas or whitespace.
     num_classes: the order must be a permutation of 0..num_classes-1.
     trial: seed, used only for ''.
 
@@ -36,6 +37,8 @@ def parse_class_order(text: str, num_classes: int, trial: int) -> tuple[int, ...
   """
   if not text:
     return class_order(num_classes, trial)
+  if seed := re.fullmatch(r'numpy:(\d{1,9})', text):
+    return tuple(np.random.RandomState(int(seed[1])).permutation(num_classes).tolist())
   where = 'class_order'
   if not re.fullmatch(r'[-+\d,\s]+', text):
     where = f'class_order file {text!r}'

@@ -1,20 +1,24 @@
 """Builds a run from its config: method, data, devices, schedule and compiled steps, checked to fit together."""
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from abd_jax import config as config_lib
 from abd_jax import methods
 from abd_jax.data import memory as memory_lib
-from abd_jax.data.sources import TaskStream, open_dataset
+from abd_jax.data.sources import TaskStream, open_configured
 from abd_jax.devices.backend import pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Method
 from abd_jax.protocol.tasks import Tasks, parse_class_order, split
 from abd_jax.run.checkpoint import abstract_like
+from abd_jax.run.found import found
 from abd_jax.run.manifest import describe
 from abd_jax.run.schedule import Schedule
 from abd_jax.state import TaskSnapshot, freeze
@@ -44,6 +48,12 @@ class Blueprint(NamedTuple):
     """Names and original ids of the classes in learning order."""
     return {'names': list(self.stream.class_names), 'original_ids': list(self.schedule.tasks.order)}
 
+  @property
+  def streams(self) -> bool:
+    """Whether images are decoded as the steps need them, for there are too many or they are cut out at random."""
+    data, images = self.config.data, self.schedule.pool_size(self.stream.sizes)
+    return data.crop == 'resized' or images * math.prod(self.stream.image_shape) > data.device_mib * 2**20
+
   def abstract_snapshot(self, name: str) -> TaskSnapshot:
     """Shapes, dtypes and placement of what stands in a folder of frozen models."""
     dreamed = name.isdigit() and self.schedule.dreams_after(int(name))
@@ -69,12 +79,13 @@ def build(config) -> Blueprint:
   """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
   config_lib.check(config)
   pin_numbers()
-  method = methods.get(config)
-  where = config.data
-  data = open_dataset(where.name, where.dir, folds=where.folds, fold=where.fold, download=where.download)
+  data = open_configured(config.data)
   order = parse_class_order(config.class_order, data.num_classes, config.trial)
   sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
   stream = TaskStream(data, Tasks(order, sizes))
+  _check_classes(stream)
+  config = found(config, data, order[: sizes[0]])
+  method = methods.get(config)
   mesh = DataMesh(_devices(config.devices))
   _check_batches(config, stream.sizes, mesh.size)
   seed = config.seed if config.seed >= 0 else config.trial
@@ -93,6 +104,24 @@ def build(config) -> Blueprint:
     'generator': abstract_like(lambda: steps.new_generator(0), mesh.replicated),
   }
   return Blueprint(config, method, stream, mesh, components, steps, schedule, abstract)
+
+
+def _check_classes(stream: TaskStream) -> None:
+  """Raises UserError for a class without training images or a task without test images; names classes without any."""
+  tasks = stream.tasks
+  in_test = np.bincount(stream.test_labels(tasks.num_tasks - 1), minlength=tasks.num_classes)
+  untested = []
+  for task in range(tasks.num_tasks):
+    in_train = np.bincount(stream.labels(task), minlength=tasks.num_classes)
+    classes = np.flatnonzero(tasks.task_of_class == task)
+    names = [stream.class_names[c] for c in classes]
+    if empty := [name for name, c in zip(names, classes, strict=True) if not in_train[c]]:
+      raise UserError(f"class '{empty[0]}' of task {task + 1} has no training images. Leave it out of the tasks.")
+    untested += [name for name, c in zip(names, classes, strict=True) if not in_test[c]]
+    if not in_test[classes].any():
+      raise UserError(f'task {task + 1} has no test images ({", ".join(names[:3])}). Every task needs some.')
+  if untested:
+    print(f'{len(untested)} classes have no test images, so no accuracy: {", ".join(untested[:5])}', file=sys.stderr)
 
 
 def _devices(count: int) -> Sequence[Any]:

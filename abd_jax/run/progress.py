@@ -14,8 +14,8 @@ class EvalHistory:
 
   accuracy: list[list[float]] = field(default_factory=list)
   top5_accuracy: list[list[float]] = field(default_factory=list)
-  class_accuracy: list[float] = field(default_factory=list)
-  class_top5_accuracy: list[float] = field(default_factory=list)
+  class_accuracy: list[float | None] = field(default_factory=list)
+  class_top5_accuracy: list[float | None] = field(default_factory=list)
 
 
 def _no_seconds() -> dict[str, float]:
@@ -48,9 +48,9 @@ class Progress:
     self.task, self.phase, self.step = self.task + 1, '', 0
 
   def evaluated(
-    self, row: list[float], top5_row: list[float], by_class: list[float], top5_by_class: list[float]
+    self, row: list[float], top5_row: list[float], by_class: list[float | None], top5_by_class: list[float | None]
   ) -> None:
-    """Rows of the accuracy matrices, and the accuracies of each class seen."""
+    """Rows of the accuracy matrices, and the accuracy of each class seen, None without test images."""
     self.history.accuracy.append(row)
     self.history.top5_accuracy.append(top5_row)
     self.history.class_accuracy, self.history.class_top5_accuracy = by_class, top5_by_class

@@ -8,22 +8,16 @@ from pathlib import Path
 
 import xxhash
 
-from abd_jax.config import default, flatten
+from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.run.integrity import is_intact, sealed
 
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
-  'max_seconds',
-  'checkpoint_seconds',
-  'devices',
-  'distributed',
-  'data.dir',
-  'data.download',
-  'oracle_dir',
-  'teachers_kept',
-)
+  'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir', 'data.download', 'data.prepared',
+  'data.device_mib', 'oracle_dir', 'teachers_kept',
+)  # fmt: skip
 
 
 class Workdir:
@@ -145,13 +139,23 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
   return hosts.word_of_main(read)
 
 
+def with_found(path: str, config: Config) -> Config:
+  """`config` with the fields that it leaves open as the run in `path` has found them, if there is one."""
+  file, unknown = Path(path).absolute() / 'config.json', left_open(flatten(config.to_dict()))
+  if not unknown or not file.is_file():
+    return config
+  tuples = lambda value: tuple(value) if isinstance(value, list) else value
+  found = {name: tuples(value) for name, value in flatten(read_json(file)).items() if name in unknown}
+  return changed(config, found)
+
+
 def check_same_config(folder: Path, config: dict) -> None:
   """Raises UserError unless `folder` holds a run of `config`, a dict as JSON has it.
 
   A field that did not exist when the run began counts as its default.
   """
   there, here, defaults = flatten(read_json(folder / 'config.json')), flatten(config), _defaults()
-  for name in sorted(there.keys() | here.keys()):
+  for name in sorted((there.keys() | here.keys()) - left_open(here)):
     value = there.get(name, defaults.get(name))
     if name not in FREE_FIELDS and value != here.get(name):
       raise UserError(

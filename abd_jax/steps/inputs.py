@@ -1,13 +1,16 @@
 """What each step of a phase is given beside the state: rows or images, and a learning rate."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from abd_jax.data.images import DRAWS
+from abd_jax.data.pipeline import Chunk, Prefetch, StreamedPool
 from abd_jax.methods.types import Phase
 from abd_jax.state import Array
 from abd_jax.steps import optim
-from abd_jax.steps.rng import epoch_rng
+from abd_jax.steps.rng import crops_rng, epoch_rng
 
 PyTree = Any
 
@@ -39,21 +42,71 @@ class EpochIndices:
   """
 
   def __init__(self, key: tuple[int, int, int], rows: np.ndarray, batch_size: int, phase: Phase):
-    self._key, self._rows, self._batch_size, self._phase = key, rows, batch_size, phase
+    self.key, self._rows, self.batch_size, self._phase = key, rows, batch_size, phase
     self._per_epoch = steps_per_epoch(len(rows), batch_size)
     self.steps = phase.epochs * self._per_epoch
     self.images_per_step = batch_size * (1 + phase.dreams)
 
   def __call__(self, start: int, stop: int) -> StudentInputs:
+    return StudentInputs(self.rates(start, stop), self.index(start, stop))
+
+  def rates(self, start: int, stop: int) -> np.ndarray:
+    """f32[k]: the learning rates of those steps."""
+    return optim.learning_rates(self._phase.lr, self._phase.milestones, np.arange(start, stop) // self._per_epoch)
+
+  def index(self, start: int, stop: int) -> np.ndarray:
+    """i32[k, b]: the rows of those steps."""
     epochs, batches = np.divmod(np.arange(start, stop), self._per_epoch)
     orders = {epoch: self._batches(epoch) for epoch in np.unique(epochs)}
-    index = np.stack([orders[epoch][batch] for epoch, batch in zip(epochs, batches, strict=True)])
-    return StudentInputs(optim.learning_rates(self._phase.lr, self._phase.milestones, epochs), index)
+    return np.stack([orders[epoch][batch] for epoch, batch in zip(epochs, batches, strict=True)])
 
   def _batches(self, epoch: int) -> np.ndarray:
-    order = epoch_rng(*self._key, epoch).permutation(len(self._rows))
-    order = np.resize(order, max(len(order), self._batch_size))[: self._per_epoch * self._batch_size]
-    return self._rows[order].astype(np.int32).reshape(self._per_epoch, self._batch_size)
+    order = epoch_rng(*self.key, epoch).permutation(len(self._rows))
+    order = np.resize(order, max(len(order), self.batch_size))[: self._per_epoch * self.batch_size]
+    return self._rows[order].astype(np.int32).reshape(self._per_epoch, self.batch_size)
+
+
+class StreamedImages:
+  """The same batches as `indices` names, decoded on this host ahead of the steps that need them.
+
+  Each host decodes its own rows of every batch only. Leave it by `with`: threads then stop.
+  place: (this host's part of the batches of k steps [k, b, ...], rows of a whole batch) -> a global array.
+  """
+
+  def __init__(
+    self,
+    indices: EpochIndices,
+    images: StreamedPool,
+    local_rows: np.ndarray,
+    place: Callable[[np.ndarray, int], Any],
+  ):
+    self._indices, self._images, self._local_rows, self._place = indices, images, local_rows, place
+    self.steps, self.images_per_step = indices.steps, indices.images_per_step
+    self.prefetch = Prefetch(self._begin, self.steps)
+
+  def __enter__(self) -> 'StreamedImages':
+    return self
+
+  def __exit__(self, *exc) -> None:
+    self.prefetch.close()
+
+  def __call__(self, start: int, stop: int) -> StudentInputs:
+    place = lambda local: self._place(local, self._indices.batch_size)
+    images, labels = self.prefetch.get(start, stop), self._images.labels[self._rows(start, stop)]
+    return StudentInputs(self._indices.rates(start, stop), None, place(images), place(labels))
+
+  def _rows(self, start: int, stop: int) -> np.ndarray:
+    """i32[k, b]: those of this host."""
+    return self._indices.index(start, stop)[:, self._local_rows]
+
+  def _begin(self, start: int, stop: int) -> Chunk:
+    return self._images.begin(self._rows(start, stop), [self._draws(step) for step in range(start, stop)])
+
+  def _draws(self, step: int) -> np.ndarray | None:
+    """f64[b, DRAWS]: those of the whole batch are drawn, whatever part of it is this host's."""
+    if not self._images.crops:
+      return None
+    return crops_rng(*self._indices.key, step).random((self._indices.batch_size, DRAWS))[self._local_rows]
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:

@@ -17,7 +17,7 @@ def epoch_rng(seed: int, task: int, phase: int, epoch: int) -> np.random.Generat
 
 
 # A fifth word, which no epoch has: SeedSequence mixes it in apart, so these are no epoch's shuffles.
-_ROWS, _MEMORY = 1, 2
+_ROWS, _MEMORY, _CROPS = 1, 2, 3
 
 
 def rows_rng(seed: int, task: int, phase: int) -> np.random.Generator:
@@ -28,3 +28,8 @@ def rows_rng(seed: int, task: int, phase: int) -> np.random.Generator:
 def memory_rng(seed: int, task: int, phase: int) -> np.random.Generator:
   """Chooses the images that the memory keeps after a phase."""
   return np.random.default_rng([seed, task, phase, 0, _MEMORY])
+
+
+def crops_rng(seed: int, task: int, phase: int, step: int) -> np.random.Generator:
+  """Draws the random crops of one step's batch, where the host makes them."""
+  return np.random.default_rng([seed, task, phase, step, _CROPS])

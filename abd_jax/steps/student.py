@@ -184,12 +184,15 @@ def make_embed(components: Components):
   )
 
 
-def in_batches(function, images: np.ndarray, batch_size: int):
-  """`function(images u8[batch_size, h, w, c])`, an array or a tuple of them, over all images; the last batch padded."""
-  results = []
-  for start in range(0, len(images), batch_size):
-    batch = images[start : start + batch_size]
+def in_batches(function, images: Any, batch_size: int, count: int | None = None):
+  """`function(images u8[batch_size, h, w, c])`, an array or a tuple of them, over all images; the last batch padded.
+
+  images: u8[n, h, w, c], or what gives slices of it. count: of the first so many only.
+  """
+  results, count = [], len(images) if count is None else count
+  for start in range(0, count, batch_size):
+    batch = images[start : min(start + batch_size, count)]
     missing = batch_size - len(batch)
     padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
     results.append(function(padded))
-  return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *jax.device_get(results))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *jax.device_get(results))

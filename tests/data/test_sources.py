@@ -117,13 +117,13 @@ def test_folds_partition_the_training_split(digits, data_dir, monkeypatch):
   whole = bag(digits.train(ALL))
   counts = np.bincount(digits.train(ALL)[1])
   held_out = []
-  real = sources._open_split
+  real = sources.open_split
 
-  def refuse_test(builder, split):
+  def refuse_test(builder, split, *rest):
     assert split == 'train'
-    return real(builder, split)
+    return real(builder, split, *rest)
 
-  monkeypatch.setattr(sources, '_open_split', refuse_test)
+  monkeypatch.setattr(sources, 'open_split', refuse_test)
   for fold in range(4):
     dataset = sources.open_dataset('digits', str(data_dir), folds=4, fold=fold)
     rest, part = dataset.train(ALL), dataset.test(ALL)
@@ -241,7 +241,7 @@ def test_description_that_disagrees_with_the_files(own_copy):
   'file, old, new, words',
   [
     ('dataset_info.json', '"array_record"', '"tfrecord"', ['tfrecord', "file_format='array_record'"]),
-    ('dataset_info.json', '"name": "test"', '"name": "validation"', ["'test'"]),
+    ('dataset_info.json', '"name": "test"', '"name": "other"', ["'test'"]),
     ('features.json', '"label"', '"digit"', ["'label'"]),
     ('features.json', '"8"', '"-1"', ['varying size']),
   ],

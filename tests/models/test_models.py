@@ -64,6 +64,36 @@ def test_cifar_generator_has_the_published_size():
   assert count(shapes(components_of().generator, (1, 1000))) == 8_423_939
 
 
+def test_generators_of_tiny_imagenet_and_imagenet_have_the_published_sizes():
+  assert count(shapes(Generator(1000, (8, 8, 128), (128, 128, 64), 3), (1, 1000))) == 8_571_779
+  assert count(shapes(Generator(1000, (7, 7, 64), (64,) * 5, 3), (1, 1000))) == 3_326_275
+
+
+def test_imagenets_networks_have_the_published_sizes():
+  released = shapes(Classifier(ResNet((2, 2, 2), (16, 32, 64)), 1000), (1, 224, 224, 3))
+  assert count(released) == 236_856 and len(jax.tree.leaves(released['batch_stats'])) == 13 * 2
+  resnet18 = Classifier(ResNet((2, 2, 2, 2), (64, 128, 256, 512), 'imagenet'), 1000)
+  variables = shapes(resnet18, (1, 224, 224, 3))
+  assert count(variables) == 11_689_512 and len(jax.tree.leaves(variables['batch_stats'])) == 20 * 2
+  forward = lambda: resnet18.init_with_output(KEY, jnp.zeros((2, 224, 224, 3)), train=False)[0]
+  assert [out.shape for out in jax.eval_shape(forward)] == [(2, 512), (2, 1000)]
+
+
+def test_imagenets_shortcut_is_a_convolution_and_its_stem_a_quarter():
+  net = ResNet((1, 1), (4, 8), 'imagenet')
+  x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+  features, variables = jax.jit(lambda x: net.init_with_output(KEY, x, train=False))(x)
+  assert features.shape == (2, 8)
+  params = variables['params']
+  assert params['stem']['conv']['kernel'].shape == (7, 7, 3, 4)
+  assert params['stage1_block0']['shortcut']['kernel'].shape == (1, 1, 4, 8)
+  assert 'shortcut' not in params['stage0_block0']
+  _, kept = net.apply(variables, x, train=False, capture_intermediates=True, mutable=['intermediates'])
+  inner = kept['intermediates']
+  assert inner['stem']['__call__'][0].shape == (2, 8, 8, 4)
+  assert inner['stage1_block0']['__call__'][0].shape == (2, 4, 4, 8)
+
+
 def test_digits_networks_are_small():
   assert count(shapes(Classifier(ResNet((1, 1, 1), (16, 32, 64)), 10), (1, 8, 8, 1))) == 75_002
   assert count(shapes(Generator(64, (2, 2, 32), (32, 16), 1), (1, 64))) == 22_497

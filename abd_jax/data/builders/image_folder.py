@@ -1,0 +1,110 @@
+"""A folder of photographs: train/<class>/* and test/<class>/*, or <class>/* of which a part becomes the test split."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from abd_jax.data import images as images_lib
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, image_files, natural, subfolders
+from abd_jax.data.options import Options
+from abd_jax.errors import UserError
+
+SIZES = (32, 64, 128, 224)  # pixels
+TESTS = ('test', 'val', 'validation')
+
+
+class Builder(FileBuilder, skip_registration=True):
+  """Classes are the folders, by name; images are in the order of their files' names, over all classes."""
+
+  name = 'image_folder'
+
+  @classmethod
+  def key(cls, folder: Path, options: Options) -> str:
+    """One for each content of the folder, by names, sizes and times, and each way to prepare it."""
+    layout = _layout(folder)
+    facts = []
+    for split, place in layout.items():
+      for name in subfolders(place):
+        stats = [(entry.name, entry.stat()) for entry in image_files(place / name)]
+        facts += [(split, name, file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+    return f'{cls.name}_{hashlib.sha256(json.dumps([facts, options]).encode()).hexdigest()[:12]}'
+
+  @classmethod
+  def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
+    layout = _layout(folder)
+    names = tuple(sorted({name for place in layout.values() for name in subfolders(place)}))
+    splits = {split: _photos(place, names) for split, place in layout.items()}
+    check_classes(folder, names, splits)
+    if 'test' not in splits:
+      splits = _deal(splits['train'], options.test_fraction, options.split_seed)
+      check_classes(folder, names, splits)
+    size, channels = _size_and_channels([photo for photos in splits.values() for photo in photos], options)
+    side = size if options.crop == 'padded' else None
+    return Files(names, splits, (side, side, channels), size)
+
+
+def _layout(folder: Path) -> dict[str, Path]:
+  """Where each split's classes are. Raises UserError if there is nothing, or half of it."""
+  there = subfolders(folder)
+  tests = [name for name in TESTS if name in there]
+  if 'train' in there and tests:
+    return {'train': folder / 'train', 'test': folder / tests[0]}
+  if 'train' in there or tests:
+    missing = 'test' if 'train' in there else 'train'
+    raise UserError(
+      f"{folder} has a folder '{(['train'] * ('train' in there) + tests)[0]}' but no '{missing}'. Add it."
+    )
+  if not there:
+    raise UserError(f'{folder} has no folders of images. Give one with train/CLASS/* and test/CLASS/*, or CLASS/*.')
+  return {'train': folder}
+
+
+def _photos(place: Path, names: tuple[str, ...]) -> list[Photo]:
+  found = []
+  for label, name in enumerate(names):
+    if (place / name).is_dir():
+      found += [Photo(Path(entry.path), label) for entry in image_files(place / name)]
+  return sorted(found, key=lambda photo: (natural(photo.path.name), photo.label))
+
+
+def _deal(photos: list[Photo], fraction: float, seed: int) -> dict[str, list[Photo]]:
+  """A part of each class as the test split: `fraction`, at least one image."""
+  labels, rng, is_test = np.array([photo.label for photo in photos]), np.random.default_rng(seed), set()
+  for label in np.unique(labels):
+    mine = rng.permutation(np.flatnonzero(labels == label))
+    is_test |= set(mine[: max(1, round(fraction * len(mine)))].tolist())
+  dealt = {'train': [p for k, p in enumerate(photos) if k not in is_test]}
+  return dealt | {'test': [p for k, p in enumerate(photos) if k in is_test]}
+
+
+def _size_and_channels(photos: list[Photo], options: Options) -> tuple[int, int]:
+  """Those that the options say or, where they are 0, that fit: from the headers of all files; bad ones come later."""
+  if options.size and options.channels:
+    return options.size, options.channels
+  shapes, grey = [], []
+  for photo in photos:
+    try:
+      with photo.path.open('rb') as file:
+        found = images_lib.header(file)
+    except (OSError, images_lib.BadImage):
+      continue
+    shapes.append(found.size)
+    grey.append(found.grey)
+  if not shapes:
+    raise UserError(
+      f'none of the {len(photos)} files can be read as an image; the first is {os.fspath(photos[0].path)}.'
+    )
+  channels = options.channels or (1 if all(grey) else 3)
+  return options.size or _fitting_size(shapes), channels
+
+
+def _fitting_size(shapes: list[tuple[int, int]]) -> int:
+  """The one side of all images if there is one that a generator can reach, else the nearest of SIZES."""
+  (height, width), *others = set(shapes)
+  if not others and height == width <= max(SIZES) and height % 4 == 0:
+    return height
+  side = np.median([min(shape) for shape in shapes])
+  return min(SIZES, key=lambda size: abs(np.log(size / side)))

@@ -1,0 +1,82 @@
+"""ImageNet-50: the classes that the benchmark learns, from a standard ILSVRC 2012 folder."""
+
+import csv
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from abd_jax.data.builders._files import (
+  FileBuilder,
+  Files,
+  Photo,
+  check_classes,
+  image_files,
+  lines,
+  subfolders,
+  unique_names,
+)
+from abd_jax.data.options import Options
+from abd_jax.errors import UserError
+
+SEED = 1993  # of the class order, for every trial
+KAGGLE = Path('ILSVRC/Data/CLS-LOC')
+SOLUTION, SYNSETS = 'LOC_val_solution.csv', 'imagenet_2012_validation_synset_labels.txt'
+
+
+class Builder(FileBuilder, skip_registration=True):
+  """The first KEPT classes of the seeded order over all sorted WordNet ids, with labels among all of them.
+
+  Images keep their sizes: the host cuts the network's out of them. The folder holds train/WNID/*, and val/WNID/* or
+  val/* with the classes in LOC_val_solution.csv or imagenet_2012_validation_synset_labels.txt beside it.
+  """
+
+  name = 'imagenet50'
+  KEPT: ClassVar[int] = 50
+
+  @classmethod
+  def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
+    root = folder / KAGGLE if (folder / KAGGLE).is_dir() else folder
+    if not (root / 'train').is_dir():
+      raise UserError(f'{root} has no folder train. Give an ILSVRC 2012 folder as --config.data.dir.')
+    wnids = subfolders(root / 'train')
+    chosen = np.random.RandomState(SEED).permutation(len(wnids))[: cls.KEPT].tolist()
+    if len(chosen) < cls.KEPT:
+      raise UserError(f'{root / "train"} has {len(wnids)} classes, {cls.name} learns {cls.KEPT} of 1,000.')
+    label = {wnids[k]: k for k in sorted(chosen)}
+    train = [Photo(Path(entry.path), k) for wnid, k in label.items() for entry in image_files(root / 'train' / wnid)]
+    splits = {'train': train, 'test': _validation(folder, root / 'val', label)}
+    names = unique_names(wnids, _words(folder))
+    check_classes(root / 'train', [names[k] for k in label.values()], _renumbered(splits, list(label.values())))
+    return Files(names, splits, (None, None, 3))
+
+
+def _renumbered(splits: dict[str, list[Photo]], kept: list[int]) -> dict[str, list[Photo]]:
+  """The photos with labels among the kept classes only."""
+  place = {label: k for k, label in enumerate(kept)}
+  return {split: [Photo(path, place[label]) for path, label in photos] for split, photos in splits.items()}
+
+
+def _validation(folder: Path, place: Path, label: dict[str, int]) -> list[Photo]:
+  """The test images of the chosen classes. Raises UserError if their classes are not to be found."""
+  if subfolders(place):
+    there = [wnid for wnid in label if (place / wnid).is_dir()]
+    return [Photo(Path(entry.path), label[wnid]) for wnid in there for entry in image_files(place / wnid)]
+  files = image_files(place)
+  if (folder / SOLUTION).is_file():
+    rows = csv.reader(lines(folder / SOLUTION)[1:])
+    of_file = {name: boxes.split()[0] for name, boxes in rows}
+    wnids = [of_file.get(Path(entry.name).stem, '') for entry in files]
+  else:
+    beside = [where / SYNSETS for where in (place.parent, folder) if (where / SYNSETS).is_file()]
+    if not beside:
+      raise UserError(f'{place} has no folders of classes, and {folder} neither {SOLUTION} nor {SYNSETS}. Add one.')
+    wnids = lines(beside[0])
+  if len(wnids) != len(files):
+    raise UserError(f'{place} has {len(files)} images, but their list has {len(wnids)}. Copy them all.')
+  return [Photo(Path(entry.path), label[wnid]) for entry, wnid in zip(files, wnids, strict=True) if wnid in label]
+
+
+def _words(folder: Path) -> dict[str, str]:
+  file = folder / 'LOC_synset_mapping.txt'
+  return dict(line.split(' ', 1) for line in lines(file) if ' ' in line) if file.is_file() else {}

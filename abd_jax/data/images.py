@@ -1,0 +1,197 @@
+"""One image: from the bytes of a file or a record to uint8[h, w, c], and what is wrong with it where it cannot be."""
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+TRIES = 10  # at a random crop that fits, before the centre is taken
+DRAWS = 2 * TRIES + 2  # numbers in [0, 1) that one random crop takes
+_AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the image, and width to height
+_SHORT_SIDE = 256 / 224  # of a test image before its centre is cut out, in sides of that centre
+_ORIENTATION = 0x0112  # EXIF's tag
+_UNKNOWN = 'is no image that Pillow can read'
+_MODES = {1: 'L', 3: 'RGB'}
+_DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')  # Pillow's modes of 16-bit grey
+
+
+class BadImage(Exception):
+  """What is wrong with an image, in a few words."""
+
+
+def _open(encoded: bytes) -> Any:
+  from PIL import Image
+
+  if not encoded:
+    raise BadImage('has no bytes')
+  try:
+    return Image.open(io.BytesIO(encoded))
+  except Exception as error:  # Pillow's plugins raise whatever they like
+    raise BadImage(_UNKNOWN) from error
+
+
+def _load(image: Any) -> Any:
+  """The image with its pixels decoded."""
+  try:
+    image.load()
+  except Exception as error:
+    raise BadImage(f'cannot be decoded ({" ".join(str(error).split())[:80]})') from error
+  return image
+
+
+def check_stored(encoded: bytes, shape: Sequence[int | None]) -> None:
+  """Raises BadImage unless the header says what `shape` (h, w, c; None: any) does, and the end is there."""
+  image = _open(encoded)
+  _check_header(image, shape)
+  _check_end(image, encoded)
+
+
+def _check_end(image: Any, encoded: bytes) -> None:
+  """A file that is cut short still has its header; a whole one ends in a marker. Without it, only decoding tells."""
+  if image.format == 'PNG':  # of which Pillow decodes what is there
+    if b'IEND\xaeB`\x82' not in encoded[-4096:]:
+      raise BadImage('is cut short')
+  elif image.format != 'JPEG' or not encoded.rstrip(b'\0').endswith(b'\xff\xd9'):
+    _load(image)
+
+
+def _check_header(image: Any, shape: Sequence[int | None]) -> None:
+  height, width, channels = shape
+  words = lambda *sides: 'x'.join('any' if side is None else str(side) for side in sides)
+  if (height or image.height, width or image.width) != (image.height, image.width):
+    raise BadImage(f'is {words(image.height, image.width)}, not {words(height, width)} as its features say')
+  if image.mode in _DEEP or image.mode == 'F':
+    raise BadImage('has 16 or more bits a channel, not 8 as its features say')
+  if image.mode != _MODES.get(channels or 0):
+    raise BadImage(f'has {len(image.getbands())} channels ({image.mode}), not {channels} as its features say')
+
+
+def decode(encoded: bytes, shape: Sequence[int | None]) -> Any:
+  """A Pillow image, decoded, as `shape` (h, w, c; None: any) says. Raises BadImage."""
+  image = _open(encoded)
+  _check_header(image, shape)
+  return _load(image)
+
+
+def pixels(image: Any) -> np.ndarray:
+  """uint8[h, w, c] of a grey or RGB Pillow image."""
+  array = np.asarray(image)
+  return array if array.ndim == 3 else array[..., None]
+
+
+def from_array(array: np.ndarray) -> Any:
+  """A grey or RGB Pillow image of uint8[h, w, c]."""
+  from PIL import Image
+
+  return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def centre_box(width: int, height: int) -> tuple[float, float, float, float]:
+  """(left, top, right, bottom) of the middle 224 pixels of an image whose short side is made 256."""
+  side = min(width, height) / _SHORT_SIDE
+  return _box(width, height, side, side, 0.5, 0.5)
+
+
+def square_box(width: int, height: int) -> tuple[float, float, float, float]:
+  """(left, top, right, bottom) of the largest centred square."""
+  side = min(width, height)
+  left, top = (width - side) // 2, (height - side) // 2
+  return left, top, left + side, top + side
+
+
+def random_box(width: int, height: int, draws: np.ndarray) -> tuple[float, float, float, float]:
+  """A random-resized crop (Szegedy et al., 2015) as (left, top, right, bottom), whole pixels.
+
+  Of 8 to 100 % of the image, 3:4 to 4:3; the largest centred crop of such an aspect if ten tries find none.
+  draws: DRAWS numbers in [0, 1), all the randomness there is.
+  """
+  across, down = draws[-2:]
+  for share, aspect in zip(draws[0:-2:2], draws[1:-2:2], strict=True):
+    area = width * height * (_AREA[0] + share * (_AREA[1] - _AREA[0]))
+    ratio = np.exp(np.log(_ASPECT[0]) + aspect * (np.log(_ASPECT[1]) - np.log(_ASPECT[0])))
+    w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+    if 0 < w <= width and 0 < h <= height:
+      left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
+      return left, top, left + w, top + h
+  w = min(width, round(height * _ASPECT[1]))
+  h = min(height, round(width / _ASPECT[0]))
+  return _box(width, height, w, h, 0.5, 0.5)
+
+
+def _box(width: int, height: int, w: float, h: float, across: float, down: float):
+  left, top = (width - w) * across, (height - h) * down
+  return left, top, left + w, top + h
+
+
+def resize(image: Any, size: tuple[int, int], box: Sequence[float]) -> Any:
+  """The part `box` of a Pillow image at `size` (height, width): bilinear, over all pixels it covers."""
+  from PIL import Image
+
+  height, width = size
+  if (image.width, image.height) == (width, height) and tuple(box) == (0, 0, width, height):
+    return image
+  return image.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box))
+
+
+def plain(encoded: bytes, channels: int = 0) -> tuple[Any, list[str]]:
+  """Any photograph as an upright 8-bit grey or RGB Pillow image, and what had to be done: words like 'RGBA'.
+
+  Transparent pixels become white; 16 bits are scaled to 8. channels: 1 or 3; 0: as the photograph has. Raises BadImage.
+  """
+  from PIL import Image, ImageOps
+
+  image, done = _open(encoded), []
+  _check_end(image, encoded)
+  _load(image)
+  if image.getexif().get(_ORIENTATION, 1) != 1:
+    image = ImageOps.exif_transpose(image)
+    done.append('rotated')
+  if image.mode in _DEEP:
+    image = Image.fromarray((np.clip(np.asarray(image, np.int64), 0, 65535) / 257 + 0.5).astype(np.uint8))
+    done.append('16-bit')
+  elif image.mode == 'F':
+    raise BadImage('has floating-point pixels, whose range is not known')
+  elif image.mode not in ('L', 'RGB'):
+    done.append({'P': 'palette', '1': 'black and white'}.get(image.mode, image.mode))
+    image = _without_alpha(image)
+  mode = _MODES.get(channels, image.mode)
+  if image.mode != mode:
+    done.append('grey' if image.mode == 'L' else 'colour')
+    image = image.convert(mode)
+  return image, done
+
+
+def _without_alpha(image: Any) -> Any:
+  """An image of any mode as grey or RGB, over white where it has transparency."""
+  from PIL import Image
+
+  if image.has_transparency_data:
+    image = image.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+  return image.convert('L' if image.mode in ('1', 'LA', 'La') else 'RGB')
+
+
+class Header(NamedTuple):
+  size: tuple[int, int]  # height, width, after the rotation that EXIF asks for
+  grey: bool  # whether there is no colour
+
+
+def header(file: Any) -> Header:
+  """What an image file, open for reading, says of itself without being decoded. Raises BadImage."""
+  from PIL import Image
+
+  try:
+    with Image.open(file) as image:
+      turned = image.getexif().get(_ORIENTATION, 1) >= 5
+      size = (image.width, image.height) if turned else (image.height, image.width)
+      return Header(size, image.mode in ('1', 'L', 'LA', 'La', *_DEEP))
+  except Exception as error:  # Pillow's plugins raise whatever they like
+    raise BadImage(_UNKNOWN) from error
+
+
+def png(image: Any) -> bytes:
+  """A Pillow image as the bytes of a PNG file."""
+  buffer = io.BytesIO()
+  image.save(buffer, format='png')
+  return buffer.getvalue()

@@ -1,0 +1,195 @@
+"""Folders of photographs: what is made of them, found out from them, and refused."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from abd_jax.data import sources
+from abd_jax.data.options import Options
+from abd_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def write(path, shape=(32, 32, 3), form=None, value=None):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = RNG.integers(0, 256, shape, np.uint8) if value is None else np.full(shape, value, np.uint8)
+  Image.fromarray(pixels).save(path, form)
+  return pixels
+
+
+def open_folder(folder, *, folds=0, fold=0, **options):
+  return sources.open_dataset('image_folder', str(folder), folds=folds, fold=fold, options=Options(**options))
+
+
+def refused(folder, *words, **options):
+  with pytest.raises(UserError) as error:
+    open_folder(folder, **options)
+  assert '\n' not in str(error.value)
+  assert all(str(word) in str(error.value) for word in words), error.value
+  prepared = folder.with_name(f'{folder.name}.prepared')
+  assert not [path for path in prepared.rglob('*') if path.is_file()]  # nothing half-written is kept
+
+
+@pytest.fixture
+def split_folder(tmp_path):
+  """A folder with train and test in PNG, and its pixels by split, in the order of their names."""
+  pixels = {'train': [], 'test': []}
+  for split, count in (('train', 6), ('test', 4)):
+    for k in range(count):
+      name = ('bee', 'ant')[k % 2]
+      pixels[split].append((write(tmp_path / 'photos' / split / name / f'{k}.png'), ('ant', 'bee').index(name)))
+  return tmp_path / 'photos', pixels
+
+
+def test_png_of_the_right_size_are_the_very_same_pixels(split_folder, capsys):
+  folder, pixels = split_folder
+  data = open_folder(folder)
+  assert (data.class_names, data.image_shape) == (('ant', 'bee'), (32, 32, 3))
+  for split, (images, labels) in (('train', data.train((0, 1))), ('test', data.test((0, 1)))):
+    np.testing.assert_array_equal(images, [image for image, _ in pixels[split]])
+    np.testing.assert_array_equal(labels, [label for _, label in pixels[split]])
+  assert capsys.readouterr().err.startswith('image_folder: 6 train and 4 test images of 2 classes, stored 32x32 with 3')
+
+
+def test_the_copy_is_used_again_until_a_file_changes(split_folder, capsys):
+  folder, _ = split_folder
+  first = open_folder(folder)
+  first.test_labels((0,))
+  capsys.readouterr()
+  again = open_folder(folder)
+  assert capsys.readouterr().err == '' and again.fingerprint() == first.fingerprint()
+  write(folder / 'train/bee/7.png')
+  assert len(open_folder(folder).train_labels((0, 1))) == 7
+  assert open_folder(folder).fingerprint() != first.fingerprint()
+
+
+def test_names_are_ordered_as_people_count(tmp_path):
+  for k in (10, 9, 2):
+    write(tmp_path / 'photos/train/a' / f'x{k}.png', value=k)
+    write(tmp_path / 'photos/train/b' / f'x{k + 20}.png', value=k + 20)
+    write(tmp_path / 'photos/test' / 'ab'[k % 2] / f'x{k}.png')
+  images, labels = open_folder(tmp_path / 'photos').train((0, 1))
+  assert images[:, 0, 0, 0].tolist() == [2, 9, 10, 22, 29, 30] and labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_one_folder_of_classes_is_split_by_seed(tmp_path):
+  for k in range(20):
+    write(tmp_path / 'photos' / 'ab'[k % 2] / f'{k}.png', value=k)
+  values = lambda data: set(data.test((0, 1))[0][:, 0, 0, 0].tolist())
+  data = open_folder(tmp_path / 'photos')
+  assert np.bincount(data.test_labels((0, 1))).tolist() == [2, 2]
+  assert not values(data) & set(data.train((0, 1))[0][:, 0, 0, 0].tolist())
+  assert values(open_folder(tmp_path / 'photos')) == values(data)
+  assert values(open_folder(tmp_path / 'photos', split_seed=1)) != values(data)
+  assert len(open_folder(tmp_path / 'photos', test_fraction=0.5).test_labels((0, 1))) == 10
+
+
+@pytest.mark.parametrize(
+  'sides, expected', [((28, 28), 28), ((40, 60), 32), ((70, 90), 64), ((150, 170), 128), ((600, 900), 224)]
+)
+def test_size_is_found_out(tmp_path, sides, expected):
+  for k in range(8):
+    write(tmp_path / 'photos' / 'ab'[k % 2] / f'{k}.jpg', (*sides, 3))
+  assert open_folder(tmp_path / 'photos').image_shape == (expected, expected, 3)
+
+
+def test_grey_photographs_have_one_channel_unless_asked_for(tmp_path):
+  for k in range(8):
+    write(tmp_path / 'photos' / 'ab'[k % 2] / f'{k}.png', (32, 32))
+  assert open_folder(tmp_path / 'photos').image_shape == (32, 32, 1)
+  assert open_folder(tmp_path / 'photos', channels=3).image_shape == (32, 32, 3)
+
+
+def test_varying_sizes_are_kept_for_random_crops(tmp_path):
+  for k in range(8):
+    write(tmp_path / 'photos' / 'ab'[k % 2] / f'{k}.png', (40 + k, 50, 3))
+  data = open_folder(tmp_path / 'photos', crop='resized', size=32)
+  split = data.train_split((0, 1))
+  assert data.image_shape == (32, 32, 3) and split.view.stored == (None, None, 3)
+  draws = RNG.random((6, 22))
+  assert split.images(np.arange(6), draws).shape == (6, 32, 32, 3)
+  assert (split.images(np.arange(6), draws) != split.images(np.arange(6))).any()
+
+
+@pytest.fixture
+def odd_folder(tmp_path):
+  """300 photographs of odd sizes: one is grey, RGBA, CMYK, rotated, cut short; and a file that is no image."""
+  folder = tmp_path / 'photos'
+  for k in range(300):
+    write(folder / 'abc'[k % 3] / f'{k}.jpg', (*RNG.integers(20, 60, 2), 3))
+  write(folder / 'a/grey.jpg', (40, 50))
+  write(folder / 'a/clear.png', (40, 50, 4))
+  Image.fromarray(RNG.integers(0, 256, (40, 50, 4), np.uint8), 'CMYK').save(folder / 'b/print.jpg')
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.open(folder / 'b/1.jpg').save(folder / 'b/turned.jpg', exif=exif)
+  os.truncate(folder / 'c/2.jpg', (folder / 'c/2.jpg').stat().st_size * 3 // 4)
+  (folder / 'c/notes.txt').write_text('no image')
+  return folder
+
+
+def test_odd_photographs_are_converted_and_a_damaged_one_named(odd_folder, capsys):
+  refused(odd_folder, odd_folder / 'c/2.jpg', 'truncated', '--config.data.damaged=skip')
+  data = open_folder(odd_folder, damaged='skip')
+  assert len(data.train_labels((0, 1, 2))) + len(data.test_labels((0, 1, 2))) == 303
+  skipped, line = capsys.readouterr().err.strip().split('\n')
+  assert skipped.startswith(f'skipped: {odd_folder / "c/2.jpg"} cannot be decoded')
+  for words in ('1 grey', '1 RGBA', '1 CMYK', '1 rotated', 'skipped: 1'):
+    assert words in line
+
+
+# What is refused.
+
+
+def test_layouts_that_say_too_little(tmp_path, split_folder):
+  folder, _ = split_folder
+  refused(tmp_path / 'nowhere', 'nowhere', 'No such file')
+  (tmp_path / 'empty').mkdir()
+  refused(tmp_path / 'empty', 'no folders of images')
+  write(tmp_path / 'one/a/1.png')
+  refused(tmp_path / 'one', 'has 1 class')
+  write(tmp_path / 'two/a/1.png')
+  (tmp_path / 'two/b').mkdir()
+  refused(tmp_path / 'two', "class 'b'", 'no training images')
+  (folder / 'test').rename(folder.parent / 'gone')
+  refused(folder, "no 'test'")
+
+
+def test_a_folder_must_be_named():
+  with pytest.raises(UserError, match=r'--config\.data\.dir is missing'):
+    sources.open_dataset('image_folder', '')
+
+
+def test_file_without_permission(split_folder, monkeypatch):
+  folder, _ = split_folder
+  real = Path.read_bytes
+
+  def read_bytes(path):
+    if path.name == '2.png':
+      raise PermissionError(13, 'Permission denied')
+    return real(path)
+
+  monkeypatch.setattr(Path, 'read_bytes', read_bytes)
+  refused(folder, folder / 'train/bee/2.png', 'Permission denied')
+
+
+def test_no_space_left(split_folder, monkeypatch):
+  import tensorflow_datasets as tfds
+
+  def write_all(self, *args, **kwargs):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(tfds.core.GeneratorBasedBuilder, '_download_and_prepare', write_all)
+  refused(split_folder[0], 'No space left on device', '--config.data.prepared')
+
+
+def test_no_permission_to_write(split_folder, monkeypatch):
+  def mkdir(self, *args, **kwargs):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr(Path, 'mkdir', mkdir)
+  refused(split_folder[0], 'cannot write', 'Permission denied', '--config.data.prepared')

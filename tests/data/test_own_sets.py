@@ -1,0 +1,157 @@
+"""TFDS data sets of one's own: what is taken, and what is told in one line that names the record."""
+
+import io
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from abd_jax.data import records, sources
+from abd_jax.data.options import Options
+from abd_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+IMAGE, LABEL = tfds.features.Image(shape=(8, 8, 3)), tfds.features.ClassLabel(num_classes=3)
+
+
+def png(shape=(8, 8, 3), dtype=np.uint8):
+  buffer = io.BytesIO()
+  Image.fromarray(RNG.integers(0, 256, shape).astype(dtype)).save(buffer, 'png')
+  return buffer.getvalue()
+
+
+def prepare(root, examples, image=IMAGE, label=LABEL, test='test'):
+  """Writes a data set 'mine' with these (image, label) as the training and as the test split."""
+
+  class Mine(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    name = 'mine'
+    VERSION = tfds.core.Version('1.0.0')
+    pkg_dir_path = root  # of a module in no package
+
+    def _info(self):
+      features = tfds.features.FeaturesDict({'image': image, 'label': label})
+      return self.dataset_info_from_configs(features=features, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+      return {'train': self._generate_examples(), test: self._generate_examples()}
+
+    def _generate_examples(self):
+      yield from ((k, {'image': one, 'label': of}) for k, (one, of) in enumerate(examples))
+
+  Mine(data_dir=root).download_and_prepare(file_format='array_record')
+  return root / 'mine/1.0.0'
+
+
+def opened(root, **options):
+  data = sources.open_dataset('mine', str(root), options=Options(**options))
+  return data, data.train_labels(range(data.num_classes)), data.test_labels(range(data.num_classes))
+
+
+def refused(root, *words, **options):
+  with pytest.raises(UserError) as error:
+    opened(root, **options)
+  assert '\n' not in str(error.value)
+  assert all(str(word) in str(error.value) for word in words), error.value
+
+
+SOUND = [(png(), k % 3) for k in range(6)]
+
+
+def test_class_labels_without_names_are_named_by_their_number(tmp_path):
+  prepare(tmp_path, SOUND)
+  data, train, test = opened(tmp_path)
+  assert data.class_names == ('0', '1', '2')
+  assert train.tolist() == test.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_whole_numbers_are_labels_and_tensors_images(tmp_path):
+  pixels = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
+  image, label = tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8), tfds.features.Scalar(np.int64)
+  prepare(tmp_path, [(one, k % 3) for k, one in enumerate(pixels)], image, label)
+  data, train, _ = opened(tmp_path)
+  assert data.num_classes == 3 and train.tolist() == [0, 1, 2, 0, 1, 2]
+  np.testing.assert_array_equal(data.train(range(3))[0], pixels)
+
+
+@pytest.mark.parametrize('name', ['validation', 'val'])
+def test_a_validation_split_stands_for_the_test_split(tmp_path, name):
+  prepare(tmp_path, SOUND, test=name)
+  data, _, _ = opened(tmp_path)
+  told = []
+  data.on_read = told.append
+  assert len(data.test(range(3))[0]) == 6 and told[0]['split'] == name
+
+
+def test_images_of_varying_size_are_cut_or_refused(tmp_path):
+  prepare(tmp_path, [(png((8 + k, 12, 3)), k % 3) for k in range(6)], tfds.features.Image(shape=(None, None, 3)))
+  refused(tmp_path, 'varying size', '--config.data.crop=resized')
+  refused(tmp_path, 'config.data.size', crop='resized')
+  data, _, _ = opened(tmp_path, crop='resized', size=8)
+  assert data.train(range(3))[0].shape == (6, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+  'image, words',
+  [
+    (b'', 'has no bytes'),
+    (png()[:-1], 'cut short'),
+    (png((4, 16, 3)), '4x16, not 8x8'),
+    (png((8, 8)), '1 channels'),
+    (png((8, 8), np.uint16), '16 or more bits'),
+    (b'not an image', 'no image'),
+  ],
+)
+def test_bad_image(tmp_path, image, words):
+  folder = prepare(tmp_path, [*SOUND, (image, 0)])
+  refused(tmp_path, folder, 'split train, record 6', words)
+
+
+@pytest.mark.parametrize('label', [-1, 3])
+def test_bad_label(tmp_path, label):
+  folder = prepare(tmp_path, [*SOUND, (png(), label)], label=tfds.features.Scalar(np.int64))
+  (tmp_path / 'other').mkdir()
+  for file in prepare(tmp_path / 'other', SOUND).glob('*features*'):  # which say three classes
+    shutil.copy(file, folder)
+  refused(tmp_path, folder, 'split train, record 6', f'label is {label}, not in 0..2')
+
+
+@pytest.mark.parametrize(
+  'image, label, words',
+  [
+    (tfds.features.Tensor(shape=(8, 8), dtype=np.uint8), LABEL, 'shape (8, 8)'),
+    (tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint16), LABEL, 'uint16'),
+    (IMAGE, tfds.features.Text(), 'labels that are not one whole number'),
+  ],
+)
+def test_unsuitable_features(tmp_path, image, label, words):
+  one = png() if image is IMAGE else np.zeros(image.shape, image.np_dtype)
+  prepare(tmp_path, [(one, '1' if isinstance(label, tfds.features.Text) else 1)], image, label)
+  refused(tmp_path, words)
+
+
+@pytest.mark.parametrize('file', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('damage', ['cut', 'empty', 'gone'])
+def test_damaged_description(tmp_path, file, damage):
+  path = prepare(tmp_path, SOUND) / file
+  if damage == 'gone':
+    path.unlink()
+  else:
+    os.truncate(path, 0 if damage == 'empty' else path.stat().st_size // 2)
+  refused(tmp_path, tmp_path)
+
+
+def test_labels_are_kept_beside_the_copy_until_it_changes(tmp_path, monkeypatch):
+  prepare(tmp_path, SOUND)
+  _, train, _ = opened(tmp_path)
+  scans = []
+  real = records._scan
+  monkeypatch.setattr(records, '_scan', lambda *args: scans.append(1) or real(*args))
+  np.testing.assert_array_equal(opened(tmp_path)[1], train)
+  assert not scans  # no record was touched
+  shutil.rmtree(tmp_path / 'mine')
+  prepare(tmp_path, [(one, 2 - label) for one, label in SOUND])
+  np.testing.assert_array_equal(opened(tmp_path)[1], 2 - train)
+  assert len(scans) == 2  # of train and test

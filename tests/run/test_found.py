@@ -1,0 +1,112 @@
+"""Runs on a folder of photographs equal those on a prepared set, and what a config leaves open is found and kept."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import assert_same_outcome
+from PIL import Image
+
+from abd_jax.config import changed, default
+from abd_jax.data.sources import open_dataset
+from abd_jax.errors import Paused, UserError
+from abd_jax.protocol.tasks import class_order
+from abd_jax.run.found import found
+from abd_jax.run.load import load_model
+
+
+@pytest.fixture(scope='module')
+def digits_as_files(digits_data, tmp_path_factory):
+  """scikit-learn's digits as PNG in folders, named by their place in the prepared set."""
+  folder, data = tmp_path_factory.mktemp('files') / 'photos', open_dataset('digits', '')
+  for split, (images, labels) in (('train', data.train(range(10))), ('test', data.test(range(10)))):
+    for k, (image, label) in enumerate(zip(images, labels, strict=True)):
+      path = folder / split / str(label) / f'{k}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(image[..., 0]).save(path)
+  return folder
+
+
+OPEN = {'data__name': 'image_folder', 'data__mean': (), 'data__std': (), 'method': 'base'}
+
+
+def test_a_folder_of_png_gives_the_results_of_the_prepared_set(learn, tmp_path, digits_as_files):
+  learn(tmp_path / 'prepared', method='base')
+  learn(tmp_path / 'files', method='base', data__name='image_folder', data__dir=str(digits_as_files))
+  assert_same_outcome(tmp_path / 'files', tmp_path / 'prepared')
+
+
+def test_what_is_found_out_stays_with_the_run_and_its_models(learn, tmp_path, digits_as_files):
+  fields = OPEN | {'data__dir': str(digits_as_files)}
+  with pytest.raises(Paused):
+    learn(tmp_path / 'run', **fields, max_seconds=1e-6)
+  stored = json.loads((tmp_path / 'run/config.json').read_text())['data']
+  first = open_dataset('digits', '').train(class_order(10, 0)[:2])[0] / 16
+  np.testing.assert_allclose(stored['mean'], first.mean((0, 1, 2)), rtol=1e-12)
+  np.testing.assert_allclose(stored['std'], first.std((0, 1, 2)), rtol=1e-9)
+  assert len(stored['fingerprint']) == 16
+  results = learn(tmp_path / 'run', **fields)
+  assert results['config']['data'] == stored
+  assert learn(tmp_path / 'run', **fields) == results  # finished: read, not run
+  assert load_model(tmp_path / 'run').config.data.mean == tuple(stored['mean'])
+
+
+def test_a_run_is_not_resumed_on_other_photographs(learn, tmp_path, digits_as_files):
+  other = tmp_path / 'other'
+  for split in ('train', 'test'):
+    for folder in (digits_as_files / split).iterdir():
+      (other / split).mkdir(parents=True, exist_ok=True)
+      (other / split / folder.name).symlink_to(folder)
+  fields = OPEN | {'data__dir': str(other)}
+  with pytest.raises(Paused):
+    learn(tmp_path / 'run', **fields, max_seconds=1e-6)
+  (other / 'train/3').unlink()
+  (other / 'train/3').symlink_to(digits_as_files / 'train/4')
+  with pytest.raises(UserError, match='are not those that this run began with'):
+    learn(tmp_path / 'run', **fields)
+
+
+class Images:
+  """Stands for a data set of one size."""
+
+  name, view = 'any', None
+
+  def __init__(self, *shape):
+    self.image_shape = shape
+
+
+@pytest.mark.parametrize(
+  'side, blocks, variant, generator',
+  [
+    (32, (5, 5, 5), 'abd', ((8, 8, 128), (128, 64))),
+    (64, (5, 5, 5), 'abd', ((8, 8, 128), (128, 128, 64))),
+    (128, (2, 2, 2, 2), 'imagenet', ((8, 8, 128), (128, 128, 128, 64))),
+    (224, (2, 2, 2, 2), 'imagenet', ((7, 7, 64), (64,) * 5)),
+    (28, (5, 5, 5), 'abd', ((7, 7, 128), (128, 64))),
+  ],
+)
+def test_networks_fit_the_images(side, blocks, variant, generator):
+  config = changed(default(), {'model.blocks': (), 'generator.start': ()})
+  c = found(config, Images(side, side, 3), (0,))
+  assert (c.model.blocks, c.model.variant, (c.generator.start, c.generator.widths)) == (blocks, variant, generator)
+
+
+def test_sizes_that_no_generator_makes():
+  with pytest.raises(UserError, match='no generator is known for images of 75x75'):
+    found(changed(default(), {'generator.start': ()}), Images(75, 75, 3), (0,))
+
+
+def test_classes_and_tasks_without_images(learn, tmp_path, digits_as_files, capsys):
+  folder = tmp_path / 'photos'
+  for split in ('train', 'test'):
+    (folder / split).mkdir(parents=True)
+    for label in range(10):
+      if (split, label) not in (('test', 7), ('test', 8)):
+        (folder / split / str(label)).symlink_to(digits_as_files / split / str(label))
+  fields = {'method': 'base', 'data__name': 'image_folder', 'data__dir': str(folder)}
+  with pytest.raises(UserError, match='task 2 has no test images'):
+    learn(tmp_path / 'none', **fields, class_order='0,1,7,8,2,3,4,5,6,9')
+  results = learn(tmp_path / 'some', **fields, class_order='0,7,1,8,2,3,4,5,6,9')
+  assert [value is None for value in results['class_accuracy']] == [False, True, False, True, False, False]
+  assert '2 classes have no test images, so no accuracy: 7, 8' in capsys.readouterr().err
+  assert 'NaN' not in (tmp_path / 'some/results.json').read_text()
