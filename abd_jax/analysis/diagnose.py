@@ -14,6 +14,7 @@ from abd_jax.analysis.distances import dead, mid, mmd2
 from abd_jax.analysis.embedding import tsne
 from abd_jax.analysis.images import RealImages, read_images
 from abd_jax.analysis.probe import linear_probe
+from abd_jax.protocol import metrics
 from abd_jax.run.load import LoadedModel, load_model
 from abd_jax.run.manifest import manifest_file
 from abd_jax.run.workdir import read_json, write_atomically
@@ -97,10 +98,7 @@ def _dreams_of(model: LoadedModel) -> Dreams | None:
 def examine(subject: Subject) -> tuple[dict, dict[str, np.ndarray]]:
   """(what diagnosis.json holds, the arrays of images.npz). docs/report.md documents both."""
   later = range(1, len(subject.models))
-  judge = None
-  if any(subject.dreams):
-    judge = dreams_lib.judge(subject.fraction(subject.real.train), subject.real.train_labels)
-  quality = [dream_quality(subject, task, judge) for task, dreams in enumerate(subject.dreams) if dreams]
+  quality = [dream_quality(subject, task) for task, dreams in enumerate(subject.dreams) if dreams]
   last = subject.models[-1]
   return {
     'class_names': list(last.class_names),
@@ -110,7 +108,9 @@ def examine(subject: Subject) -> tuple[dict, dict[str, np.ndarray]]:
     'plane': plane(subject, 1) if later else None,
     'probe': probe(subject),
     'dreams': [one for one, _ in quality],
+    'confusion': confusion(subject),
     'kept_bytes': _kept_bytes(last, subject),
+    'kept_images': last.memory_images,
   }, {**_pictures(subject), **{key: value for _, pairs in quality for key, value in pairs.items()}}
 
 
@@ -176,17 +176,25 @@ def probe(subject: Subject) -> dict:
   return {name: {'all': float(hit.mean()), 'by_task': by_task(hit)} for name, hit in hits.items()}
 
 
+def confusion(subject: Subject) -> list[list[int]]:
+  """Counts [c][c] of the last model's answers to test images: a row for each true class."""
+  model, real = subject.models[-1], subject.real
+  predicted = model.predict(real.test)[1].argmax(1)
+  return metrics.confusion(real.test_labels, predicted, len(model.class_names)).tolist()
+
+
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
   return rows[:: -(-len(rows) // most)]
 
 
-def dream_quality(subject: Subject, task: int, judge: Any) -> tuple[dict, dict[str, np.ndarray]]:
+def dream_quality(subject: Subject, task: int) -> tuple[dict, dict[str, np.ndarray]]:
   """What the dreams after 0-based `task` are worth, and pictures of those nearest to training images."""
   dreams, model, real = subject.dreams[task], subject.models[task], subject.real
   assert dreams is not None
   seen, trained = model.task_of_class[real.test_labels] <= task, model.task_of_class[real.train_labels] <= task
   test, test_labels = real.test[seen], real.test_labels[seen]
   labels, train = dreams.labels, subject.fraction(real.train[trained])
+  judge = dreams_lib.judge(train, real.train_labels[trained])  # among the classes that the teacher knows
   features = lambda images: list(model.layers(images).values())[-1]
   near = dreams_lib.privacy(dreams.pixels, train, subject.fraction(test))
   variety = dreams_lib.diversity(features(dreams.images), labels, features(model.normalise(test)), test_labels)
@@ -202,6 +210,7 @@ def dream_quality(subject: Subject, task: int, judge: Any) -> tuple[dict, dict[s
     'judge_accuracy': float(np.mean(judge.predict(subject.fraction(test)) == test_labels)),
     'chance': 1 / len(model.class_names),
     'confidence': float(dreams.probabilities.max(1).mean()),
+    'class_confidence': _class_confidence(dreams),
     'histogram': np.bincount(labels, minlength=len(model.class_names)).tolist(),
     'diversity': None if np.isnan(variety) else variety,
     'nearest_dreamed': _quantiles(near.dreamed),
@@ -209,6 +218,13 @@ def dream_quality(subject: Subject, task: int, judge: Any) -> tuple[dict, dict[s
     'suspicious': near.suspicious,
     'pair_distances': near.dreamed[first].tolist(),
   }, pairs
+
+
+def _class_confidence(dreams: Dreams) -> list[float | None]:
+  """The mean, over the dreams of each class, of the teacher's probability for it; None where it dreams of none."""
+  sure, labels = dreams.probabilities.max(1), dreams.labels
+  of = [sure[labels == label] for label in range(dreams.probabilities.shape[1])]
+  return [float(one.mean()) if len(one) else None for one in of]
 
 
 def _quantiles(values: np.ndarray) -> list[float]:
@@ -228,7 +244,7 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
 
 
 def _pictures(subject: Subject) -> dict[str, np.ndarray]:
-  """For each class u8 images: `real_<class>`, and `dreamed_<task>_<class>` with `confidence_<task>_<class>`.
+  """For each class u8 images: `real_<class>` and `dreamed_<task>_<class>`.
 
   The first of each, not the best.
   """
@@ -239,5 +255,4 @@ def _pictures(subject: Subject) -> dict[str, np.ndarray]:
       if dreams:
         rows = np.flatnonzero(dreams.labels == label)[:SHOWN]
         found[f'dreamed_{task}_{label}'] = _bytes(dreams.pixels[rows])
-        found[f'confidence_{task}_{label}'] = dreams.probabilities[rows].max(1)
   return found

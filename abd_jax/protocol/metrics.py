@@ -16,6 +16,11 @@ def accuracy_row(hits: np.ndarray, groups: np.ndarray, count: int) -> list[float
   return [float(np.mean(hits[groups == j])) for j in range(count)]
 
 
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+  """i64[classes, classes]: how many images of each true class (row) were taken for each (column)."""
+  return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
 def by_task(class_accuracy: Sequence[float], labels: np.ndarray, task_of_class: np.ndarray) -> list[float]:
   """A row of the matrix from the accuracy of each class; labels: of the test images i32[n], in learning order."""
   classes = np.arange(len(class_accuracy))

@@ -1,4 +1,4 @@
-"""What a run leaves on disk besides checkpoints: config.json, metrics.jsonl, reads.jsonl, dreams, results."""
+"""What a run leaves on disk besides checkpoints: config.json, logs, dreams, results."""
 
 import fcntl
 import json
@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from abd_jax.config import default, flatten
 from abd_jax.errors import InUse, UserError
+from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
 
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = ('max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir', 'data.download', 'oracle_dir')
@@ -20,6 +22,7 @@ class Workdir:
   def __init__(self, path: str, config_dict: dict):
     self.path = Path(path).absolute()
     self.is_main = jax.process_index() == 0  # of several hosts, one writes
+    self._mirrors: Mirrors | None = None  # once it is known where the run stands
     self.config = json.loads(json.dumps(config_dict))
     try:
       self.path.mkdir(parents=True, exist_ok=True)
@@ -66,18 +69,36 @@ class Workdir:
     """Appends a line to metrics.jsonl; returns the file's size in bytes."""
     with open(self.log_file if self.is_main else os.devnull, 'a') as file:
       file.write(json.dumps(record) + '\n')
-      return file.tell()
+      size = file.tell()
+    if self._mirrors:
+      self._mirrors.write(record)
+    return size
+
+  def log_phase(self, record: dict) -> None:
+    """Appends a line to phases.jsonl: what a process spent on its stretch of a phase."""
+    self._append('phases.jsonl', record)
 
   def log_read(self, record: dict) -> None:
     """Appends a line to reads.jsonl: which images a process of this run has looked at."""
+    self._append('reads.jsonl', record)
+
+  def _append(self, name: str, record: dict) -> None:
     if self.is_main:
-      with open(self.path / 'reads.jsonl', 'a') as file:
+      with open(self.path / name, 'a') as file:
         file.write(json.dumps(record) + '\n')
 
   def cut_log(self, size: int) -> None:
-    """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again."""
-    if self.is_main and self.log_file.exists() and self.log_file.stat().st_size > size:
+    """Cuts metrics.jsonl, and what mirrors it, back to `size` bytes: what came after is about to be written again."""
+    if not self.is_main:
+      return
+    if self.log_file.exists() and self.log_file.stat().st_size > size:
       os.truncate(self.log_file, size)
+    self._mirrors = Mirrors(self.path)
+
+  def write_confusion(self, task: int, class_names: list[str], counts: np.ndarray) -> None:
+    """Of the evaluation after 0-based `task`: counts i[c, c] of true and predicted classes."""
+    if self.is_main:
+      write_confusion(confusion_file(self.path, task), class_names, counts)
 
   def dream_file(self, task: int) -> Path:
     """The picture of what was dreamed after 0-based `task`."""
@@ -88,6 +109,8 @@ class Workdir:
     return self
 
   def __exit__(self, *exc) -> None:
+    if self._mirrors:
+      self._mirrors.close()
     os.close(self._lock)
 
 
