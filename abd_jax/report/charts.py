@@ -73,14 +73,16 @@ def shortened(words: str, most: int) -> str:
   return words if len(words) <= most else words[: most - 1] + '…'
 
 
-def legend(names: Sequence[tuple[str, int]], top: float) -> tuple[list[str], float]:
-  """(parts, height): a swatch and a name each, as many to a line as fit."""
+def legend(names: Sequence[tuple[str, int]], top: float, marks: Sequence[str] = ()) -> tuple[list[str], float]:
+  """(parts, height): a swatch and a name each, as many to a line as fit. marks: paths to draw in place of lines."""
   parts, x, y = [], float(LEFT), top + 12
-  for name, look in names:
+  for k, (name, look) in enumerate(names):
     name = shortened(name, 44)
     if x > LEFT and x + 22 + CHARACTER * len(name) > WIDTH - RIGHT:
       x, y = float(LEFT), y + 16
-    parts.append(f'<path d="M{x:.0f} {y - 4:.0f}h16" stroke="{colour(look)}" stroke-width="3"{dash(look)}/>')
+    line = f'<path d="M{x:.0f} {y - 4:.0f}h16" stroke="{colour(look)}" stroke-width="3"{dash(look)}/>'
+    mark = f'<path d="{marks[k].format(x=x + 8, y=y - 4)}" fill="{colour(look)}"/>' if marks else line
+    parts.append(mark)
     parts.append(text(x + 21, y, name))
     x += 34 + CHARACTER * len(name)
   return parts, y - top + 8
@@ -190,14 +192,14 @@ def _finished(frame: Frame, series: Sequence[Series], ticks: Sequence[str], x_la
 
 
 def heat(
-  values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str], title: str, labels=('', '')
+  values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str], title: str, labels: tuple[str, str]
 ) -> str:
   """A matrix of fractions, darker for more, in percent where it fits. labels: of the rows, and of the columns."""
   margin = min(max((len(name) for name in rows), default=1), 12) * CHARACTER + 10
   size = (WIDTH - margin - 4) / len(columns)
   height = min(size, 34.0)
   say, y0 = size >= 22 and height >= 13, 36.0
-  parts = [text(margin, 12, labels[1]), text(margin - 6, y0 - 8, labels[0], 'end')]
+  parts = [text(2, 12, f'{labels[0]} ↓, {labels[1]} →')]
   for i, row in enumerate(values):
     for j, value in enumerate(row):
       if value is None:
@@ -206,7 +208,7 @@ def heat(
       hint = f'<title>{escape(f"{rows[i]}, {columns[j]}: {100 * value:.1f} %")}</title>'
       parts.append(
         f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(size - 0.6, size * 0.9):.2f}" '
-        f'height="{max(height - 0.6, height * 0.9):.2f}" fill="{colour(0)}" '
+        f'height="{max(height - 0.6, height * 0.9):.2f}" fill="var(--heat, #0072B2)" '
         f'fill-opacity="{0.04 + 0.96 * min(max(value, 0), 1):.3f}">{hint}</rect>'
       )
       if say:
@@ -226,17 +228,22 @@ def heat(
   return svg(y0 + len(values) * height + 4, parts, title)
 
 
+SHAPES = (  # of points at x, y: circle, triangle, square
+  'M{x:.1f} {y:.1f}m-2.6 0a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0-5.2 0z',
+  'M{x:.1f} {y:.1f}m0-3l2.8 5h-5.6z',
+  'M{x:.1f} {y:.1f}m-2.3-2.3h4.6v4.6h-4.6z',
+)
+
+
 def scatter(sets: Sequence[tuple[str, Sequence[Sequence[float]], int]], title: str) -> str:
   """Sets of points (name, [x, y] each, look) on one plane without axes, each of its own shape too."""
   points = np.concatenate([np.asarray(one[1], float).reshape(-1, 2) for one in sets])
   low, span = points.min(0), max(float(np.ptp(points, axis=0).max()), 1e-9)
   side = WIDTH - 2 * RIGHT
-  shapes = ('M{x:.1f} {y:.1f}m-2.6 0a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0-5.2 0z', 'M{x:.1f} {y:.1f}m0-3l2.8 5h-5.6z',
-            'M{x:.1f} {y:.1f}m-2.3-2.3h4.6v4.6h-4.6z')  # fmt: skip
   parts, place = [], lambda at: RIGHT + (np.asarray(at, float) - low) / span * side
   for k, (_, those, look) in enumerate(sets):
-    path = ''.join(shapes[k % 3].format(x=x, y=y) for x, y in map(place, those))
+    path = ''.join(SHAPES[k % 3].format(x=x, y=y) for x, y in map(place, those))
     parts.append(f'<path d="{path}" fill="{colour(look)}" fill-opacity="0.75"/>')
   bottom = RIGHT + float((np.ptp(points, axis=0)[1] / span) * side) + 10
-  words, height = legend([(name, look) for name, _, look in sets], bottom)
+  words, height = legend([(name, look) for name, _, look in sets], bottom, [SHAPES[k % 3] for k in range(len(sets))])
   return svg(bottom + height, [*parts, *words], title)

@@ -108,11 +108,11 @@ def quality(groups: Sequence[Group]) -> list[str]:
   if not known:
     return []
   words = (
-    'An independent classifier (a support vector machine on the pixels of the real training images) is asked what it '
-    "sees in each dream; its own accuracy on test images says how far to trust it. Variety is the dreams' variance of "
-    "features within a class as a share of real images'. The privacy figure: how near a dream comes to a training "
-    'image, as root-mean-square difference of pixels, beside how near test images come, which nobody copied; below '
-    'the nearest hundredth of those, a dream is suspicious, and a hundredth is what to expect.'
+    'Agreement: how often a support vector machine on pixels, trained on the real images of the same classes, sees in a '
+    'dream what the teacher sees; its accuracy on test images says how far to trust it. Variety: the variance of '
+    "dreams' features within a class, as a share of real images'. Nearest: the median distance to the nearest training "
+    'image (root-mean-square of pixels in [0, 1]), of dreams and of test images, which nobody copied. Suspicious: '
+    'dreams that come nearer than all but 1 % of test images.'
   )
   rows = [
     _quality_row(group.name, run, entry)
@@ -120,7 +120,7 @@ def quality(groups: Sequence[Group]) -> list[str]:
     for run in group.runs[:1]
     for entry in (run.diagnosis or {}).get('dreams', [])
   ]
-  header = ('after task', 'agreement, %', 'chance', 'classifier on real', 'confidence', 'variety',
+  header = ('run, after task', 'agreement, %', 'chance', 'classifier on real', 'confidence', 'variety',
             'nearest: dreams', 'test images', 'suspicious, %', 'dreams per class')  # fmt: skip
   agreement = h.figure(figures.agreement_curves(known), 'Agreement of the independent classifier with the teacher.')
   return [h.paragraph(words), h.charts(agreement), h.table(header, rows), *_pairs(known)]

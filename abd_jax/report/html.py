@@ -52,14 +52,16 @@ def details(words: str, *parts: str, opened: bool = False) -> str:
 
 
 def picture(images: np.ndarray, words: str, side: int = 48) -> str:
-  """Images u8[n, h, w, c] in a row as one embedded picture; words: for who cannot see it. Larger ones shrink."""
+  """Images u8[n, h, w, c] in a row as one embedded picture, c 1 or 3; words: for who cannot see it. Larger ones shrink."""
   from PIL import Image
 
-  n, height, width, channels = images.shape
-  strip = np.full((height, n * (width + 1) - 1, channels), 255, np.uint8)
+  n, height, width, _ = images.shape
+  strip = np.zeros((height, n * (width + 1) - 1, 4), np.uint8)  # transparent between the images
   for k, image in enumerate(images):
-    strip[:, k * (width + 1) : k * (width + 1) + width] = image
-  shown = Image.fromarray(strip[:, :, 0] if channels == 1 else strip)
+    strip[:, k * (width + 1) : k * (width + 1) + width] = np.dstack(
+      [np.broadcast_to(image, (height, width, 3)), np.full((height, width), 255, np.uint8)]
+    )
+  shown = Image.fromarray(strip)
   if height > side:
     shown = shown.resize((strip.shape[1] * side // height, side))
   file = io.BytesIO()

@@ -43,8 +43,11 @@ def _title(groups: Sequence[Group]) -> str:
 
 def _subtitle(runs: Sequence[RunRecord]) -> str:
   under_way = [run.name for run in runs if run.results is None]
-  words = f'{len(runs)} runs' if len(runs) > 1 else f'Trial {runs[0].config["trial"]}'
-  words += '. No image of an earlier task is kept, but by methods that say so below.'
+  first, words = runs[0], f'{len(runs)} runs.'
+  if len(runs) == 1:
+    words = f'Trial {first.config["trial"]}.'
+  if len(runs) == 1 and first.results and first.results['commit']:
+    words += f' Commit {first.results["commit"][:10]}.'
   if under_way:
     words += f' Not complete: {", ".join(under_way)}.'
   return words

@@ -2,7 +2,7 @@
 
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1a1a1a; --soft: #5a5f66; --line: #d9dce0; --card: #f7f8f9;
-  --c0: #0072B2; --c1: #D55E00; --c2: #009E73; --c3: #CC79A7; --c4: #E69F00; --c5: #56B4E9; --c6: #555555; }
+  --c0: #0072B2; --c1: #D55E00; --c2: #009E73; --c3: #CC79A7; --c4: #E69F00; --c5: #56B4E9; --c6: #555555; --heat: #0072B2; }
 @media screen and (prefers-color-scheme: dark) {
   :root { --page: #14171a; --ink: #e6e8ea; --soft: #a0a7ae; --line: #3a4047; --card: #1c2024;
     --c0: #3d9bd9; --c1: #f07f2e; --c2: #24b892; --c3: #de94bd; --c4: #f0b030; --c5: #8accf2; --c6: #b0b0b0; } }
@@ -22,9 +22,10 @@ figure { margin: 0; min-width: 0; max-width: 440px; } figure svg { width: 100%; 
 figure.wide { max-width: 760px; } figcaption { font-size: .84rem; line-height: 1.4; margin-top: .2rem; }
 .scroll { overflow-x: auto; max-width: 100%; } table { border-collapse: collapse; font-size: .86rem; }
 th, td { text-align: left; padding: .22rem .9rem .22rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 550; white-space: nowrap; overflow-wrap: normal; } td.n, th.n { text-align: right;
+th { font-weight: 550; white-space: nowrap; overflow-wrap: normal; }
+td:first-child { white-space: nowrap; overflow-wrap: normal; } td.n, th.n { text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
-.dreams td { vertical-align: middle; padding: .3rem .9rem .3rem 0; } .dreams img { display: block; }
+.dreams td, .dreams th { padding: .3rem .9rem .3rem 0; } .dreams img { display: block; }
 .dreams img, .pairs img { image-rendering: pixelated; height: 40px; width: auto; max-width: none; border-radius: 2px; }
 .pairs { display: flex; flex-wrap: wrap; gap: .8rem 1.1rem; } .pairs span { display: inline-block; font-size: .78rem;
   color: var(--soft); } .pairs span img { display: inline-block; margin-right: 2px; }
