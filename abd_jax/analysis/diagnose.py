@@ -152,7 +152,9 @@ def alignment(subject: Subject, task: int) -> dict:
 def plane(subject: Subject, task: int) -> dict:
   """t-SNE of the features after 0-based `task`: points [x, y] of old real, new real and dreamed images (Figure C)."""
   features = features_of(subject, task)
-  sets = {kind: list(of.values())[-1][:: -(-len(list(of.values())[-1]) // PLANE_POINTS)] for kind, of in features.items()}
+  sets = {
+    kind: list(of.values())[-1][:: -(-len(list(of.values())[-1]) // PLANE_POINTS)] for kind, of in features.items()
+  }
   placed = tsne(list(sets.values()))
   return {'task': task, **{kind: np.round(points, 2).tolist() for kind, points in zip(sets, placed, strict=True)}}
 
@@ -252,7 +254,7 @@ def _pictures(subject: Subject) -> dict[str, np.ndarray]:
   for label in range(len(subject.models[-1].class_names)):
     found[f'real_{label}'] = _bytes(subject.fraction(real.test[real.test_labels == label][:SHOWN]))
     for task, dreams in enumerate(subject.dreams):
-      if dreams:
+      if dreams and label < dreams.probabilities.shape[1]:
         rows = np.flatnonzero(dreams.labels == label)[:SHOWN]
         found[f'dreamed_{task}_{label}'] = _bytes(dreams.pixels[rows])
   return found

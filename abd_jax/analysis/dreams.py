@@ -1,4 +1,4 @@
-"""What dreams are worth: judged by another classifier, by their variety, and by how near they come to private images."""
+"""What dreams are worth: judged by another classifier, by their variety, by how near they come to private images."""
 
 from typing import Any, NamedTuple
 

@@ -91,9 +91,7 @@ def _lines(file: Path) -> list[dict]:
       found.append(json.loads(line))
     except ValueError as error:
       if k + 1 < len(lines):
-        raise UserError(
-          f'{file} is damaged in line {k + 1}: put it back as it was, or leave this run out.'
-        ) from error
+        raise UserError(f'{file} is damaged in line {k + 1}: put it back as it was, or leave this run out.') from error
   return found
 
 
@@ -148,7 +146,7 @@ def command(config: dict[str, Any], name: str) -> str:
       best = f'--config=configs/{file.name}:{options}', flags
   if best is None:
     return f'# the config is in {name}/config.json; the configs/ of a checkout would give a command'
-  return ' '.join(['python -m abd_jax.main', best[0], *best[1], f'--workdir=runs/{shlex.quote(name)}'])
+  return ' '.join(['python -m abd_jax.main', best[0], *best[1], f'{shlex.quote(f"--workdir=runs/{name}")}'])
 
 
 def _load(file: Path, options: str) -> Any:

@@ -2,7 +2,8 @@
 
 Colours are CSS variables with a fallback, so that one chart serves light, dark and print; `standalone` takes the
 fallbacks, for a file of its own. The palette is Okabe and Ito's, safe for the colour-blind; what comes after six
-colours is dashed, and the seventh is grey. Charts are 360 units wide, drawn for a phone at one unit per pixel. All words are escaped.
+colours is dashed, and the seventh is grey. Charts are 360 units wide, drawn for a phone at one unit per pixel. All
+words are escaped.
 """
 
 import re
@@ -192,7 +193,11 @@ def _finished(frame: Frame, series: Sequence[Series], ticks: Sequence[str], x_la
 
 
 def heat(
-  values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str], title: str, labels: tuple[str, str]
+  values: Sequence[Sequence[float | None]],
+  rows: Sequence[str],
+  columns: Sequence[str],
+  title: str,
+  labels: tuple[str, str],
 ) -> str:
   """A matrix of fractions, darker for more, in percent where it fits. labels: of the rows, and of the columns."""
   margin = min(max((len(name) for name in rows), default=1), 12) * CHARACTER + 10
@@ -214,7 +219,9 @@ def heat(
       if say:
         ink = 'fill="#ffffff"' if value > 0.55 else f'fill="{INK}"'
         words = f'{100 * value:.0f}'
-        parts.append(f'<text x="{x + size / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle" {ink}>{words}</text>')
+        parts.append(
+          f'<text x="{x + size / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle" {ink}>{words}</text>'
+        )
   every = max(1, int(np.ceil(11 / height)))
   most = max(1, int(size // CHARACTER))
   for k, name in enumerate(rows):
@@ -236,14 +243,14 @@ SHAPES = (  # of points at x, y: circle, triangle, square
 
 
 def scatter(sets: Sequence[tuple[str, Sequence[Sequence[float]], int]], title: str) -> str:
-  """Sets of points (name, [x, y] each, look) on one plane without axes, each of its own shape too."""
+  """Sets of points (name, [x, y] each, look) on one plane without axes, looks 0, 1, 2 of their own shapes."""
   points = np.concatenate([np.asarray(one[1], float).reshape(-1, 2) for one in sets])
   low, span = points.min(0), max(float(np.ptp(points, axis=0).max()), 1e-9)
   side = WIDTH - 2 * RIGHT
   parts, place = [], lambda at: RIGHT + (np.asarray(at, float) - low) / span * side
-  for k, (_, those, look) in enumerate(sets):
-    path = ''.join(SHAPES[k % 3].format(x=x, y=y) for x, y in map(place, those))
+  for _, those, look in sets:
+    path = ''.join(SHAPES[look % 3].format(x=x, y=y) for x, y in map(place, those))
     parts.append(f'<path d="{path}" fill="{colour(look)}" fill-opacity="0.75"/>')
   bottom = RIGHT + float((np.ptp(points, axis=0)[1] / span) * side) + 10
-  words, height = legend([(name, look) for name, _, look in sets], bottom, [SHAPES[k % 3] for k in range(len(sets))])
+  words, height = legend([(name, look) for name, _, look in sets], bottom, [SHAPES[look % 3] for _, _, look in sets])
   return svg(bottom + height, [*parts, *words], title)

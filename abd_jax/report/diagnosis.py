@@ -23,7 +23,10 @@ def dreams(groups: Sequence[Group]) -> list[str]:
   )
   if len(firsts) == 1:
     return [h.paragraph(words), _dream_table(firsts[0][1])]
-  tables = [h.details(f'{name}, {run.name}', _dream_table(run), opened=k == 0) for k, (name, run) in enumerate(firsts)]
+  tables = [
+    h.details(f'{name}, trial {run.config["trial"]}', _dream_table(run), opened=k == 0)
+    for k, (name, run) in enumerate(firsts)
+  ]
   return [h.paragraph(words), *tables]
 
 
@@ -84,7 +87,7 @@ def features(groups: Sequence[Group]) -> list[str]:
     probe,
     h.figure(
       figures.alignment_curves(later),
-      'Linear CKA (unbiased) of the features of old test images before and after each task: 1 if only turned or scaled.',
+      'Linear CKA (unbiased) of the features of old test images before and after each task: 1 if turned or scaled.',
     ),
   ]
   firsts = [next(run for run in group.runs if run.diagnosis and run.diagnosis['distances']) for group in later]
@@ -108,7 +111,7 @@ def quality(groups: Sequence[Group]) -> list[str]:
   if not known:
     return []
   words = (
-    'Agreement: how often a support vector machine on pixels, trained on the real images of the same classes, sees in a '
+    'Agreement: how often a support vector machine on pixels, trained on real images of the same classes, sees in a '
     'dream what the teacher sees; its accuracy on test images says how far to trust it. Variety: the variance of '
     "dreams' features within a class, as a share of real images'. Nearest: the median distance to the nearest training "
     'image (root-mean-square of pixels in [0, 1]), of dreams and of test images, which nobody copied. Suspicious: '

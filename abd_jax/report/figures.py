@@ -34,7 +34,9 @@ def measured(group: Group) -> list[dict[str, Any]]:
   return [run.diagnosis for run in group.runs if run.diagnosis]
 
 
-def beside(groups: Sequence[Group], names: dict[str, tuple[str, int]], value: Callable[[dict, str], Any]) -> list[Series]:
+def beside(
+  groups: Sequence[Group], names: dict[str, tuple[str, int]], value: Callable[[dict, str], Any]
+) -> list[Series]:
   """Series for `bars` over groups: for each kind, a row of each group's value in each trial."""
   most = max(len(measured(group)) for group in groups)
   at = lambda group, trial, kind: value(measured(group)[trial], kind) if trial < len(measured(group)) else None
@@ -59,7 +61,7 @@ def distance_bars(groups: Sequence[Group], distance: str, task: int = 1) -> str:
 
 
 def distance_ratios(group: Group, distance: str = 'mid') -> list[list[float | None]]:
-  """For each trial, after each task from the second on: distance(old, dreamed) / distance(old, new); below 1 is good."""
+  """For each trial, after each task from the second on: distance(old, dreamed) / distance(old, new)."""
   found = []
   for diagnosis in measured(group):
     values = [final_layer(entry)[distance] for entry in diagnosis['distances']]
@@ -149,6 +151,7 @@ def seconds_bars(groups: Sequence[Group]) -> str:
   """Seconds of each kind of work, mean over trials."""
   kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.seconds))
   series = [
-    Series(group.name, [[run.seconds.get(kind) for kind in kinds] for run in group.runs], group.look) for group in groups
+    Series(group.name, [[run.seconds.get(kind) for kind in kinds] for run in group.runs], group.look)
+    for group in groups
   ]
   return charts.bars(series, kinds, '', 'seconds', 'Seconds by kind of work')

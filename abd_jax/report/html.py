@@ -52,7 +52,7 @@ def details(words: str, *parts: str, opened: bool = False) -> str:
 
 
 def picture(images: np.ndarray, words: str, side: int = 48) -> str:
-  """Images u8[n, h, w, c] in a row as one embedded picture, c 1 or 3; words: for who cannot see it. Larger ones shrink."""
+  """Images u8[n, h, w, c] in a row as one embedded picture, shrunk if large; c 1 or 3. words: for who cannot see it."""
   from PIL import Image
 
   n, height, width, _ = images.shape

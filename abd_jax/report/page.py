@@ -29,7 +29,9 @@ def report(runs: Sequence[RunRecord]) -> str:
   return (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-    f'<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>\n' + '\n'.join(body) + '\n</main></body></html>\n'
+    f'<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>\n'
+    + '\n'.join(body)
+    + '\n</main></body></html>\n'
   )
 
 

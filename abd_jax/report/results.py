@@ -42,7 +42,9 @@ def _percent(number: str) -> str:
 
 def _time(group: Group) -> str:
   seconds = float(np.mean([sum(run.seconds.values()) for run in group.runs]))
-  return f'{seconds:.0f} s' if seconds < 600 else f'{seconds / 60:.0f} min' if seconds < 36000 else f'{seconds / 3600:.1f} h'
+  return (
+    f'{seconds:.0f} s' if seconds < 600 else f'{seconds / 60:.0f} min' if seconds < 36000 else f'{seconds / 3600:.1f} h'
+  )
 
 
 def _kept_images(group: Group) -> str:
@@ -63,7 +65,8 @@ def accuracy(groups: Sequence[Group]) -> list[str]:
   if len(firsts) == 1:
     return [h.charts(curves, *_matrices(firsts[0][1]))]
   more = [
-    h.details(f'{name}, {run.name}', h.charts(*_matrices(run)), opened=len(firsts) <= 2) for name, run in firsts
+    h.details(f'{name}, trial {run.config["trial"]}', h.charts(*_matrices(run)), opened=len(firsts) <= 2)
+    for name, run in firsts
   ]
   return [h.charts(curves, h.figure(figures.seconds_bars(groups), 'Seconds of each kind of work.')), *more]
 
@@ -97,7 +100,10 @@ def costs(groups: Sequence[Group]) -> list[str]:
   phases = [(group.name, run) for group in groups for run in group.runs[:1] if run.phases]
   if phases:
     parts += [h.heading('By task and phase')]
-    parts += [h.details(f'{name}, {run.name}', _phase_table(run), opened=len(phases) == 1) for name, run in phases]
+    parts += [
+      h.details(f'{name}, trial {run.config["trial"]}', _phase_table(run), opened=len(phases) == 1)
+      for name, run in phases
+    ]
   return parts
 
 
@@ -122,7 +128,7 @@ def origin(groups: Sequence[Group]) -> list[str]:
       inside += [h.heading('Where it ran'), h.table(('', ''), facts, numbers=False)]
     every = '\n'.join(f'{field} = {value!r}' for field, value in sorted(run.config.items()))
     inside.append(h.details('The whole config', f'<pre>{h.escape(every)}</pre>'))
-    parts += inside if len(runs) == 1 else [h.details(f'{name}, {run.name}', *inside)]
+    parts += inside if len(runs) == 1 else [h.details(f'{name}, trial {run.config["trial"]}', *inside)]
   return parts
 
 

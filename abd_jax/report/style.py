@@ -2,15 +2,17 @@
 
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1a1a1a; --soft: #5a5f66; --line: #d9dce0; --card: #f7f8f9;
-  --c0: #0072B2; --c1: #D55E00; --c2: #009E73; --c3: #CC79A7; --c4: #E69F00; --c5: #56B4E9; --c6: #555555; --heat: #0072B2; }
+  --c0: #0072B2; --c1: #D55E00; --c2: #009E73; --c3: #CC79A7; --c4: #E69F00; --c5: #56B4E9; --c6: #555555;
+  --heat: #0072B2; }
 @media screen and (prefers-color-scheme: dark) {
   :root { --page: #14171a; --ink: #e6e8ea; --soft: #a0a7ae; --line: #3a4047; --card: #1c2024;
     --c0: #3d9bd9; --c1: #f07f2e; --c2: #24b892; --c3: #de94bd; --c4: #f0b030; --c5: #8accf2; --c6: #b0b0b0; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1rem 4rem; max-width: 1180px; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere; }
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; font-weight: 650; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; padding-top: .8rem; border-top: 1px solid var(--line); font-weight: 650; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; padding-top: .8rem; border-top: 1px solid var(--line);
+  font-weight: 650; }
 h3 { font-size: .95rem; margin: 1.4rem 0 .4rem; font-weight: 650; }
 p { margin: .3rem 0 .8rem; max-width: 46rem; } .soft, figcaption, th, small { color: var(--soft); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(145px, 1fr)); gap: .8rem; margin: 1.2rem 0; }

@@ -101,11 +101,11 @@ class LoadedModel:
   def normalise(self, images: np.ndarray) -> np.ndarray:
     """f32[n, h, w, c]: raw images u8[n, h, w, c] as the network sees them. Raises UserError for others."""
     self._check(images)
-    return np.asarray(self._components.images.normalise(images))
+    return np.asarray(self._components.images.normalise(jax.numpy.asarray(images)))
 
   def denormalise(self, images: np.ndarray) -> np.ndarray:
     """f32[n, h, w, c] in [0, 1], for pictures: what `normalise` or `dream_normalised` gave."""
-    return np.asarray(self._components.images.denormalise(images))
+    return np.asarray(self._components.images.denormalise(jax.numpy.asarray(images)))
 
   @property
   def task_of_class(self) -> np.ndarray:

@@ -37,7 +37,7 @@ class Mirrors:
     self._workdir, self._task = workdir, 0
     self._before, self._phase, self._step = 0, (0, ''), 0
     self._board = SummaryWriter(str(workdir / 'tensorboard'), flush_secs=10)
-    self._csv = open(workdir / 'metrics.csv', 'w', newline='')  # noqa: SIM115: open as long as the run
+    self._csv = open(workdir / 'metrics.csv', 'w', newline='')  # noqa: SIM115  (open as long as the run)
     self._rows = csv.writer(self._csv, lineterminator='\n')
     self._rows.writerow(COLUMNS)
     if (workdir / 'metrics.jsonl').exists():

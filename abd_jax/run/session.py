@@ -111,8 +111,7 @@ class Session:
       self.workdir.log_phase({'task': progress.task, 'phase': phase, 'steps': progress.step - first} | spent)
 
   def evaluated(self, seen: float, class_names: list[str], confusion: np.ndarray) -> None:
-    """Logs the newest row of the accuracy matrix and the accuracy over all classes seen; writes the confusion i[c, c].
-    """
+    """Logs the newest row of the accuracy matrix and the accuracy over all seen; writes the confusion i[c, c]."""
     self.workdir.write_confusion(self.progress.task, class_names, confusion)
     row = self.progress.history.accuracy[-1]
     self._log({'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen})
