@@ -178,7 +178,8 @@ class Learner:
       metrics.class_row(hits, labels, classes),
       metrics.class_row(hits_in_5, labels, classes),
     )
-    self.session.evaluated(float(np.mean(hits)))
+    names = list(self.stream.class_names[:classes])
+    self.session.evaluated(float(np.mean(hits)), names, metrics.confusion(labels, ranking[:, 0], classes))
 
   def dream(self, task: int) -> None:
     """Trains the generator against the student as it now is, and keeps a picture of what it dreams."""

@@ -22,6 +22,11 @@ def class_row(hits: np.ndarray, labels: np.ndarray, count: int) -> list[float | 
   return [accuracy_row(hits[labels == c], labels[labels == c] - c, 1)[0] if known[c] else None for c in range(count)]
 
 
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+  """i64[classes, classes]: how many images of each true class (row) were taken for each (column)."""
+  return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
 def by_task(class_accuracy: Sequence[float | None], labels: np.ndarray, task_of_class: np.ndarray) -> list[float]:
   """A row of the matrix from the accuracy of each class; labels: of the test images i32[n], in learning order."""
   classes = np.arange(len(class_accuracy))

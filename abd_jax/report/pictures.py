@@ -24,3 +24,19 @@ def save_grid(images: np.ndarray, labels: Sequence[str], file: Path) -> None:
     sheet.paste(tile.convert('RGB'), (left, top + caption))
     draw.text((left + 1, top), labels[k][: width * scale // 6], fill='black')
   sheet.save(file)
+
+
+def matrix_picture(counts: np.ndarray, side: int = 480) -> np.ndarray:
+  """u8[h, w, 3]: counts [r, c] as shades of blue, each row as shares of its sum; about `side` pixels high."""
+  shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+  white, full = np.array([255.0, 255, 255]), np.array([0.0, 114, 178])
+  shades = np.round(white + shares[:, :, None] * (full - white)).astype(np.uint8)
+  return shades.repeat(max(1, side // len(counts)), 0).repeat(max(1, side // len(counts)), 1)
+
+
+def read_picture(file: Path) -> np.ndarray:
+  """u8[h, w, 3] of a PNG."""
+  from PIL import Image
+
+  with Image.open(file) as picture:
+    return np.asarray(picture.convert('RGB'))

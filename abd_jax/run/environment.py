@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,14 @@ def cpu_model() -> str:
     lines = []
   names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
   return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_memory() -> dict[str, int]:
+  """Most bytes so far: 'host' of this process, 'device' on its first device where that counts them."""
+  unit = 1 if platform.system() == 'Darwin' else 1024
+  host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return {'host': host} | ({'device': stats['peak_bytes_in_use']} if 'peak_bytes_in_use' in stats else {})
 
 
 def environment() -> dict:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +24,18 @@ from abd_jax.steps.student import in_batches, init_student, make_embed, make_pro
 BATCH = 256  # images, where the caller names no number
 
 
+@partial(jax.jit, static_argnums=0)
+@full_precision_matmul
+def block_outputs(network: Any, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+  """Name -> f[b, d]: what each part of a Classifier's backbone gives, averaged over positions."""
+  parts = lambda module, name: name == '__call__' and len(module.path) == 2
+  _, kept = network.apply(variables, images, train=False, capture_intermediates=parts, mutable=['intermediates'])
+  return {
+    name: part['__call__'][0].astype(np.float32).mean((1, 2))
+    for name, part in kept['intermediates']['backbone'].items()
+  }
+
+
 class LoadedModel:
   """A frozen model with the class names, the preprocessing and, if one was trained against it, its generator.
 
@@ -30,6 +43,7 @@ class LoadedModel:
     class_names: of the classes it has learnt, in learning order.
     image_shape: (h, w, c) of its input.
     task: 0-based, the last that it has learnt.
+    tasks: all of the run, also those that come after.
     config: the run's, fields that came later at their defaults.
     can_dream: whether `dream` works: after every task but the last, for methods that dream.
   """
@@ -39,10 +53,10 @@ class LoadedModel:
     self.image_shape = tuple(manifest['image_shape'])
     order, sizes = manifest['class_order'], tuple(manifest['task_sizes'])
     self.class_names = tuple(order['names'][: sum(sizes[: self.task + 1])])
-    self._tasks = Tasks(tuple(order['original_ids']), sizes)
-    self._classes = Classes(self._tasks.task_of_class, np.int32(self.task))
+    self.tasks = Tasks(tuple(order['original_ids']), sizes)
+    self._classes = Classes(self.task_of_class, np.int32(self.task))
     self._method = methods.get(config)
-    self._components = make_components(config, self._tasks.num_classes, self.image_shape, lambda batch: batch)
+    self._components = make_components(config, self.tasks.num_classes, self.image_shape, lambda batch: batch)
     compiled = lambda function: jax.jit(full_precision_matmul(function))
     self._probabilities = compiled(make_probabilities(self._components, self._method))
     self._embed = compiled(make_embed(self._components))
@@ -69,13 +83,54 @@ class LoadedModel:
 
     Raises UserError if nothing was trained to dream of this model.
     """
+    images, probabilities = self.dream_normalised(n, seed)
+    return self.denormalise(images), np.asarray(self.class_names)[probabilities.argmax(1)]
+
+  def dream_normalised(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(f32[n, h, w, c] the same dreams as a student sees them, f32[n, len(class_names)] the model's probabilities).
+
+    Raises UserError as `dream` does.
+    """
     if not self.can_dream:
       raise UserError(
         f'nothing dreams of the model after task {self.task + 1}: a generator is trained after every task but the '
         'last, by methods that dream. Load an earlier task.'
       )
-    images, labels = jax.device_get(self._dream(self._model, jax.random.key(seed), n))
-    return images, np.asarray(self.class_names)[labels]
+    return jax.device_get(self._dream(self._model, jax.random.key(seed), n))
+
+  def normalise(self, images: np.ndarray) -> np.ndarray:
+    """f32[n, h, w, c]: raw images u8[n, h, w, c] as the network sees them. Raises UserError for others."""
+    self._check(images)
+    return np.asarray(self._components.images.normalise(jax.numpy.asarray(images)))
+
+  def denormalise(self, images: np.ndarray) -> np.ndarray:
+    """f32[n, h, w, c] in [0, 1], for pictures: what `normalise` or `dream_normalised` gave."""
+    return np.asarray(self._components.images.denormalise(jax.numpy.asarray(images)))
+
+  @property
+  def task_of_class(self) -> np.ndarray:
+    """i32[c]: the 0-based task of each class, in learning order."""
+    return self.tasks.task_of_class
+
+  @property
+  def memory_images(self) -> int:
+    """How many real images the method may store: 0 for those without a memory."""
+    return self.config.memory.size if self._method.memory else 0
+
+  def layers(self, images: np.ndarray, batch_size: int = BATCH) -> dict[str, np.ndarray]:
+    """Name -> f32[n, d]: each block's output, averaged over positions, in order; the last are the features.
+
+    images: f32[n, h, w, c], normalised. Models of one architecture share their compilation.
+    """
+    function = partial(block_outputs, self._components.model, self._model.variables)
+    outputs = in_batches(function, images, batch_size)
+    return dict(sorted(outputs.items(), key=lambda item: (item[0] != 'stem', item[0])))
+
+  def nbytes(self) -> dict[str, int]:
+    """Bytes of the arrays that are kept: 'student' and, where there is one, 'generator'."""
+    size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    generator = size(self._model.generator)
+    return {'student': size(self._model) - generator} | ({'generator': generator} if generator else {})
 
   def _call(self, function, images: np.ndarray):
     return function(self._model, images, self._classes)
@@ -84,8 +139,7 @@ class LoadedModel:
     parts = self._components
     dreams = self._dreamer(model, key, n) if self._dreamer else sample(parts, model.generator, key, n)
     _, logits = parts.model.apply(model.variables, dreams, train=False)
-    labels = jax.numpy.argmax(logits[:, : len(self.class_names)], axis=-1)
-    return parts.images.denormalise(dreams), labels
+    return dreams, jax.nn.softmax(logits[:, : len(self.class_names)])
 
   def _check(self, images: np.ndarray) -> None:
     shape, dtype = np.shape(images), getattr(images, 'dtype', None)

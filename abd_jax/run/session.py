@@ -12,6 +12,7 @@ from abd_jax.devices import hosts
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.checkpoint import Checkpoints
 from abd_jax.run.console import Console
+from abd_jax.run.environment import peak_memory
 from abd_jax.run.integrity import checksum_of_arrays
 from abd_jax.run.progress import Progress, progress_from
 from abd_jax.run.workdir import Workdir
@@ -102,11 +103,17 @@ class Session:
       if hosts.any_says(now - self._saved >= self._save_every or self._must_stop()):
         self.save(kind, state)
 
-    with self.clock(SECONDS_OF[kind]):
-      return chunks.run(chunk, state, data, inputs, range(progress.step, inputs.steps), self._chunk_steps, on_chunk)
+    began, first = time.monotonic(), progress.step
+    try:
+      with self.clock(SECONDS_OF[kind]):
+        return chunks.run(chunk, state, data, inputs, range(first, inputs.steps), self._chunk_steps, on_chunk)
+    finally:
+      spent = {'seconds': round(time.monotonic() - began, 3), 'peak_bytes': peak_memory()}
+      self.workdir.log_phase({'task': progress.task, 'phase': phase, 'steps': progress.step - first} | spent)
 
-  def evaluated(self, seen: float) -> None:
-    """Logs the newest row of the accuracy matrix and the accuracy over all classes seen."""
+  def evaluated(self, seen: float, class_names: list[str], confusion: np.ndarray) -> None:
+    """Logs the newest row of the accuracy matrix and the accuracy over all seen; writes the confusion i[c, c]."""
+    self.workdir.write_confusion(self.progress.task, class_names, confusion)
     row = self.progress.history.accuracy[-1]
     self._log({'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen})
     self.console.line(f'after task {len(row)}: accuracy on all classes seen {100 * seen:.1f} %')

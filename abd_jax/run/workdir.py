@@ -1,4 +1,4 @@
-"""What a run leaves on disk besides checkpoints: config.json, metrics.jsonl, reads.jsonl, dreams, results."""
+"""What a run leaves on disk besides checkpoints: config.json, logs, dreams, results."""
 
 import fcntl
 import json
@@ -6,12 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import xxhash
 
 from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.run.integrity import is_intact, sealed
+from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
 
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
@@ -26,6 +28,7 @@ class Workdir:
   def __init__(self, path: str, config_dict: dict):
     self.path = Path(path).absolute()
     self.is_main = hosts.is_main()  # of several hosts, one writes
+    self._mirrors: Mirrors | None = None  # once it is known where the run stands
     self.config = json.loads(json.dumps(config_dict))
     self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
     try:
@@ -82,16 +85,25 @@ class Workdir:
         file.write(line)
     self._log_bytes += len(line)
     self._log_digest.update(line)
+    if self._mirrors:
+      self._mirrors.write(record)
     return self._log_bytes, self._log_digest.hexdigest()
+
+  def log_phase(self, record: dict) -> None:
+    """Appends a line to phases.jsonl: what a process spent on its stretch of a phase."""
+    self._append('phases.jsonl', record)
 
   def log_read(self, record: dict) -> None:
     """Appends a line to reads.jsonl: which images a process of this run has looked at."""
+    self._append('reads.jsonl', record)
+
+  def _append(self, name: str, record: dict) -> None:
     if self.is_main:
-      with open(self.path / 'reads.jsonl', 'a') as file:
+      with open(self.path / name, 'a') as file:
         file.write(json.dumps(record) + '\n')
 
   def cut_log(self, size: int, checksum: str) -> None:
-    """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again.
+    """Cuts metrics.jsonl, and what mirrors it, back to `size` bytes: what came after is about to be written again.
 
     Raises UserError if those bytes are not the ones that `checksum` is of.
     """
@@ -105,8 +117,14 @@ class Workdir:
         )
       if self.log_file.exists():
         os.truncate(self.log_file, size)
+      self._mirrors = Mirrors(self.path)
 
     hosts.word_of_main(cut)
+
+  def write_confusion(self, task: int, class_names: list[str], counts: np.ndarray) -> None:
+    """Of the evaluation after 0-based `task`: counts i[c, c] of true and predicted classes."""
+    if self.is_main:
+      write_confusion(confusion_file(self.path, task), class_names, counts)
 
   def dream_file(self, task: int) -> Path:
     """The picture of what was dreamed after 0-based `task`."""
@@ -117,6 +135,8 @@ class Workdir:
     return self
 
   def __exit__(self, *exc) -> None:
+    if self._mirrors:
+      self._mirrors.close()
     os.close(self._lock)
 
 

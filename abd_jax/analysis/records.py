@@ -1,0 +1,164 @@
+"""Reads a workdir into what a report is made of."""
+
+import importlib.util
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from abd_jax.analysis.diagnose import diagnose
+from abd_jax.config import default, flatten
+from abd_jax.errors import UserError
+from abd_jax.report.runs import RunRecord
+from abd_jax.run import results as results_lib
+from abd_jax.run.mirrors import confusion_file, read_confusion
+from abd_jax.run.workdir import FREE_FIELDS, read_json
+
+CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
+NEEDED = ('accuracy_matrix', 'seen_accuracy', 'final_accuracy', 'average_accuracy', 'forgetting', 'class_order',
+          'seconds', 'versions', 'device', 'commit')  # fmt: skip
+
+
+def read_run(
+  workdir: str | Path, data_dir: str = '', look: bool = True, tell: Callable[[str], None] = lambda text: None
+) -> RunRecord:
+  """The run in `workdir`, finished or not, its diagnosis made if need be.
+
+  Args:
+    data_dir: where its prepared data lie; '' for where the run found them. Without them there is no diagnosis.
+    look: whether to make the diagnosis.
+    tell: called with a line about what takes time, or is missing.
+
+  Raises:
+    UserError: no run there, or a damaged file.
+  """
+  folder = Path(workdir).absolute()
+  if not (folder / 'config.json').is_file():
+    raise UserError(f'{folder} holds no run: it has no config.json. Name the --workdir of one.')
+  config = flatten(default().to_dict()) | flatten(read_json(folder / 'config.json'))
+  results = _results(folder / 'results.json')
+  records = _lines(folder / 'metrics.jsonl')
+  evaluations = [record for record in records if record.get('phase') == 'evaluating']
+  rows = results['accuracy_matrix'] if results else [record['accuracy'] for record in evaluations]
+  diagnosis, pictures, note = None, {}, ''
+  if look:
+    diagnosis, pictures, note = _look(folder, data_dir, tell)
+  names, confusion = _confusion(folder, len(rows) - 1)
+  order = results['class_order']['names'] if results else (diagnosis or {}).get('class_names', names)
+  seen = results['seen_accuracy'] if results else [record['seen_accuracy'] for record in evaluations]
+  learnt = sum(results['task_sizes']) if results else len(order)
+  return RunRecord(
+    name=folder.name,
+    config=config,
+    results=results,
+    rows=rows,
+    seen=seen,
+    class_names=tuple(order[:learnt]),
+    confusion=confusion,
+    phases=_lines(folder / 'phases.jsonl'),
+    changed=_changed(config),
+    command=command(config, folder.name),
+    diagnosis=diagnosis,
+    pictures=pictures,
+    note=note,
+  )
+
+
+def _results(file: Path) -> dict[str, Any] | None:
+  if not file.exists():
+    return None
+  results = read_json(file)
+  if results.get('schema_version') != results_lib.SCHEMA:
+    raise UserError(
+      f'{file} is of schema {results.get("schema_version")}, this version of abd_jax reads {results_lib.SCHEMA}. Use '
+      'the version that wrote it.'
+    )
+  if missing := [name for name in NEEDED if name not in results]:
+    raise UserError(f'{file} is damaged (it lacks {missing[0]}): put it back as it was, or leave this run out.')
+  return results
+
+
+def _lines(file: Path) -> list[dict]:
+  """The objects of a file of one JSON object a line; the last may be half written, by a run under way."""
+  if not file.exists():
+    return []
+  lines, found = file.read_text(errors='replace').splitlines(), []
+  for k, line in enumerate(lines):
+    try:
+      found.append(json.loads(line))
+    except ValueError as error:
+      if k + 1 < len(lines):
+        raise UserError(f'{file} is damaged in line {k + 1}: put it back as it was, or leave this run out.') from error
+  return found
+
+
+def _confusion(folder: Path, task: int) -> tuple[list[str], np.ndarray | None]:
+  file = confusion_file(folder, task)
+  if not file.exists():
+    return [], None
+  try:
+    return read_confusion(file)
+  except ValueError as error:
+    raise UserError(f'{file} is damaged: put it back as it was, or delete it.') from error
+
+
+def _look(folder: Path, data_dir: str, tell: Callable[[str], None]) -> tuple[dict | None, dict[str, np.ndarray], str]:
+  """(diagnosis, pictures, '') or (None, {}, why there are none)."""
+  try:
+    diagnosis = diagnose(folder, data_dir, tell)
+  except UserError as error:
+    tell(f'{folder.name}: no diagnosis: {error}')
+    return None, {}, f'No diagnosis: {error}'
+  file = folder / 'diagnosis' / 'images.npz'
+  try:
+    with np.load(file) as arrays:
+      return diagnosis, dict(arrays), ''
+  except (OSError, ValueError, EOFError) as error:
+    raise UserError(f'{file} is damaged: delete the folder {file.parent.name} there to have it made anew.') from error
+
+
+def _changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """Fields that differ from the default: name -> (value, default)."""
+  usual = flatten(json.loads(json.dumps(default().to_dict())))
+  return {
+    name: (value, usual.get(name))
+    for name, value in config.items()
+    if name not in FREE_FIELDS and _plain(value) != usual.get(name)
+  }
+
+
+def _plain(value: Any) -> Any:
+  return list(value) if isinstance(value, tuple) else value
+
+
+def command(config: dict[str, Any], name: str) -> str:
+  """The command that runs `config` again: of the files in configs/ the nearest, and a flag for each other field."""
+  options = f'tasks={config["tasks"]},method={config["method"]},trial={config["trial"]}'
+  best: tuple[str, list[str]] | None = None
+  for file in sorted(CONFIGS.glob('*.py')):
+    here = flatten(json.loads(json.dumps(_load(file, options).to_dict())))
+    fields = [field for field in here if field not in FREE_FIELDS and here[field] != _plain(config.get(field))]
+    flags = [f'--config.{field}={shlex.quote(_word(config[field]))}' for field in fields if field in config]
+    if best is None or len(flags) < len(best[1]):
+      best = f'--config=configs/{file.name}:{options}', flags
+  if best is None:
+    return f'# the config is in {name}/config.json; the configs/ of a checkout would give a command'
+  return ' '.join(['python -m abd_jax.main', best[0], *best[1], f'{shlex.quote(f"--workdir=runs/{name}")}'])
+
+
+def _load(file: Path, options: str) -> Any:
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(options)
+
+
+def _word(value: Any) -> str:
+  """A value as a flag of ml_collections takes it."""
+  if isinstance(value, (list, tuple)):
+    return str(tuple(tuple(one) if isinstance(one, list) else one for one in value))
+  return str(value)

@@ -1,0 +1,1 @@
+"""The verbs of abd-jax, one thin file each."""

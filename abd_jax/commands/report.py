@@ -1,0 +1,76 @@
+"""abd-jax report WORKDIR [WORKDIR...]: one HTML file about one or more runs.
+
+Runs that differ only in their trial become one curve with a band. The page needs no network, and is written beside
+the runs. The first report of a run looks at its models and its data, and keeps what it found in WORKDIR/diagnosis.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from abd_jax.errors import UserError
+
+
+def main(argv: list[str]) -> Path:
+  """Writes the report that the words of the command line ask for, and returns its path. Raises UserError."""
+  arguments = _parser().parse_args(argv)
+  # Imported here, so that --help and a mistake answer at once.
+  from abd_jax.analysis.records import read_run
+  from abd_jax.devices.backend import use_compilation_cache
+  from abd_jax.report.page import report
+  from abd_jax.run.workdir import write_atomically
+
+  folders = [folder.absolute() for folder in arguments.workdir]
+  if len(set(folders)) < len(folders):
+    raise UserError('a workdir is named twice. Name each once.')
+  output = arguments.output or (folders[0] if len(folders) == 1 else _common(folders)) / 'report.html'
+  use_compilation_cache(str(output.absolute().parent / 'compilation_cache'))
+  tell = lambda line: print(line, file=sys.stderr, flush=True)
+  runs = [read_run(folder, arguments.data_dir, not arguments.no_diagnosis, tell) for folder in folders]
+  try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, report(runs))
+  except OSError as error:
+    raise UserError(f'{output} cannot be written ({error.strerror}). Choose another --output.') from error
+  print(f'report: {output}')
+  return output
+
+
+def _common(folders: list[Path]) -> Path:
+  return Path(os.path.commonpath(folders))
+
+
+class _Parser(argparse.ArgumentParser):
+  """Tells a mistake in one line."""
+
+  def error(self, message: str):
+    raise UserError(f'{message}. --help says more.')
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(prog='abd-jax report', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('workdir', type=Path, nargs='+', help='of a run, finished or not')
+  parser.add_argument('--output', type=Path, help='default: report.html in the workdir, or where all of them lie')
+  parser.add_argument('--data_dir', default='', help="where the runs' prepared data lie now; default: where they did")
+  parser.add_argument('--no-diagnosis', action='store_true', help='only what the files of the runs say')
+  return parser
+
+
+def cli() -> None:
+  """The verb: a user's mistake is one line on stderr and exit code 2."""
+  from absl import logging
+
+  from abd_jax.devices.malloc import keep_freed_memory
+
+  keep_freed_memory()
+  logging.set_verbosity(logging.ERROR)  # orbax tells every step it takes
+  try:
+    main(sys.argv[1:])
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  cli()

@@ -1,0 +1,87 @@
+"""What a report is made of: one run as its files tell it, and runs that differ only in their trial together."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SAME_RUN = ('trial', 'seed')  # fields in which the trials of one thing may differ
+
+
+class RunRecord(NamedTuple):
+  """One workdir.
+
+  Attributes:
+    name: the folder's.
+    config: flat, dotted names.
+    results: results.json, or None where the run is not complete.
+    rows: of the accuracy matrix, fractions; as far as the run has come.
+    seen: f, accuracy over all classes seen, after each task.
+    class_names: in learning order, of the classes learnt so far; () where no file says.
+    confusion: i[c, c] of the newest evaluation, or None.
+    phases: the lines of phases.jsonl.
+    changed: fields that differ from the default config: name -> (value, default).
+    command: the line that runs it again.
+    diagnosis: diagnosis.json, or None.
+    pictures: the arrays of diagnosis/images.npz, or {}.
+    note: why something is missing, or ''.
+  """
+
+  name: str
+  config: dict[str, Any]
+  results: dict[str, Any] | None
+  rows: list[list[float]]
+  seen: list[float]
+  class_names: tuple[str, ...]
+  confusion: np.ndarray | None
+  phases: list[dict[str, Any]]
+  changed: dict[str, tuple[Any, Any]]
+  command: str
+  diagnosis: dict[str, Any] | None
+  pictures: dict[str, np.ndarray]
+  note: str = ''
+
+  @property
+  def num_tasks(self) -> int:
+    """Of the whole run."""
+    return len(self.config['task_sizes']) or self.config['tasks']
+
+  @property
+  def seconds(self) -> dict[str, float]:
+    """Phase -> seconds of the student, the generator and so on; of a run under way, what phases.jsonl adds up to."""
+    if self.results:
+      return self.results['seconds']
+    total: dict[str, float] = {}
+    for one in self.phases:
+      total[one['phase']] = total.get(one['phase'], 0.0) + one['seconds']
+    return total
+
+
+class Group(NamedTuple):
+  """Trials of one method and config; look: its place in the palette."""
+
+  name: str
+  runs: list[RunRecord]
+  look: int
+
+
+def grouped(runs: Sequence[RunRecord]) -> list[Group]:
+  """Runs by method and config but for the trial; groups of one method are told apart by a field that differs."""
+  kinds: dict[str, list[RunRecord]] = {}
+  for run in runs:
+    kinds.setdefault(repr(sorted(_fixed(run).items())), []).append(run)
+  groups = list(kinds.values())
+  return [Group(_name(group[0], [other[0] for other in groups]), group, k) for k, group in enumerate(groups)]
+
+
+def _fixed(run: RunRecord) -> dict[str, Any]:
+  return {name: value for name, value in run.config.items() if name not in SAME_RUN}
+
+
+def _name(run: RunRecord, others: Sequence[RunRecord]) -> str:
+  same = [other for other in others if other.config['method'] == run.config['method']]
+  fields, short = _fixed(run), lambda name: name.rpartition('.')[2]
+  differing = [name for name in fields if any(_fixed(other).get(name) != fields[name] for other in same)]
+  words = [f'{short(name)}={fields[name]}' for name in differing if name != 'data.name'][:2]
+  data = [fields['data.name']] if 'data.name' in differing else []
+  return ', '.join([run.config['method'], *data, *words])

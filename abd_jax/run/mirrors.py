@@ -1,0 +1,95 @@
+"""metrics.jsonl once more, for the tools people look with: TensorBoard's event files, and a CSV."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from abd_jax.report.pictures import matrix_picture, read_picture
+
+COLUMNS = ('task', 'phase', 'step', 'metric', 'value')
+
+
+def values_of(record: dict) -> Iterator[tuple[str, float]]:
+  """(metric, value) of everything a record measures; a list gives one for each task, as 'accuracy_task_0'."""
+  for name, value in record.items():
+    if isinstance(value, list):
+      yield from ((f'{name}_task_{k}', one) for k, one in enumerate(value))
+    elif name not in COLUMNS:
+      yield name, value
+
+
+class Mirrors:
+  """`tensorboard/` and `metrics.csv` of a workdir, a function of its metrics.jsonl and its pictures.
+
+  Made anew from those when a process begins, so that a resumed run has no point twice. The CSV has a line for each
+  value: task (0-based), phase, step in it, metric, value. TensorBoard counts the steps of all phases; the dreams of a
+  task are shown once the next has begun.
+  """
+
+  def __init__(self, workdir: Path):
+    from tensorboardX import SummaryWriter
+
+    shutil.rmtree(workdir / 'tensorboard', ignore_errors=True)
+    self._workdir, self._task = workdir, 0
+    self._before, self._phase, self._step = 0, (0, ''), 0
+    self._board = SummaryWriter(str(workdir / 'tensorboard'), flush_secs=10)
+    self._csv = open(workdir / 'metrics.csv', 'w', newline='')  # noqa: SIM115  (open as long as the run)
+    self._rows = csv.writer(self._csv, lineterminator='\n')
+    self._rows.writerow(COLUMNS)
+    if (workdir / 'metrics.jsonl').exists():
+      for line in (workdir / 'metrics.jsonl').read_text().splitlines():
+        self.write(json.loads(line))
+
+  def write(self, record: dict) -> None:
+    """One line of metrics.jsonl."""
+    task, phase = record['task'], record['phase']
+    if task > self._task:
+      self._show('dreams', self._workdir / 'dreams' / f'task_{task}.png')
+      self._task = task
+    if 'step' in record:
+      if self._phase != (task, phase):
+        self._before, self._phase = self._before + self._step, (task, phase)
+      self._step = record['step']
+    elif (confusion := confusion_file(self._workdir, task)).exists():
+      counts = read_confusion(confusion)[1]
+      self._board.add_image('confusion', matrix_picture(counts), self._before + self._step, dataformats='HWC')
+    for name, value in values_of(record):
+      self._rows.writerow((task, phase, record.get('step', ''), name, value))
+      self._board.add_scalar(f'{phase}/{name}', value, self._before + self._step)
+    self._csv.flush()
+
+  def _show(self, tag: str, file: Path) -> None:
+    if file.exists():
+      self._board.add_image(tag, read_picture(file), self._before + self._step, dataformats='HWC')
+
+  def close(self) -> None:
+    self._csv.close()
+    self._board.close()
+
+
+def confusion_file(workdir: Path, task: int) -> Path:
+  """Of the evaluation after 0-based `task`."""
+  return workdir / 'confusion' / f'task_{task + 1}.csv'
+
+
+def write_confusion(file: Path, class_names: list[str], counts: np.ndarray) -> None:
+  """A CSV of counts i[c, c]: a row for each true class, a column for each predicted one, in learning order."""
+  file.parent.mkdir(exist_ok=True)
+  with file.open('w', newline='') as opened:
+    rows = csv.writer(opened, lineterminator='\n')
+    rows.writerow(['true \\ predicted', *class_names])
+    rows.writerows([name, *row] for name, row in zip(class_names, counts.tolist(), strict=True))
+
+
+def read_confusion(file: Path) -> tuple[list[str], np.ndarray]:
+  """(class names, counts i[c, c]) of what `write_confusion` wrote. Raises ValueError if it is damaged."""
+  with file.open(newline='') as opened:
+    header, *rows = csv.reader(opened)
+  counts = np.array([[int(cell) for cell in row[1:]] for row in rows])
+  if counts.shape != (len(header) - 1,) * 2:
+    raise ValueError(f'{file} is not a square table')
+  return header[1:], counts

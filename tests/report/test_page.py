@@ -1,0 +1,225 @@
+"""abd_jax.report.page and its charts: from records made by hand, so that each oddity is one line."""
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from abd_jax.report import charts, html
+from abd_jax.report.charts import Series
+from abd_jax.report.page import report
+from abd_jax.report.runs import RunRecord, grouped
+
+ODD = ('<script>alert(1)</script>', '🦊 "fox" & \'hound\'', '</svg><img src=x>', 'ünï')
+
+
+def diagnosis(names, tasks, dreams=True):
+  """What diagnosis.json might hold for two classes a task."""
+  rng = np.random.default_rng(0)
+  pair = lambda: {'new': 2.0, 'dreamed': 1.0 if dreams else None}
+  layers = {name: {'mid': pair(), 'mmd2': pair(), 'dead': 0, 'features': 4} for name in ('stem', 'stage0_block0')}
+  points = lambda: rng.random((9, 2)).tolist()
+  entry = lambda t: {
+    'task': t, 'dreams': 8, 'agreement': 0.5, 'judge_accuracy': 1.0, 'chance': 0.5 / (t + 1), 'confidence': 0.9,
+    'class_confidence': [0.9, None] * (t + 1), 'histogram': [8, 0] * (t + 1), 'diversity': None,
+    'nearest_dreamed': [0.1] * 5, 'nearest_unseen': [0.2] * 5, 'suspicious': 0.0, 'pair_distances': [0.1, 0.2],
+  }  # fmt: skip
+  return {
+    'class_names': list(names),
+    'task_sizes': [2] * tasks,
+    'distances': [{'task': t, 'images': {}, 'layers': layers} for t in range(1, tasks)],
+    'cka': [{'task': t, 'layers': {'stem': 0.5, 'stage0_block0': None}} for t in range(1, tasks)],
+    'plane': {'task': 1, 'old': points(), 'new': points()} | ({'dreamed': points()} if dreams else {}),
+    'probe': {name: {'all': 0.5, 'by_task': [0.5] * tasks} for name in ('head', 'probe')},
+    'dreams': [entry(t) for t in range(tasks - 1)] if dreams else [],
+    'confusion': np.eye(2 * tasks, dtype=int).tolist(),
+    'kept_bytes': {'student': 1e6, 'images': 0},
+    'kept_images': 0,
+  }
+
+
+def pictures(tasks, dreams=True):
+  image = np.full((2, 8, 8, 1), 200, np.uint8)
+  found = {f'real_{label}': image for label in range(2 * tasks)}
+  for t in range(tasks - 1) if dreams else ():
+    found |= {f'dreamed_{t}_{label}': image[: 2 - label % 2 * 2] for label in range(2 * t + 2)}
+    found |= {f'nearest_dreamed_{t}': image, f'nearest_real_{t}': image}
+  return found
+
+
+def record(method='abd', trial=0, tasks=2, names=ODD, dreams=True, finished=True, look=True, **config):
+  rows = [[0.9] * (t + 1) for t in range(tasks)]
+  results = {
+    'final_accuracy': 0.9, 'average_accuracy': 0.9, 'forgetting': 0.1 if tasks > 1 else None, 'backward_transfer': None,
+    'seconds': {'compile': 1.0, 'train': 2.0}, 'steps': {'student': 10, 'generator': 0}, 'commit': 'abc+',
+    'versions': {'jax': '<1>'},
+    'device': {'count': 1, 'kind': 'cpu', 'platform': 'cpu', 'cpu_cores': 2, 'cpu_model': '&'},
+  }  # fmt: skip
+  phase = {'task': 0, 'phase': 'learning', 'steps': 5, 'seconds': 1.5, 'peak_bytes': {'host': 5e8}}
+  names = tuple(names[: 2 * tasks])
+  return RunRecord(
+    name='<i>run</i>',
+    config={
+      'method': method,
+      'trial': trial,
+      'seed': -1,
+      'tasks': tasks,
+      'task_sizes': (),
+      'data.name': 'd<b>',
+      **config,
+    },
+    results=results if finished else None,
+    rows=rows,
+    seen=[0.9] * tasks,
+    class_names=names,
+    confusion=None,
+    phases=[phase],
+    changed={'x': ('<u>', ())},
+    command="python '<here>'",
+    diagnosis=diagnosis(names, tasks, dreams) if look else None,
+    pictures=pictures(tasks, dreams) if look else {},
+    note='' if look else 'No diagnosis: <no data>',
+  )
+
+
+class Checker(HTMLParser):
+  """Every tag that opens closes, and none is of those that fetch or run something."""
+
+  VOID = ('meta', 'link', 'img', 'br')
+
+  def __init__(self, page):
+    super().__init__()
+    self.open, self.seen = [], set()
+    self.feed(page)
+    assert not self.open
+
+  def handle_starttag(self, tag, attrs):
+    self.seen.add(tag)
+    for name, value in attrs:
+      assert not name.startswith('on') and (name not in ('src', 'href') or value.startswith('data:')), (
+        tag,
+        name,
+        value,
+      )
+    if tag not in self.VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+def check(page):
+  seen = Checker(page).seen
+  assert not seen & {'script', 'iframe', 'object', 'b<', 'u', 'i', 'here'}
+  assert not re.search(r'https?://(?!www\.w3\.org/2000/svg)', page)
+  for drawing in re.findall(r'<svg.*?</svg>', page, re.S):
+    ElementTree.fromstring(drawing)
+    assert 'nan' not in drawing
+  assert len(page.encode()) < 5e6
+  return page
+
+
+def test_a_page_escapes_everything_and_fetches_nothing():
+  page = check(report([record()]))
+  assert '&lt;script&gt;alert(1)&lt;/script&gt;' in page and '🦊' in page and '<script' not in page
+  for heading in ('Accuracy', 'Dreams', 'Where the features go', 'What the dreams are worth', 'How it was run'):
+    assert f'<h2>{heading}</h2>' in page
+
+
+@pytest.mark.parametrize(
+  'odd',
+  [
+    dict(tasks=1),
+    dict(tasks=1, dreams=False, finished=False),
+    dict(dreams=False),
+    dict(finished=False),
+    dict(look=False),
+    dict(tasks=12, names=[f'class number {k}' for k in range(24)]),
+  ],
+)
+def test_odd_runs_render(odd):
+  page = check(report([record(**odd)]))
+  assert ('<h2>Dreams</h2>' in page) == (odd.get('dreams', True) and odd.get('look', True) and odd.get('tasks', 2) > 1)
+
+
+def test_a_run_that_has_learnt_nothing_yet_renders():
+  page = check(report([record(finished=False, look=False)._replace(rows=[], seen=[], class_names=(), phases=[])]))
+  assert 'No task is complete yet.' in page
+
+
+def test_a_hundred_classes_of_photographs_stay_below_five_megabytes():
+  names = [f'class {k}' for k in range(100)]
+  rng = np.random.default_rng(0)
+  noise = lambda n: rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)  # what compresses worst
+  run = record(tasks=10, names=names)
+  found = diagnosis(names, 10)
+  found['class_names'] = names
+  for one in found['dreams']:
+    one['class_confidence'] = [0.5] * (10 * one['task'] + 10)
+  shown = {f'real_{k}': noise(6) for k in range(100)}
+  for t in range(9):
+    shown |= {f'dreamed_{t}_{k}': noise(6) for k in range(10 * t + 10)}
+    shown |= {f'nearest_{kind}_{t}': noise(2) for kind in ('dreamed', 'real')}
+  found['confusion'] = np.eye(100, dtype=int).tolist()
+  check(report([run._replace(diagnosis=found, pictures=shown, class_names=tuple(names))]))
+
+
+def test_trials_are_one_group_and_other_configs_another():
+  runs = [record(trial=t, lr=lr) for lr in (0.1, 0.2) for t in range(2)] + [record('lwf', dreams=False)]
+  groups = grouped(runs)
+  assert [(group.name, len(group.runs)) for group in groups] == [('abd, lr=0.1', 2), ('abd, lr=0.2', 2), ('lwf', 1)]
+  page = check(report(runs))
+  assert '90.0 ± 0.0' in page
+
+
+def test_ten_methods_at_once():
+  names = ['abd', 'deep_inversion', 'lwf', 'base', 'rdfcil', 'bic', 'e2e', 'dgr', 'oracle', 'rehearsal']
+  page = check(report([record(name) for name in names]))
+  assert all(f'>{name}<' in page for name in names)
+
+
+def test_curves_are_means_with_a_band_of_one_deviation():
+  series = Series('a', [[1.0, 2.0, None], [3.0, 2.0]], 0)
+  mean, std = series.mean_std()
+  np.testing.assert_allclose(mean[:2], [2, 2])
+  np.testing.assert_allclose(std[:2], [1, 0])
+  assert np.isnan(mean[2])
+  drawing = charts.curves([series], ['1', '2', '3'], 'x', 'y', 't', top=4)
+  points = re.search(r'<polyline points="([^"]+)"', drawing)[1].split()
+  assert len(points) == 2 and points[0].split(',')[1] == points[1].split(',')[1]
+  assert len(re.search(r'<polygon points="([^"]+)"', drawing)[1].split()) == 4
+  # y = 2 of 4 lies in the middle of the frame.
+  assert float(points[0].split(',')[1]) == charts.TOP + 90
+
+
+def test_bars_stand_on_zero_and_reach_their_value():
+  drawing = charts.bars([Series('a', [[4.0]], 0), Series('b', [[-2.0]], 1)], ['x'], '', 'y', 't')
+  sizes = [float(h) for h in re.findall(r'<rect[^>]*height="([\d.]+)" fill="var', drawing)]
+  assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.01)
+
+
+def test_a_chart_as_a_file_of_its_own_has_fixed_colours():
+  drawing = charts.standalone(charts.curves([Series('<a>', [[1.0]], 0)], ['1'], 'x', 'y', 't'))
+  assert 'var(' not in drawing and '#0072B2' in drawing
+  ElementTree.fromstring(drawing)
+
+
+def test_more_curves_than_colours_are_dashed():
+  looks = [(charts.colour(look), charts.dash(look)) for look in range(18)]
+  assert len(set(looks)) == 18 and (charts.colour(charts.GREY), charts.dash(charts.GREY)) not in looks
+
+
+@pytest.mark.parametrize('side, channels', [(8, 1), (8, 3), (64, 3), (224, 3)])
+def test_pictures_are_embedded_and_small(side, channels):
+  import base64
+  import io
+
+  from PIL import Image
+
+  tag = html.picture(np.full((3, side, side, channels), 128, np.uint8), 'a "word"')
+  data = re.search(r'base64,([^"]+)"', tag)[1]
+  shown = Image.open(io.BytesIO(base64.b64decode(data)))
+  assert shown.height == min(side, 48) and shown.width >= 3 * shown.height
+  assert 'alt="a &quot;word&quot;"' in tag
