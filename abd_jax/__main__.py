@@ -1,28 +1,63 @@
 """abd-jax VERB ...: the commands, each with a --help of its own.
 
-abd-jax train --config=configs/digits.py --workdir=runs/digits    as python -m abd_jax.main
+  abd-jax train --config=digits --workdir=runs/digits     learns a sequence of tasks, or resumes
+  abd-jax predict runs/digits photo.png                   names images
+  abd-jax export runs/digits model.zip                    one file that runs with JAX alone
+  abd-jax extend runs/digits --config.data.name=... --workdir=runs/more    teaches it new classes
+  abd-jax doctor                                          looks at this machine
+
+Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130: stopped by Ctrl-C.
 """
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 
-from abd_jax import main as train_command
-
-VERBS = {'train': train_command.cli}
+VERBS = ('train', 'predict', 'export', 'extend', 'doctor')
 
 
-def cli() -> None:
-  """Runs the verb that the command line names; exit code 2 for a mistake."""
-  verb = sys.argv[1] if len(sys.argv) > 1 else ''
-  if verb in ('', '-h', '--help', '-help'):
+def cli(words: Sequence[str] | None = None) -> None:
+  """Runs the verb that the first of `words` names, those of the command line unless given."""
+  words = list(sys.argv[1:] if words is None else words)
+  try:
+    sys.exit(_run(words))
+  except KeyboardInterrupt:
+    print('stopped; the same command resumes a run from its newest checkpoint', file=sys.stderr)
+    sys.exit(130)
+
+
+def _run(words: list[str]) -> int:
+  """The exit code."""
+  asks_help = {'-h', '-help', '--help'} & set(words)
+  verb = words[0] if words and words[0] not in asks_help else ''
+  if not verb:
     print((__doc__ or '').strip())
-    sys.exit(0 if verb else 2)
-  if verb not in VERBS:
-    from abd_jax.errors import nearest
+    return 0 if asks_help else 2
+  from abd_jax.errors import UserError, nearest, no_space
 
-    print(f"error: '{verb}' is not a command.{nearest(verb, VERBS)}", file=sys.stderr)
-    sys.exit(2)
-  sys.argv = [f'{sys.argv[0]} {verb}', *sys.argv[2:]]
-  VERBS[verb]()
+  try:
+    if verb not in VERBS:
+      raise UserError(f"'{verb}' is not a command.{nearest(verb, VERBS)}")
+    command = import_module(f'abd_jax.commands.{verb}')
+    if asks_help:
+      print((command.__doc__ or '').strip())
+      return 0
+    _quiet()
+    return command.run(words[1:]) or 0
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+  except Exception as error:
+    if not no_space(error):
+      raise
+    print('error: no space left on the device. Make room; the same command resumes a run.', file=sys.stderr)
+  return 2
+
+
+def _quiet() -> None:
+  """No log lines of the libraries: orbax tells every step it takes."""
+  from absl import logging
+
+  logging.set_verbosity(logging.ERROR)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
 """What may end a run early: a user's mistake, a workdir in use, a pause."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -25,3 +27,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
   if close := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
     return f" Did you mean '{close[0]}'?"
   return f' Known: {", ".join(known)}.' if 0 < len(known) <= 20 else ''
+
+
+def no_space(error: BaseException | None) -> bool:
+  """Whether `error`, or what caused it, is a full disk: an OSError, or a library's words for one."""
+  while error is not None:
+    if getattr(error, 'errno', None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from abd_jax import config as config_lib
 from abd_jax import methods
-from abd_jax.data import memory as memory_lib
-from abd_jax.data.sources import TaskStream, open_dataset
+from abd_jax.data.sources import TaskStream
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Method
-from abd_jax.protocol.tasks import Tasks, parse_class_order, split
-from abd_jax.run.checkpoint import abstract_like
+from abd_jax.run.checkpoint import abstract_like, abstract_snapshot
+from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.manifest import describe
+from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.schedule import Schedule
 from abd_jax.state import TaskSnapshot, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
@@ -34,6 +35,7 @@ class Blueprint(NamedTuple):
   steps: CompiledSteps
   schedule: Schedule
   abstract: dict[str, PyTree]  # shapes, dtypes and placement of 'student' and 'generator'
+  base: Base | None  # the run that this one extends
 
   @property
   def seed(self) -> int:
@@ -42,6 +44,22 @@ class Blueprint(NamedTuple):
   def class_order(self) -> dict[str, list]:
     """Names and original ids of the classes in learning order."""
     return {'names': list(self.stream.class_names), 'original_ids': list(self.schedule.tasks.order)}
+
+  def begin(self) -> Progress:
+    """Where the run stands before its first step."""
+    task, phase = self.schedule.start
+    return Progress(task=task, phase=phase, history=self.base.history() if self.base else EvalHistory())
+
+  def lacks_old_tests(self) -> bool:
+    """Whether this run extends one whose test images are not at hand."""
+    known = sum(self.base.sizes) if self.base else 0
+    return not np.all(np.isin(np.arange(known), self.stream.test_labels(self.schedule.tasks.num_tasks - 1)))
+
+  def base_snapshot(self) -> TaskSnapshot:
+    """The last model of the run that this one extends, its head grown, on the devices."""
+    assert self.base is not None
+    own_data = len(self.base.manifest['class_order']['names']) == self.components.model.num_classes
+    return self.mesh.replicate(grown(self.base, freeze(self.steps.new_student()), own_data))
 
   def abstract_snapshot(self, name: str) -> TaskSnapshot:
     """Shapes, dtypes and placement of what stands in a folder of frozen models."""
@@ -55,42 +73,37 @@ class Blueprint(NamedTuple):
     return describe(self.config.to_dict(), task, self.class_order(), sizes, shape)
 
 
-def abstract_snapshot(abstract: dict[str, PyTree], dreamed: bool, memory_size: int, image_shape, sharding):
-  """A TaskSnapshot of shapes; abstract: those of 'student' and 'generator'. dreamed: whether it holds a generator."""
-  memory = {}
-  if memory_size:
-    nothing = memory_lib.pad(memory_lib.empty(image_shape), memory_size)
-    memory = abstract_like(lambda: nothing, sharding)
-  return TaskSnapshot(freeze(abstract['student'], abstract['generator'] if dreamed else None), memory)
-
-
 def build(config) -> Blueprint:
   """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
   config_lib.check(config)
   method = methods.get(config)
-  where = config.data
-  data = open_dataset(where.name, where.dir, folds=where.folds, fold=where.fold, download=where.download)
-  order = parse_class_order(config.class_order, data.num_classes, config.trial)
-  sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
-  stream = TaskStream(data, Tasks(order, sizes))
+  base = read_base(config.extends) if config.extends else None
+  if base and method.offline:
+    raise UserError(f"method '{config.method}' learns all classes at once, so it extends no model. Choose another.")
+  stream = open_stream(config, base)
   mesh = DataMesh(_devices(config.devices))
-  _check_batches(config, stream.sizes, mesh.size)
+  known = len(base.sizes) if base else 0
+  _check_batches(config, stream.sizes, known, mesh.size)
   seed = config.seed if config.seed >= 0 else config.trial
   memory_size = config.memory.size if method.memory else 0
-  if method.memory and memory_size < sum(sizes):
+  classes = sum(stream.tasks.sizes)
+  if method.memory and memory_size < classes:
     raise UserError(
-      f'config.memory.size={memory_size} is less than the {sum(sizes)} classes to remember. Use at least one '
+      f'config.memory.size={memory_size} is less than the {classes} classes to remember. Use at least one '
       'image for each.'
     )
-  schedule = Schedule(method, stream.tasks, seed, config.student.batch_size, config.inversion.steps, memory_size)
+  stored = base.stored(method, memory_size) if base else ()
+  schedule = Schedule(
+    method, stream.tasks, seed, config.student.batch_size, config.inversion.steps, memory_size, known, stored
+  )
   schedule.total_steps(stream.labels)  # what cannot work says so now
-  components = make_components(config, data.num_classes, data.image_shape, mesh.constrain)
-  steps = compile_steps(config, components, method, data.image_shape, seed, mesh)
+  components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh.constrain)
+  steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
   abstract = {
     'student': abstract_like(steps.new_student, mesh.replicated),
     'generator': abstract_like(lambda: steps.new_generator(0), mesh.replicated),
   }
-  return Blueprint(config, method, stream, mesh, components, steps, schedule, abstract)
+  return Blueprint(config, method, stream, mesh, components, steps, schedule, abstract, base)
 
 
 def _devices(count: int) -> Sequence[Any]:
@@ -100,10 +113,11 @@ def _devices(count: int) -> Sequence[Any]:
   return devices[: count or len(devices)]
 
 
-def _check_batches(config, sizes: tuple[int, ...], devices: int) -> None:
+def _check_batches(config, sizes: tuple[int, ...], known: int, devices: int) -> None:
+  """known: tasks that another run has learnt."""
   batch = config.student.batch_size
-  if batch > min(sizes):
-    task = sizes.index(min(sizes))
+  if batch > min(sizes[known:]):
+    task = sizes.index(min(sizes[known:]), known)
     raise UserError(
       f'config.student.batch_size={batch} is larger than task {task + 1}, which has {sizes[task]} training images. '
       f'Use at most {sizes[task]}.'
