@@ -9,6 +9,7 @@
 Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130: stopped by Ctrl-C.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -46,6 +47,9 @@ def _run(words: list[str]) -> int:
     return command.run(words[1:]) or 0
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
+  except BrokenPipeError:  # the reader of our output has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except Exception as error:
     if not no_space(error):
       raise

@@ -11,7 +11,7 @@ from abd_jax.errors import UserError, nearest
 
 # Groups of fields that some methods alone read; any other group is of the method of its name, or of all.
 READERS = {
-  'lwf': ('lwf', 'lwf_mc', 'lwf_coreset', 'lwf_synthetic', 'deep_inversion', 'e2e', 'bic', 'dgr'),
+  'lwf': ('lwf', 'lwf_synthetic', 'lwf_coreset', 'deep_inversion', 'e2e', 'bic', 'dgr'),
   'memory': ('rehearsal', 'lwf_coreset', 'e2e', 'bic'),
   **{name: (name,) for name in ('abd', 'lwf_synthetic', 'e2e', 'bic', 'dgr', 'rdfcil')},
 }
@@ -112,9 +112,10 @@ def load_config(text: str) -> Config:
   if not file.is_file() and name.removeprefix('configs/').removesuffix('.py').isidentifier():
     file = packaged_configs() / f'{name.removeprefix("configs/").removesuffix(".py")}.py'
   if not file.is_file():
-    there = [path for folder in (Path(name).parent, packaged_configs()) for path in folder.glob('*.py')]
-    known = {str(path) for path in Path(name).parent.glob('*.py')} | {path.stem for path in there}
-    raise UserError(f"config file '{name}' does not exist.{nearest(name, known - {'setup', '__init__'})}")
+    ours = [path.stem for path in packaged_configs().glob('*.py')]
+    beside = [str(path) for path in Path(name).parent.glob('*.py')]
+    hint = nearest(name, beside) if beside else nearest(Path(name).stem, ours)
+    raise UserError(f"config file '{name}' does not exist.{hint}")
   try:
     config = runpy.run_path(str(file))['get_config'](argument or None)
     flatten(config.to_dict())
