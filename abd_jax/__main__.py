@@ -10,6 +10,7 @@ Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130: stopped 
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,12 +20,17 @@ VERBS = ('train', 'predict', 'export', 'extend', 'doctor')
 
 def cli(words: Sequence[str] | None = None) -> None:
   """Runs the verb that the first of `words` names, those of the command line unless given."""
-  words = list(sys.argv[1:] if words is None else words)
-  try:
-    sys.exit(_run(words))
-  except KeyboardInterrupt:
-    print('stopped; the same command resumes a run from its newest checkpoint', file=sys.stderr)
-    sys.exit(130)
+  signal.signal(signal.SIGINT, _stop)
+  sys.exit(_run(list(sys.argv[1:] if words is None else words)))
+
+
+def _stop(number: int, frame: object) -> None:
+  """Ends the process at once: as an exception, Ctrl-C would get lost or become another one inside some imports.
+
+  Whatever is written is written atomically. A run puts a handler of its own before this one while it runs.
+  """
+  os.write(sys.stderr.fileno(), b'stopped; the same command resumes a run from its newest checkpoint\n')
+  os._exit(130)
 
 
 def _run(words: list[str]) -> int:

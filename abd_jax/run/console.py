@@ -24,23 +24,24 @@ class Console:
     self._plain = not sys.stderr.isatty()
     self._total, self._done, self._start = total, done, done
     self._every, self._began, self._last = every, time.monotonic(), time.monotonic()
-    self._compiled, self._where = 0.0, ''
+    self._compiled, self._where, self._compiling = 0.0, '', False
     self._bar = None
     if not (self._plain or self._silent):
       colour = None if os.environ.get('NO_COLOR') else 'green'
-      form = '{desc}{percentage:3.0f}% |{bar}| {postfix}'
-      self._bar = tqdm(total=total, initial=done, colour=colour, dynamic_ncols=True, bar_format=form)
+      form = '{desc}{percentage:3.0f}% |{bar}| {unit}'  # as the unit, for tqdm puts a comma before a postfix
+      self._bar = tqdm(total=total, initial=done, colour=colour, dynamic_ncols=True, bar_format=form, unit='starting')
 
   def begin(self, where: str, compiles: bool) -> None:
     """A phase begins; `where` names it. compiles: whether its step must be compiled first."""
-    self._where = where
+    self._where, self._compiling = where, compiles
     if compiles:
       self._show('compiling')
 
   def compiled(self, seconds: float) -> None:
     """Compiling something has just taken so long."""
     self._compiled += seconds
-    if seconds > LONG:
+    if self._compiling and seconds > LONG:
+      self._compiling = False
       self._show('first steps')
 
   def step(self, steps: int, metrics: dict[str, float], images_per_second: float) -> None:
@@ -49,7 +50,7 @@ class Console:
     words = [f'{name} {value:.3g}' for name, value in sorted(metrics.items(), key=lambda item: item[0] != 'loss')]
     words.append(f'{images_per_second:.0f} images/s')
     if self._bar is not None:
-      self._bar.update(steps)
+      self._bar.n += steps
       self._show(f'{self._left()} left', words)
     elif time.monotonic() - self._last >= self._every:
       self._last = time.monotonic()
@@ -71,7 +72,7 @@ class Console:
         break
       text, room = f'{text} {word}', room - len(word) - 1
     self._bar.set_description_str(head, refresh=False)
-    self._bar.set_postfix_str(text, refresh=False)
+    self._bar.unit = text
     self._bar.refresh()
 
   def _left(self) -> str:
