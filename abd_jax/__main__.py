@@ -64,10 +64,13 @@ def _run(words: list[str]) -> int:
 
 
 def _quiet() -> None:
-  """No log lines of the libraries: orbax tells every step it takes."""
-  from absl import logging
+  """No log lines of the libraries: orbax tells every step it takes, and each failure that it raises too."""
+  import logging
 
-  logging.set_verbosity(logging.ERROR)
+  from absl import logging as absl_logging
+
+  absl_logging.set_verbosity(absl_logging.FATAL)
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
 
 
 if __name__ == '__main__':
