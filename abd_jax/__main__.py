@@ -21,7 +21,12 @@ VERBS = ('train', 'predict', 'export', 'extend', 'doctor')
 def cli(words: Sequence[str] | None = None) -> None:
   """Runs the verb that the first of `words` names, those of the command line unless given."""
   signal.signal(signal.SIGINT, _stop)
-  sys.exit(_run(list(sys.argv[1:] if words is None else words)))
+  code = _run(list(sys.argv[1:] if words is None else words))
+  if code == 2:  # threads of a failed save would tell of themselves while Python shuts down
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -64,13 +69,16 @@ def _run(words: list[str]) -> int:
 
 
 def _quiet() -> None:
-  """No log lines of the libraries: orbax tells every step it takes, and each failure that it raises too."""
+  """No lines of the libraries: orbax tells every step it takes, and each failure that it raises too."""
   import logging
 
   from absl import logging as absl_logging
 
   absl_logging.set_verbosity(absl_logging.FATAL)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+  # On a full disk tensorstore's threads find orbax's loop closed; the failure itself is raised where it is waited for.
+  mute = lambda error: isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
+  sys.excepthook = lambda *what: None if mute(what[1]) else sys.__excepthook__(*what)
 
 
 if __name__ == '__main__':
