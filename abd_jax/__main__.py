@@ -1,28 +1,85 @@
 """abd-jax VERB ...: the commands, each with a --help of its own.
 
-abd-jax train --config=configs/digits.py --workdir=runs/digits    as python -m abd_jax.main
+  abd-jax train --config=digits --workdir=runs/digits     learns a sequence of tasks, or resumes
+  abd-jax predict runs/digits photo.png                   names images
+  abd-jax export runs/digits model.zip                    one file that runs with JAX alone
+  abd-jax extend runs/digits --config.data.name=... --workdir=runs/more    teaches it new classes
+  abd-jax report runs/digits                              one HTML file about one or more runs
+  abd-jax doctor                                          looks at this machine
+
+Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130: stopped by Ctrl-C.
 """
 
+import os
+import signal
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 
-from abd_jax import main as train_command
-
-VERBS = {'train': train_command.cli}
+VERBS = ('train', 'predict', 'export', 'extend', 'report', 'doctor')
 
 
-def cli() -> None:
-  """Runs the verb that the command line names; exit code 2 for a mistake."""
-  verb = sys.argv[1] if len(sys.argv) > 1 else ''
-  if verb in ('', '-h', '--help', '-help'):
+def cli(words: Sequence[str] | None = None) -> None:
+  """Runs the verb that the first of `words` names, those of the command line unless given."""
+  signal.signal(signal.SIGINT, _stop)
+  code = _run(list(sys.argv[1:] if words is None else words))
+  if code == 2:  # threads of a failed save would tell of themselves while Python shuts down
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
+
+
+def _stop(number: int, frame: object) -> None:
+  """Ends the process at once: as an exception, Ctrl-C would get lost or become another one inside some imports.
+
+  Whatever is written is written atomically. A run puts a handler of its own before this one while it runs.
+  """
+  os.write(sys.stderr.fileno(), b'stopped; the same command resumes a run from its newest checkpoint\n')
+  os._exit(130)
+
+
+def _run(words: list[str]) -> int:
+  """The exit code."""
+  asks_help = {'-h', '-help', '--help'} & set(words)
+  verb = words[0] if words and words[0] not in asks_help else ''
+  if not verb:
     print((__doc__ or '').strip())
-    sys.exit(0 if verb else 2)
-  if verb not in VERBS:
-    from abd_jax.errors import nearest
+    return 0 if asks_help else 2
+  from abd_jax.errors import UserError, disk_errors_told, nearest
 
-    print(f"error: '{verb}' is not a command.{nearest(verb, VERBS)}", file=sys.stderr)
-    sys.exit(2)
-  sys.argv = [f'{sys.argv[0]} {verb}', *sys.argv[2:]]
-  VERBS[verb]()
+  try:
+    if verb not in VERBS:
+      raise UserError(f"'{verb}' is not a command.{nearest(verb, VERBS)}")
+    command = import_module(f'abd_jax.commands.{verb}')
+    if asks_help:
+      print((command.__doc__ or '').strip())
+      return 0
+    _quiet()
+    with disk_errors_told('what this command makes'):
+      return command.run(words[1:]) or 0
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+  except BrokenPipeError:  # the reader of our output has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+  return 2
+
+
+def _quiet() -> None:
+  """No lines of the libraries: orbax tells every step it takes, and each failure that it raises too."""
+  import logging
+
+  from absl import logging as absl_logging
+
+  from abd_jax.errors import silence_closed_loops
+
+  absl_logging.set_verbosity(absl_logging.FATAL)
+  silence_closed_loops()
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+  # On a full disk tensorstore's threads find orbax's loop closed; the failure itself is raised where it is waited for.
+  mute = lambda error: isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
+  sys.excepthook = lambda *what: None if mute(what[1]) else sys.__excepthook__(*what)
 
 
 if __name__ == '__main__':

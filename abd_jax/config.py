@@ -5,7 +5,8 @@ released code disagree, a field selects; the released way is the default because
 for memory.redraw, e2e.new_target, bic.evaluate and bn_gamma_init, whose defaults are what was meant.
 """
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -46,8 +47,9 @@ def default() -> Config:
   # Tasks.
   c.tasks = 10  # equal ones, unless:
   c.first_task_classes = 0  # >0: the first task has this many classes, the others share the rest equally
-  c.task_sizes = ()  # classes of each task; may sum to less than all
+  c.task_sizes = ()  # classes of each task, and so their number too; may sum to less than all
   c.class_order = ''  # '': shuffled by trial; '3,1,2,...': original ids; else the path of a file with them
+  c.extends = ''  # workdir of a finished run whose last model this one starts from; set by abd-jax extend
 
   c.data = ConfigDict()
   c.data.name = 'cifar100'  # a TFDS builder, ours or any prepared as array_record under data.dir
@@ -141,6 +143,10 @@ def default() -> Config:
   c.precision = 'float32'  # on every device; 'bfloat16': convolutions only, all else stays in float32
   c.devices = 0  # how many to use; 0: all. Batch sizes must be multiples of it
   c.distributed = False  # several hosts: calls jax.distributed.initialize()
+  c.cluster = ConfigDict()  # where the cluster does not tell JAX by itself; any of them implies distributed
+  c.cluster.coordinator = ''  # host:port of the first process
+  c.cluster.count = 0  # processes; 0: as the cluster says
+  c.cluster.rank = -1  # 0-based, of this process; -1: as the cluster says
   c.eval_batch_size = 512  # images
   c.oracle_dir = ''  # where upper bounds are kept and found; '': beside the workdir
   c.chunk_steps = 100  # steps between looks at the host; one compiled scan on GPU and TPU
@@ -174,17 +180,24 @@ def parse_argument(text: str | None) -> dict:
 
   Raises UserError for an unknown or ill-formed item.
   """
-  kinds = {'tasks': int, 'method': str, 'trial': int, 'quick': lambda _: True}
+  kinds = {'tasks': int, 'method': str, 'trial': int, 'quick': _on}
   options = {}
   for item in filter(None, (text or '').split(',')):
     name, _, value = item.partition('=')
     if name not in kinds:
       raise UserError(f"'{name}' in --config=...:{text} is not an option.{nearest(name, kinds)}")
+    if name in options:
+      raise UserError(f"'{name}' stands twice in --config=...:{text}. Give it once.")
     try:
       options[name] = kinds[name](value)
     except ValueError as error:
       raise UserError(f"'{item}' in --config=...:{text} must be a whole number, such as {name}=1.") from error
   return options
+
+
+def _on(text: str) -> bool:
+  """'quick' and 'quick=1' are on, 'quick=0' is off."""
+  return bool(int(text or '1'))
 
 
 def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str, dict] | None = None) -> Config:
@@ -200,18 +213,56 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
   return config.lock()
 
 
-# Lowest values of the fields that have one.
-LOWEST = {
-  **dict.fromkeys(('student.batch_size', 'inversion.batch_size', 'eval_batch_size', 'chunk_steps'), 1),
-  **dict.fromkeys(('student.epochs', 'generator.latent', 'abd.bn_passes'), 1),
-  **dict.fromkeys(
-    ('trial', 'inversion.steps', 'devices', 'max_seconds', 'first_task_classes', 'data.pad', 'teachers_kept'), 0
-  ),
-  **dict.fromkeys(('data.brightness', 'data.contrast', 'bic.held_out'), 0),
-  **dict.fromkeys(('data.size', 'data.device_mib', 'data.split_seed'), 0),
-  **dict.fromkeys(('inversion.pixel_images', 'rdfcil.finetune_epochs', 'dgr.latent'), 1),
-  'seed': -1,
-  'teachers_kept': 0,
+class Limits(NamedTuple):
+  """The finite range of a number, or of every element of a tuple of them."""
+
+  low: float
+  high: float
+  above: bool = False  # whether `low` itself is too low
+  length: tuple[int, float] = (0, math.inf)  # of a tuple: fewest and most elements
+
+
+def _each(limits: Limits, *names: str) -> dict[str, Limits]:
+  return dict.fromkeys(names, limits)
+
+
+# Every numeric field's range. Wide: what lies outside computes nothing, or nothing finite.
+_STEPS, _SIZE, _RATE, _WEIGHT = Limits(0, 10**9), Limits(1, 10**6), Limits(0, 100, above=True), Limits(0, 1e6)
+_SECONDS, _CHANNELS = Limits(0, 1e9), Limits(1, 65536)
+LIMITS = {
+  **_each(_SIZE, 'student.batch_size', 'inversion.batch_size', 'eval_batch_size', 'chunk_steps', 'student.epochs'),
+  **_each(_SIZE, 'rdfcil.finetune_epochs', 'inversion.pixel_images', 'tasks'),
+  **_each(_STEPS, 'inversion.steps', 'first_task_classes', 'memory.size', 'teachers_kept'),
+  **_each(_RATE, 'student.lr', 'inversion.lr', 'inversion.pixel_lr', 'e2e.balanced_lr', 'bic.bias_lr'),
+  **_each(_RATE, 'rdfcil.finetune_lr'),
+  **_each(_WEIGHT, 'inversion.content_weight', 'inversion.diversity_weight', 'inversion.stat_weight'),
+  **_each(_WEIGHT, 'inversion.prior_weight', 'abd.kd_weight', 'abd.ft_weight', 'lwf.weight', 'lwf_synthetic.weight'),
+  **_each(Limits(1e-3, 1e9), 'inversion.temperature', 'lwf.temperature'),
+  **_each(Limits(0.01, 1e3), 'inversion.prior_sigma'),
+  **_each(Limits(0, 1), 'student.weight_decay', 'data.brightness', 'data.contrast', 'bic.held_out'),
+  **_each(Limits(0, 0.9999), 'student.momentum'),
+  **_each(_SECONDS, 'checkpoint_seconds', 'max_seconds'),
+  **_each(_CHANNELS, 'generator.latent', 'dgr.latent'),
+  **_each(Limits(0, 2**32 - 1), 'trial'),
+  **_each(Limits(-1, 2**32 - 1), 'seed'),
+  **_each(Limits(0, 65536), 'devices', 'cluster.count', 'data.folds', 'data.fold'),
+  **_each(Limits(-1, 65535), 'cluster.rank'),
+  **_each(Limits(0, 1024), 'data.pad'),
+  **_each(Limits(0, 4096), 'data.size'),
+  **_each(Limits(0, 3), 'data.channels'),
+  **_each(_STEPS, 'data.device_mib', 'data.split_seed'),
+  **_each(Limits(0, 1, above=True), 'data.test_fraction'),
+  **_each(Limits(1, 100), 'abd.bn_passes'),
+  **_each(Limits(0, 1e9, above=True), 'data.max_value'),
+  **_each(Limits(-1e3, 1e3, length=(0, 4)), 'data.mean'),
+  **_each(Limits(1e-6, 1e3, length=(0, 4)), 'data.std'),
+  **_each(Limits(1, 10**6), 'task_sizes'),
+  **_each(Limits(0, 10**6), 'student.milestones'),
+  **_each(Limits(1, 1000, length=(0, 16)), 'model.blocks'),
+  **_each(Limits(1, 65536, length=(0, 16)), 'model.widths'),
+  **_each(Limits(1, 65536, length=(1, 16)), 'dgr.widths'),
+  **_each(Limits(1, 65536, length=(0, 3)), 'generator.start'),
+  **_each(Limits(1, 65536, length=(0, 16)), 'generator.widths'),
 }
 
 
@@ -220,17 +271,18 @@ def check(config: Config) -> None:
   flat = flatten(config.to_dict())
   for name, words in CHOICES.items():
     if flat[name] not in words:
-      raise UserError(f"config.{name}='{flat[name]}' is not a choice.{nearest(flat[name], words)}")
-  for name, lowest in LOWEST.items():
-    if flat[name] < lowest:
-      raise UserError(f'config.{name}={flat[name]} must be at least {lowest}.')
-  for name in ('seed', 'trial'):
-    if flat[name] >= 2**32:
-      raise UserError(f'config.{name}={flat[name]} must be below 2^32.')
+      raise UserError(f"config.{name}='{flat[name]}' is not a choice.{nearest(str(flat[name]), words)}")
+  for name, limits in LIMITS.items():
+    _check_number(name, flat[name], limits)
   blocks, widths = config.model.blocks, config.model.widths
-  if not (len(blocks) == len(widths) > 0 or len(blocks) == 0):
+  if len(blocks) != len(widths):
     raise UserError(f'config.model.blocks={blocks} and .widths={widths} must be as many: one of each per stage.')
-  if not 0 < config.data.test_fraction < 1 or config.data.channels not in (0, 1, 3):
+  folds, fold = config.data.folds, config.data.fold
+  if folds == 1 or fold >= max(folds, 1):
+    raise UserError(
+      f'config.data.fold={fold} with config.data.folds={folds}: folds must be 0 or at least 2, and fold less than that.'
+    )
+  if config.data.test_fraction == 1 or config.data.channels == 2:
     raise UserError('config.data.test_fraction must lie between 0 and 1, and .channels be 1, 3 or 0.')
   if (config.data.brightness or config.data.contrast) and config.data.max_value != 255:
     raise UserError(
@@ -239,6 +291,38 @@ def check(config: Config) -> None:
     )
   if len(config.generator.start) not in (0, 3):
     raise UserError(f'config.generator.start={config.generator.start} must be (height, width, channels).')
+
+
+def _check_number(name: str, value: Any, limits: Limits) -> None:
+  numbers = value if isinstance(value, (tuple, list)) else (value,)
+  whole = name in _WHOLE_TUPLES
+  for number in numbers:
+    good = isinstance(number, int if whole else (int, float)) and not isinstance(number, bool)
+    if not good:
+      raise UserError(f'config.{name}={value!r} must be {"whole " if whole else ""}numbers; {number!r} is none.')
+    low_enough = limits.low < number if limits.above else limits.low <= number
+    if not (low_enough and number <= limits.high):  # NaN fails too
+      above = f'above {limits.low:g}' if limits.above else f'at least {limits.low:g}'
+      raise UserError(f'config.{name}={value} must be {above} and at most {limits.high:g}.')
+  if isinstance(value, (tuple, list)) and not limits.length[0] <= len(value) <= limits.length[1]:
+    few, many = limits.length
+    count = f'{few}' if few == many else f'{few} to {many:g}'
+    raise UserError(f'config.{name}={value} has {len(value)} numbers; it needs {count}.')
+
+
+_WHOLE_TUPLES = (
+  'task_sizes', 'student.milestones', 'model.blocks', 'model.widths', 'dgr.widths', 'generator.start',
+  'generator.widths',
+)  # fmt: skip
+
+
+def completed(config: Config) -> Config:
+  """`config` with the fields that follow from others: `task_sizes` says how many tasks there are."""
+  if not config.task_sizes:
+    return config
+  config = ConfigDict(config).unlock()
+  config.tasks = len(config.task_sizes)
+  return config.lock()
 
 
 def flatten(tree: dict, prefix: str = '') -> dict:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from abd_jax.config import completed
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import PooledImages
 from abd_jax.data.pipeline import StreamedPool
@@ -25,10 +26,10 @@ from abd_jax.run import queue
 from abd_jax.run.build import Blueprint, build
 from abd_jax.run.progress import EvalHistory
 from abd_jax.run.results import results_of
-from abd_jax.run.schedule import NamedPhase
+from abd_jax.run.schedule import BASE, NamedPhase
 from abd_jax.run.session import Session
 from abd_jax.run.workdir import Workdir, read_finished, with_found
-from abd_jax.state import Classes, PhaseData, TaskSnapshot, TrainState, freeze
+from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
 from abd_jax.steps.student import in_batches
 
@@ -44,7 +45,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
     UserError: a mistake in either, in one line.
     Paused: told to stop before the end, by config.max_seconds or a signal; the same call resumes.
   """
-  config = with_found(workdir, config)
+  config = with_found(workdir, completed(config))
   if (results := read_finished(workdir, config.to_dict())) is not None:
     return results
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
@@ -60,8 +61,10 @@ def train_and_evaluate(config, workdir: str) -> dict:
 def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
   schedule = blueprint.schedule
   total_steps = schedule.total_steps(blueprint.stream.labels)
-  with Session(files, blueprint.abstract, blueprint.config, total_steps) as session:
+  with Session(files, blueprint.abstract, blueprint.begin(), blueprint.config, total_steps) as session:
     learner, progress = Learner(blueprint, session), session.progress
+    if blueprint.lacks_old_tests():
+      session.console.line('the test images of the classes learnt before are not at hand: only new ones are evaluated')
     for task in range(progress.task, schedule.tasks.num_tasks):
       phases = schedule.phases_from(task, progress.phase)
       for phase, following in zip(phases, (*phases[1:], None), strict=True):
@@ -107,22 +110,35 @@ class Learner:
     self.blueprint, self.session, self.config = blueprint, session, blueprint.config
     self.schedule, self.steps_of = blueprint.schedule, blueprint.steps
     self.stream, self.tasks = blueprint.stream, blueprint.schedule.tasks
-    self.student: TrainState = session.states.get('student') or self.steps_of.new_student()
     self.generator: Any = None  # a TrainState, for methods that invert
     if blueprint.method.inverts:
       self.generator = session.states.get('generator') or self.steps_of.new_generator(0)
-    self.teachers, self.memory = (), memory_lib.empty(self.stream.image_shape)
+    self.teachers: tuple[FrozenModel, ...] = ()
+    self.memory = memory_lib.empty(self.stream.image_shape)
     frozen = self.schedule.frozen_before(session.progress.task, session.progress.phase)
-    for name in frozen[: -self.schedule.teachers_kept]:  # of no more use here, but part of what the run leaves
-      session.checkpoints.verify_teacher(name)
-    for name in frozen[-self.schedule.teachers_kept :]:
-      self._adopt(session.checkpoints.load_teacher(name, blueprint.abstract_snapshot(name)))
+    kept = self.schedule.teachers_kept
+    for name in frozen[:-kept]:  # of no more use here, but part of what the run leaves
+      if name != BASE:
+        session.checkpoints.verify_teacher(name)
+    for name in frozen[-kept:]:
+      load = partial(session.checkpoints.load_teacher, name)
+      self._adopt(blueprint.base_snapshot() if name == BASE else load(blueprint.abstract_snapshot(name)))
+    self.student: TrainState = session.states.get('student') or self._first_student()
     self._pooled: dict[int, PooledImages | StreamedPool] = {}  # of the task at hand
     # Only now, with all that can be damaged read, is anything written.
     self.stream.on_read(session.workdir.log_read)
     tested = self.stream.test_split(self.tasks.num_tasks - 1)
     self.test_labels = tested.labels
     self.test_images = tested if blueprint.streams else tested.decode()[0]
+
+  def _first_student(self) -> TrainState:
+    """Untrained, but for a run that starts from the model of another: that is its newest teacher."""
+    student = self.steps_of.new_student()
+    if not self.schedule.known:
+      return student
+    # A copy: the training step reuses the student's buffers.
+    model = jax.tree.map(jnp.copy, self.teachers[0])
+    return student.replace(params=model.params, batch_stats=model.batch_stats, extra=model.extra)
 
   def steps(self) -> dict[str, int]:
     """How many the student and the generator have taken, over the whole run."""
@@ -175,8 +191,8 @@ class Learner:
     self.session.progress.evaluated(
       metrics.accuracy_row(hits, of_task, task + 1),
       metrics.accuracy_row(hits_in_5, of_task, task + 1),
-      metrics.class_row(hits, labels, classes),
-      metrics.class_row(hits_in_5, labels, classes),
+      metrics.accuracy_row(hits, labels, classes),
+      metrics.accuracy_row(hits_in_5, labels, classes),
     )
     names = list(self.stream.class_names[:classes])
     self.session.evaluated(float(np.mean(hits)), names, metrics.confusion(labels, ranking[:, 0], classes))

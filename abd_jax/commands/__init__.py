@@ -1,1 +1,1 @@
-"""The verbs of abd-jax, one thin file each."""
+"""The verbs of abd-jax: one file each, with `run(words)` and its help as the module's docstring."""

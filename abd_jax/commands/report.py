@@ -57,20 +57,9 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def cli() -> None:
-  """The verb: a user's mistake is one line on stderr and exit code 2."""
-  from absl import logging
-
+def run(words: list[str]) -> None:
+  """The verb. Raises UserError."""
   from abd_jax.devices.malloc import keep_freed_memory
 
   keep_freed_memory()
-  logging.set_verbosity(logging.ERROR)  # orbax tells every step it takes
-  try:
-    main(sys.argv[1:])
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
-
-
-if __name__ == '__main__':
-  cli()
+  main(words)

@@ -222,22 +222,22 @@ class TaskStream:
     """
     if tasks.num_classes != dataset.num_classes:
       raise ValueError(f'tasks order {tasks.num_classes} classes, {dataset.name} has {dataset.num_classes}')
-    self._dataset, self.tasks = dataset, tasks
+    self.dataset, self.tasks = dataset, tasks
     self._latest = 0
 
   def on_read(self, tell: Callable[[dict], None]) -> None:
     """Has `tell` called with a dict that says which images were decoded, whenever some are."""
-    self._dataset.on_read = tell
+    self.dataset.on_read = tell
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
     """(h, w, c)."""
-    return self._dataset.image_shape
+    return self.dataset.image_shape
 
   @property
   def class_names(self) -> tuple[str, ...]:
     """Names of the classes in learning order."""
-    return tuple(self._dataset.class_names[original] for original in self.tasks.order)
+    return tuple(self.dataset.class_names[original] for original in self.tasks.order)
 
   @property
   def sizes(self) -> tuple[int, ...]:
@@ -246,7 +246,7 @@ class TaskStream:
 
   def labels(self, t: int) -> np.ndarray:
     """The learning labels int32[n] that `task(t)` gives; decodes no image."""
-    return self.tasks.learning_labels(self._dataset.train_labels(self.tasks.original_ids(t)))
+    return self.tasks.learning_labels(self.dataset.train_labels(self.tasks.original_ids(t)))
 
   def task(self, t: int) -> tuple[np.ndarray, np.ndarray]:
     """Training data of task t: (uint8[n, h, w, c], int32[n] learning labels). Not kept here.
@@ -263,7 +263,7 @@ class TaskStream:
     if t < self._latest:
       raise RuntimeError(f'task {t} is over: task {self._latest} has been given')
     self._latest = t
-    split = self._dataset.train_split(original_ids)
+    split = self.dataset.train_split(original_ids)
     return replace(split, labels=self.tasks.learning_labels(split.labels))
 
   def test(self, upto: int) -> tuple[np.ndarray, np.ndarray]:
@@ -276,13 +276,13 @@ class TaskStream:
 
   def test_split(self, upto: int) -> Split:
     """The same still encoded, with learning labels."""
-    split = self._dataset.test_split(self._known(upto))
+    split = self.dataset.test_split(self._known(upto))
     labels, order = self._by_task(split.labels)
     return replace(split, rows=split.rows[order], labels=labels)
 
   def test_labels(self, upto: int) -> np.ndarray:
     """The learning labels int32[n] that `test(upto)` gives; decodes no image."""
-    return self._by_task(self._dataset.test_labels(self._known(upto)))[0]
+    return self._by_task(self.dataset.test_labels(self._known(upto)))[0]
 
   def _known(self, upto: int) -> tuple[int, ...]:
     """Original ids of the classes of tasks 0..upto."""

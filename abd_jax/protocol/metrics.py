@@ -4,22 +4,17 @@
 being free among all classes seen so far; j <= i. `counts[j]` is the number of test images of task j.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-Matrix = Sequence[Sequence[float]]
+Row = Sequence[float | None]
+Matrix = Sequence[Row]
 
 
-def accuracy_row(hits: np.ndarray, groups: np.ndarray, count: int) -> list[float]:
-  """The share of hits bool[n] in each of the groups 0..count-1, tasks or classes, given as i32[n]."""
-  return [float(np.mean(hits[groups == j])) for j in range(count)]
-
-
-def class_row(hits: np.ndarray, labels: np.ndarray, count: int) -> list[float | None]:
-  """The same of classes, some of which may have no test image: None."""
-  known = np.isin(np.arange(count), labels)
-  return [accuracy_row(hits[labels == c], labels[labels == c] - c, 1)[0] if known[c] else None for c in range(count)]
+def accuracy_row(hits: np.ndarray, groups: np.ndarray, count: int) -> list[float | None]:
+  """The share of hits bool[n] in each of the groups 0..count-1, tasks or classes, given as i32[n]; None of none."""
+  return [float(np.mean(hits[groups == j])) if np.any(groups == j) else None for j in range(count)]
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -27,28 +22,46 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
   return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def by_task(class_accuracy: Sequence[float | None], labels: np.ndarray, task_of_class: np.ndarray) -> list[float]:
+def by_task(class_accuracy: Row, labels: np.ndarray, task_of_class: np.ndarray) -> list[float | None]:
   """A row of the matrix from the accuracy of each class; labels: of the test images i32[n], in learning order."""
   classes = np.arange(len(class_accuracy))
   counts, tasks = np.bincount(labels, minlength=len(task_of_class))[classes], task_of_class[classes]
-  accuracy = np.array([share or 0.0 for share in class_accuracy])  # None weighs nothing
-  of_task = lambda j: np.average(accuracy[tasks == j], weights=counts[tasks == j])
-  return [float(of_task(j)) for j in range(tasks.max() + 1)]
+  of_task = lambda j: _weighted([class_accuracy[c] for c in classes[tasks == j]], counts[tasks == j].tolist())
+  return [of_task(j) for j in range(tasks.max() + 1)]
 
 
-def seen_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float]:
-  """Accuracy over all test images of the tasks seen so far, after each task."""
-  return [float(np.average(row, weights=counts[: len(row)])) for row in matrix]
+def _weighted(row: Row, counts: Sequence[int]) -> float | None:
+  """The mean over the tasks that have test images, each counting as many times; None if none has."""
+  pairs = [(value, count) for value, count in zip(row, counts, strict=False) if value is not None and count]
+  if not pairs:
+    return None
+  values, weights = zip(*pairs, strict=True)
+  return float(np.average(values, weights=weights))
 
 
-def final_accuracy(matrix: Matrix, counts: Sequence[int]) -> float:
+def _mean(values: Iterable[float | None]) -> float | None:
+  """Of those that are there; None if none is."""
+  there = [value for value in values if value is not None]
+  return float(np.mean(there)) if there else None
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+  return None if a is None or b is None else a - b
+
+
+def seen_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
+  """Accuracy over all test images of the tasks seen so far, after each task; None where there are none."""
+  return [_weighted(row, counts) for row in matrix]
+
+
+def final_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
   """A_N: accuracy over all classes after the last task."""
   return seen_accuracy(matrix, counts)[-1]
 
 
-def average_accuracy(matrix: Matrix, counts: Sequence[int]) -> float:
+def average_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
   """Average incremental accuracy: the mean over tasks of the accuracy on what has been seen."""
-  return float(np.mean(seen_accuracy(matrix, counts)))
+  return _mean(seen_accuracy(matrix, counts))
 
 
 def forgetting(matrix: Matrix) -> float | None:
@@ -56,7 +69,8 @@ def forgetting(matrix: Matrix) -> float | None:
   last = len(matrix) - 1
   if last == 0:
     return None
-  return float(np.mean([max(matrix[i][j] for i in range(j, last)) - matrix[last][j] for j in range(last)]))
+  best = lambda j: max((matrix[i][j] for i in range(j, last) if matrix[i][j] is not None), default=None)
+  return _mean(_difference(best(j), matrix[last][j]) for j in range(last))
 
 
 def backward_transfer(matrix: Matrix) -> float | None:
@@ -64,20 +78,20 @@ def backward_transfer(matrix: Matrix) -> float | None:
   last = len(matrix) - 1
   if last == 0:
     return None
-  return float(np.mean([matrix[last][j] - matrix[j][j] for j in range(last)]))
+  return _mean(_difference(matrix[last][j], matrix[j][j]) for j in range(last))
 
 
-def new_accuracy(matrix: Matrix) -> list[float]:
+def new_accuracy(matrix: Matrix) -> list[float | None]:
   """Accuracy on the newest task, after each task."""
   return [row[-1] for row in matrix]
 
 
 def old_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
   """Accuracy over all earlier tasks, after each task; None after the first."""
-  return [None] + [float(np.average(row[:-1], weights=counts[: len(row) - 1])) for row in matrix[1:]]
+  return [None] + [_weighted(row[:-1], counts) for row in matrix[1:]]
 
 
-def omega(seen: Sequence[float], upper_bound: Sequence[float]) -> float:
+def omega(seen: Row, upper_bound: Row) -> float:
   """Omega: the mean over tasks of the accuracy on all classes seen, as a share of the upper bound's there.
 
   seen: `seen_accuracy` of a run; upper_bound: of a model trained on everything up to each task. It is the reading of
@@ -86,9 +100,11 @@ def omega(seen: Sequence[float], upper_bound: Sequence[float]) -> float:
   return omega_curve(seen, upper_bound)[-1]
 
 
-def omega_curve(seen: Sequence[float], upper_bound: Sequence[float]) -> list[float]:
-  """Omega up to each task (Fig. A). Raises ValueError if the two have not as many tasks."""
-  ratios = [a / b for a, b in zip(seen, upper_bound, strict=True)]
+def omega_curve(seen: Row, upper_bound: Row) -> list[float]:
+  """Omega up to each task (Fig. A). Raises ValueError if the two have not as many tasks, or one no test images."""
+  if None in (*seen, *upper_bound):
+    raise ValueError('a task without test images has no Omega')
+  ratios = [a / b for a, b in zip(seen, upper_bound, strict=True) if a is not None and b is not None]
   return (np.cumsum(ratios) / np.arange(1, len(ratios) + 1)).tolist()
 
 

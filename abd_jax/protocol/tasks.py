@@ -39,9 +39,9 @@ def parse_class_order(text: str, num_classes: int, trial: int) -> tuple[int, ...
     return class_order(num_classes, trial)
   if seed := re.fullmatch(r'numpy:(\d{1,9})', text):
     return tuple(np.random.RandomState(int(seed[1])).permutation(num_classes).tolist())
-  where = 'class_order'
+  where = 'config.class_order'
   if not re.fullmatch(r'[-+\d,\s]+', text):
-    where = f'class_order file {text!r}'
+    where = f'config.class_order file {text!r}'
     try:
       text = Path(text).expanduser().read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -76,7 +76,7 @@ def split(
 
   Args:
     num_classes: classes of the data set.
-    num_tasks: number of tasks.
+    num_tasks: number of tasks, where `task_sizes` does not say it.
     first_task_classes: if positive, the first task has this many classes; the others share the rest equally.
     task_sizes: if not empty, the answer itself. It may sum to less than `num_classes`: the classes left over
       are then never learnt.
@@ -84,49 +84,47 @@ def split(
   Raises:
     UserError: the numbers do not fit.
   """
-  if num_tasks < 1:
-    raise UserError(f'num_tasks is {num_tasks}; it must be at least 1.')
   if task_sizes:
-    return _listed_sizes(num_classes, num_tasks, first_task_classes, tuple(task_sizes))
+    return _listed_sizes(num_classes, first_task_classes, tuple(task_sizes))
+  if num_tasks < 1:
+    raise UserError(f'config.tasks={num_tasks} must be at least 1.')
   if not first_task_classes:
     if num_classes % num_tasks:
       raise UserError(
         f'{num_classes} classes do not split into {num_tasks} equal tasks; '
-        f'set num_tasks to {_nearest_divisors(num_classes, num_tasks)}, or list task_sizes.'
+        f'set config.tasks to {_nearest_divisors(num_classes, num_tasks)}, or list config.task_sizes.'
       )
     return (num_classes // num_tasks,) * num_tasks
 
   later_classes, later_tasks = num_classes - first_task_classes, num_tasks - 1
   if first_task_classes < 0 or later_classes < later_tasks:
     raise UserError(
-      f'first_task_classes={first_task_classes} does not fit {num_classes} classes in {num_tasks} tasks; '
+      f'config.first_task_classes={first_task_classes} does not fit {num_classes} classes in {num_tasks} tasks; '
       f'set it to 1..{num_classes - later_tasks}.'
     )
   if later_tasks == 0 and later_classes:
     raise UserError(
-      f'first_task_classes={first_task_classes} with num_tasks=1 leaves {later_classes} of {num_classes} '
-      'classes; set num_tasks to 2 or more, or list task_sizes.'
+      f'config.first_task_classes={first_task_classes} with config.tasks=1 leaves {later_classes} of {num_classes} '
+      'classes; set config.tasks to 2 or more, or list config.task_sizes.'
     )
   if later_tasks and later_classes % later_tasks:
     remedy = _nearest_divisors(later_classes, later_tasks, add=1)
     raise UserError(
-      f'the {later_classes} classes after first_task_classes={first_task_classes} do not split into '
-      f'{later_tasks} equal tasks; set num_tasks to {remedy}, or list task_sizes.'
+      f'the {later_classes} classes after config.first_task_classes={first_task_classes} do not split into '
+      f'{later_tasks} equal tasks; set config.tasks to {remedy}, or list config.task_sizes.'
     )
   return (first_task_classes,) + (later_classes // max(later_tasks, 1),) * later_tasks
 
 
-def _listed_sizes(
-  num_classes: int, num_tasks: int, first_task_classes: int, task_sizes: tuple[int, ...]
-) -> tuple[int, ...]:
+def _listed_sizes(num_classes: int, first_task_classes: int, task_sizes: tuple[int, ...]) -> tuple[int, ...]:
   if first_task_classes:
-    raise UserError('task_sizes and first_task_classes exclude each other; set first_task_classes to 0.')
-  if len(task_sizes) != num_tasks:
-    raise UserError(f'task_sizes lists {len(task_sizes)} tasks but num_tasks is {num_tasks}; set both alike.')
+    raise UserError(
+      'config.task_sizes and config.first_task_classes exclude each other; set config.first_task_classes to 0.'
+    )
   if min(task_sizes) < 1:
-    raise UserError(f'task_sizes has a task of {min(task_sizes)} classes; every task needs at least 1.')
+    raise UserError(f'config.task_sizes has a task of {min(task_sizes)} classes; every task needs at least 1.')
   if sum(task_sizes) > num_classes:
-    raise UserError(f'task_sizes sums to {sum(task_sizes)}, more than the {num_classes} classes there are.')
+    raise UserError(f'config.task_sizes sums to {sum(task_sizes)}, more than the {num_classes} classes there are.')
   return task_sizes
 
 

@@ -10,16 +10,16 @@ import numpy as np
 
 from abd_jax import config as config_lib
 from abd_jax import methods
-from abd_jax.data import memory as memory_lib
-from abd_jax.data.sources import TaskStream, open_configured
+from abd_jax.data.sources import TaskStream
 from abd_jax.devices.backend import pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Method
-from abd_jax.protocol.tasks import Tasks, parse_class_order, split
-from abd_jax.run.checkpoint import abstract_like
+from abd_jax.run.checkpoint import abstract_like, abstract_snapshot
+from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.found import found
 from abd_jax.run.manifest import describe
+from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.schedule import Schedule
 from abd_jax.state import TaskSnapshot, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
@@ -39,6 +39,7 @@ class Blueprint(NamedTuple):
   steps: CompiledSteps
   schedule: Schedule
   abstract: dict[str, PyTree]  # shapes, dtypes and placement of 'student' and 'generator'
+  base: Base | None  # the run that this one extends
 
   @property
   def seed(self) -> int:
@@ -54,6 +55,22 @@ class Blueprint(NamedTuple):
     data, images = self.config.data, self.schedule.pool_size(self.stream.sizes)
     return data.crop == 'resized' or images * math.prod(self.stream.image_shape) > data.device_mib * 2**20
 
+  def begin(self) -> Progress:
+    """Where the run stands before its first step."""
+    task, phase = self.schedule.start
+    return Progress(task=task, phase=phase, history=self.base.history() if self.base else EvalHistory())
+
+  def lacks_old_tests(self) -> bool:
+    """Whether this run extends one whose test images are not at hand."""
+    known = sum(self.base.sizes) if self.base else 0
+    return not np.all(np.isin(np.arange(known), self.stream.test_labels(self.schedule.tasks.num_tasks - 1)))
+
+  def base_snapshot(self) -> TaskSnapshot:
+    """The last model of the run that this one extends, its head grown, on the devices."""
+    assert self.base is not None
+    own_data = len(self.base.manifest['class_order']['names']) == self.components.model.num_classes
+    return self.mesh.replicate(grown(self.base, freeze(self.steps.new_student()), own_data))
+
   def abstract_snapshot(self, name: str) -> TaskSnapshot:
     """Shapes, dtypes and placement of what stands in a folder of frozen models."""
     dreamed = name.isdigit() and self.schedule.dreams_after(int(name))
@@ -66,52 +83,51 @@ class Blueprint(NamedTuple):
     return describe(self.config.to_dict(), task, self.class_order(), sizes, shape)
 
 
-def abstract_snapshot(abstract: dict[str, PyTree], dreamed: bool, memory_size: int, image_shape, sharding):
-  """A TaskSnapshot of shapes; abstract: those of 'student' and 'generator'. dreamed: whether it holds a generator."""
-  memory = {}
-  if memory_size:
-    nothing = memory_lib.pad(memory_lib.empty(image_shape), memory_size)
-    memory = abstract_like(lambda: nothing, sharding)
-  return TaskSnapshot(freeze(abstract['student'], abstract['generator'] if dreamed else None), memory)
-
-
 def build(config) -> Blueprint:
   """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
   config_lib.check(config)
   pin_numbers()
-  data = open_configured(config.data)
-  order = parse_class_order(config.class_order, data.num_classes, config.trial)
-  sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
-  stream = TaskStream(data, Tasks(order, sizes))
-  _check_classes(stream)
-  config = found(config, data, order[: sizes[0]])
+  base = read_base(config.extends) if config.extends else None
+  stream = open_stream(config, base)
+  _check_classes(stream, len(base.sizes) if base else 0)
+  config = found(config, stream.dataset, stream.tasks.original_ids(0))
   method = methods.get(config)
+  if base and method.offline:
+    raise UserError(f"method '{config.method}' learns all classes at once, so it extends no model. Choose another.")
   mesh = DataMesh(_devices(config.devices))
-  _check_batches(config, stream.sizes, mesh.size)
+  known = len(base.sizes) if base else 0
+  _check_batches(config, stream.sizes, known, mesh.size)
   seed = config.seed if config.seed >= 0 else config.trial
   memory_size = config.memory.size if method.memory else 0
-  if method.memory and memory_size < sum(sizes):
+  classes = sum(stream.tasks.sizes)
+  if method.memory and memory_size < classes:
     raise UserError(
-      f'config.memory.size={memory_size} is less than the {sum(sizes)} classes to remember. Use at least one '
+      f'config.memory.size={memory_size} is less than the {classes} classes to remember. Use at least one '
       'image for each.'
     )
-  schedule = Schedule(method, stream.tasks, seed, config.student.batch_size, config.inversion.steps, memory_size)
+  stored = base.stored(method, memory_size) if base else ()
+  schedule = Schedule(
+    method, stream.tasks, seed, config.student.batch_size, config.inversion.steps, memory_size, known, stored
+  )
   schedule.total_steps(stream.labels)  # what cannot work says so now
-  components = make_components(config, data.num_classes, data.image_shape, mesh.constrain)
-  steps = compile_steps(config, components, method, data.image_shape, seed, mesh)
+  components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh.constrain)
+  steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
   abstract = {
     'student': abstract_like(steps.new_student, mesh.replicated),
     'generator': abstract_like(lambda: steps.new_generator(0), mesh.replicated),
   }
-  return Blueprint(config, method, stream, mesh, components, steps, schedule, abstract)
+  return Blueprint(config, method, stream, mesh, components, steps, schedule, abstract, base)
 
 
-def _check_classes(stream: TaskStream) -> None:
-  """Raises UserError for a class without training images or a task without test images; names classes without any."""
+def _check_classes(stream: TaskStream, known: int) -> None:
+  """Raises UserError for a class without training images or a task without test images; names classes without any.
+
+  known: tasks learnt before, of which there need be none.
+  """
   tasks = stream.tasks
   in_test = np.bincount(stream.test_labels(tasks.num_tasks - 1), minlength=tasks.num_classes)
   untested = []
-  for task in range(tasks.num_tasks):
+  for task in range(known, tasks.num_tasks):
     in_train = np.bincount(stream.labels(task), minlength=tasks.num_classes)
     classes = np.flatnonzero(tasks.task_of_class == task)
     names = [stream.class_names[c] for c in classes]
@@ -131,10 +147,11 @@ def _devices(count: int) -> Sequence[Any]:
   return devices[: count or len(devices)]
 
 
-def _check_batches(config, sizes: tuple[int, ...], devices: int) -> None:
+def _check_batches(config, sizes: tuple[int, ...], known: int, devices: int) -> None:
+  """known: tasks that another run has learnt."""
   batch = config.student.batch_size
-  if batch > min(sizes):
-    task = sizes.index(min(sizes))
+  if batch > min(sizes[known:]):
+    task = sizes.index(min(sizes[known:]), known)
     raise UserError(
       f'config.student.batch_size={batch} is larger than task {task + 1}, which has {sizes[task]} training images. '
       f'Use at most {sizes[task]}.'

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from abd_jax.data import memory as memory_lib
 from abd_jax.devices import hosts
 from abd_jax.errors import UserError
 from abd_jax.run.integrity import checksum_of_arrays, is_intact, sealed
 from abd_jax.run.manifest import read_manifest, write_manifest
+from abd_jax.state import TaskSnapshot, freeze
 
 PyTree = Any
 KINDS = ('student', 'generator')
@@ -157,3 +159,12 @@ def abstract_like(init, sharding) -> PyTree:
   """Shapes and dtypes of what `init()` would return, each placed by `sharding`."""
   place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
   return jax.tree.map(place, jax.eval_shape(init))
+
+
+def abstract_snapshot(abstract: dict[str, PyTree], dreamed: bool, memory_size: int, image_shape, sharding):
+  """A TaskSnapshot of shapes; abstract: those of 'student' and 'generator'. dreamed: whether it holds a generator."""
+  memory = {}
+  if memory_size:
+    nothing = memory_lib.pad(memory_lib.empty(image_shape), memory_size)
+    memory = abstract_like(lambda: nothing, sharding)
+  return TaskSnapshot(freeze(abstract['student'], abstract['generator'] if dreamed else None), memory)

@@ -1,17 +1,22 @@
 """What a run shows while it runs: a progress bar on a terminal, plain lines elsewhere."""
 
 import os
+import shutil
 import sys
 import time
 
 import jax
 from tqdm import tqdm
 
+BAR = 15  # cells that the bar has at least, in 80 columns
+LONG = 0.3  # seconds of compilation from which it is told of
+
 
 class Console:
-  """Task, phase, losses, images/s and time left of a run of `total` steps, `done` of which lie behind.
+  """Task, phase, percent, time left and losses of a run of `total` steps, `done` of which lie behind.
 
-  On a terminal a bar (coloured unless NO_COLOR is set); otherwise a plain line at most every `every` seconds.
+  On a terminal a bar (coloured unless NO_COLOR is set); otherwise a plain line at most every `every` seconds. The time
+  left is of steps alone: what was spent on compiling is taken out.
   """
 
   def __init__(self, total: int, done: int, every: float = 10.0):
@@ -19,31 +24,60 @@ class Console:
     self._plain = not sys.stderr.isatty()
     self._total, self._done, self._start = total, done, done
     self._every, self._began, self._last = every, time.monotonic(), time.monotonic()
+    self._compiled, self._where, self._compiling = 0.0, '', False
     self._bar = None
     if not (self._plain or self._silent):
       colour = None if os.environ.get('NO_COLOR') else 'green'
-      self._bar = tqdm(total=total, initial=done, unit='step', colour=colour, dynamic_ncols=True)
+      form = '{desc}{percentage:3.0f}% |{bar}| {unit}'  # as the unit, for tqdm puts a comma before a postfix
+      self._bar = tqdm(total=total, initial=done, colour=colour, dynamic_ncols=True, bar_format=form, unit='starting')
 
-  def step(self, where: str, steps: int, metrics: dict[str, float], images_per_second: float) -> None:
-    """`steps` more steps are done; `where` names task and phase."""
+  def begin(self, where: str, compiles: bool) -> None:
+    """A phase begins; `where` names it. compiles: whether its step must be compiled first."""
+    self._where, self._compiling = where, compiles
+    if compiles:
+      self._show('compiling')
+
+  def compiled(self, seconds: float) -> None:
+    """Compiling something has just taken so long."""
+    self._compiled += seconds
+    if self._compiling and seconds > LONG:
+      self._compiling = False
+      self._show('first steps')
+
+  def step(self, steps: int, metrics: dict[str, float], images_per_second: float) -> None:
+    """`steps` more steps of the phase are done."""
     self._done += steps
-    losses = ' '.join(f'{name} {value:.3g}' for name, value in metrics.items())
-    text = f'{losses} {images_per_second:.0f} images/s'
+    words = [f'{name} {value:.3g}' for name, value in sorted(metrics.items(), key=lambda item: item[0] != 'loss')]
+    words.append(f'{images_per_second:.0f} images/s')
     if self._bar is not None:
-      self._bar.set_description(where, refresh=False)
-      self._bar.set_postfix_str(text, refresh=False)
-      self._bar.update(steps)
+      self._bar.n += steps
+      self._show(f'{self._left()} left', words)
     elif time.monotonic() - self._last >= self._every:
       self._last = time.monotonic()
-      self.line(f'{where}: {text}, {self._done}/{self._total} steps, {self._left()} left')
+      self.line(f'{self._where}: {" ".join(words)}, {self._done}/{self._total} steps, {self._left()} left')
 
   def line(self, text: str) -> None:
     """A plain line on stderr, above the bar if there is one."""
     if not self._silent:
       tqdm.write(text, file=sys.stderr)
 
+  def _show(self, text: str, words: list[str] | None = None) -> None:
+    """Puts `text` behind the bar, and of `words` as many as leave the bar its cells."""
+    if self._bar is None:
+      return
+    head = f'{self._where}: '
+    room = shutil.get_terminal_size().columns - len(head) - len('100% || ') - BAR - len(text) - 1
+    for word in words or []:
+      if len(word) + 1 > room:
+        break
+      text, room = f'{text} {word}', room - len(word) - 1
+    self._bar.set_description_str(head, refresh=False)
+    self._bar.unit = text
+    self._bar.refresh()
+
   def _left(self) -> str:
-    rate = (self._done - self._start) / (time.monotonic() - self._began)
+    seconds = max(time.monotonic() - self._began - self._compiled, 1e-3)
+    rate = max(self._done - self._start, 1) / seconds
     return tqdm.format_interval((self._total - self._done) / rate)
 
   def close(self) -> None:

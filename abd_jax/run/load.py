@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import export
 
 from abd_jax import methods
 from abd_jax.config import Config, restored
@@ -13,14 +14,14 @@ from abd_jax.devices.backend import full_precision_matmul
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.build import abstract_snapshot
-from abd_jax.run.checkpoint import Checkpoints, abstract_like
+from abd_jax.run.checkpoint import Checkpoints, abstract_like, abstract_snapshot
 from abd_jax.run.manifest import read_manifest
-from abd_jax.state import Classes, FrozenModel
+from abd_jax.state import Classes, FrozenModel, TaskSnapshot
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inversion import init_generator, sample
 from abd_jax.steps.student import in_batches, init_student, make_embed, make_probabilities
 
+PLATFORMS = ('cpu', 'cuda', 'tpu')
 BATCH = 256  # images, where the caller names no number
 
 
@@ -72,6 +73,18 @@ class LoadedModel:
     self._check(images)
     likeliest, probabilities = in_batches(partial(self._call, self._probabilities), images, batch_size)
     return np.asarray(self.class_names)[likeliest], probabilities[:, : len(self.class_names)]
+
+  def export(self) -> bytes:
+    """images u8[n, h, w, c], raw -> f32[n, len(class_names)] probabilities, as jax.export writes it, weights inside.
+
+    For any n, on CPU, CUDA and TPU.
+    """
+    function = full_precision_matmul(make_probabilities(self._components, self._method))
+    known = len(self.class_names)
+    predict = jax.jit(lambda images: function(self._model, images, self._classes)[1][:, :known])
+    (n,) = export.symbolic_shape('n')
+    images = jax.ShapeDtypeStruct((n, *self.image_shape), np.uint8)
+    return bytes(export.export(predict, platforms=PLATFORMS)(images).serialize())
 
   def features(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
     """f32[n, d]: what the head sees. images: u8[n, h, w, c], raw."""
@@ -157,6 +170,12 @@ def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
   Raises:
     UserError: no such model there, or it is damaged.
   """
+  config, manifest, snapshot = load_snapshot(workdir, task)
+  return LoadedModel(config, snapshot.model, manifest)
+
+
+def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:
+  """(config, manifest, what was frozen) of the model that `load_model` gives."""
   folder = Path(workdir).absolute() / 'teachers'
   there = sorted(int(path.name) for path in folder.glob('*') if path.is_dir() and path.name.isdigit())
   if not there:
@@ -178,6 +197,6 @@ def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
   snapshot = abstract_snapshot(abstract, dreamed, memory_size, image_shape, mesh.replicated)
   checkpoints = Checkpoints(Path(workdir))
   try:
-    return LoadedModel(config, checkpoints.load_teacher(name, snapshot).model, manifest)
+    return config, manifest, checkpoints.load_teacher(name, snapshot)
   finally:
     checkpoints.close()

@@ -6,16 +6,20 @@ from typing import Any
 from abd_jax.errors import UserError
 
 SCHEMA = 2
+Row = list[float | None]
 
 
 @dataclass
 class EvalHistory:
-  """What evaluation has found so far, as fractions: a row for each task learnt, and the newest by class."""
+  """What evaluation has found so far, as fractions: a row for each task learnt, and the newest by class.
 
-  accuracy: list[list[float]] = field(default_factory=list)
-  top5_accuracy: list[list[float]] = field(default_factory=list)
-  class_accuracy: list[float | None] = field(default_factory=list)
-  class_top5_accuracy: list[float | None] = field(default_factory=list)
+  None where there are no test images.
+  """
+
+  accuracy: list[Row] = field(default_factory=list)
+  top5_accuracy: list[Row] = field(default_factory=list)
+  class_accuracy: Row = field(default_factory=list)
+  class_top5_accuracy: Row = field(default_factory=list)
 
 
 def _no_seconds() -> dict[str, float]:
@@ -47,10 +51,8 @@ class Progress:
   def task_done(self) -> None:
     self.task, self.phase, self.step = self.task + 1, '', 0
 
-  def evaluated(
-    self, row: list[float], top5_row: list[float], by_class: list[float | None], top5_by_class: list[float | None]
-  ) -> None:
-    """Rows of the accuracy matrices, and the accuracy of each class seen, None without test images."""
+  def evaluated(self, row: Row, top5_row: Row, by_class: Row, top5_by_class: Row) -> None:
+    """Rows of the accuracy matrices, and the accuracies of each class seen."""
     self.history.accuracy.append(row)
     self.history.top5_accuracy.append(top5_row)
     self.history.class_accuracy, self.history.class_top5_accuracy = by_class, top5_by_class

@@ -1,6 +1,6 @@
 """The order of a run: which phases each task has, which rows they train on, which models they freeze. Pure NumPy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from abd_jax.steps.inputs import steps_per_epoch
 from abd_jax.steps.rng import memory_rng, rows_rng
 
 POOL_ROUNDING = 256  # images
+BASE = 'base'  # in place of a folder's name: the model of another run that this one starts from
 
 
 class NamedPhase(NamedTuple):
@@ -37,6 +38,8 @@ class Schedule:
     batch_size: the student's, in real images.
     inversion_steps: of the generator, after every task but the last.
     memory_size: images; 0 for a method that stores none.
+    known: how many tasks another run has learnt, whose last model this one starts from.
+    stored: the labels of the images in that run's memory.
   """
 
   method: Method
@@ -45,6 +48,15 @@ class Schedule:
   batch_size: int
   inversion_steps: int
   memory_size: int
+  known: int = 0
+  stored: tuple[int, ...] = ()
+
+  @property
+  def start(self) -> tuple[int, str]:
+    """(0-based task, phase) that the run begins with, '' for a task's first: dreaming of the model it starts from."""
+    if self.known and self.dreams_after(self.known - 1):
+      return self.known - 1, 'dreaming'
+    return self.known, ''
 
   def phases(self, task: int) -> tuple[NamedPhase, ...]:
     """Those of 0-based `task`, in order; the last one's model is the task's own, in the folder of its number."""
@@ -77,10 +89,19 @@ class Schedule:
 
   def frozen_before(self, task: int, name: str) -> list[str]:
     """The folders of the models there are when that phase of `task` begins, the newest last."""
-    done = [phase for t in range(task) for phase in self.phases(t)]
-    if task < self.tasks.num_tasks:
-      done += self.phases(task)[: -len(self.phases_from(task, name))]
-    return [phase.frozen for phase in done if phase.frozen]
+    names = [BASE] if self.known else []
+    for t, phase in self._from_start():
+      if t == task and name in ('', phase.name):
+        break
+      names += [phase.frozen] if phase.frozen else []
+    return names
+
+  def _from_start(self) -> Iterator[tuple[int, NamedPhase]]:
+    """(0-based task, phase) of the whole run, in order."""
+    first, name = self.start
+    for task in range(first, self.tasks.num_tasks):
+      for phase in self.phases_from(task, name if task == first else ''):
+        yield task, phase
 
   def pool_size(self, task_images: tuple[int, ...]) -> int:
     """Images on the devices: a phase's most, rounded up, so that other class orders find their programs compiled."""
@@ -109,14 +130,13 @@ class Schedule:
     Walks through the tasks as the run will, so that a split that cannot work raises its UserError at the start.
     """
     in_order = ExemplarPolicy(lambda n, features, rng, count: np.arange(n)[:count])
-    total, stored = 0, np.zeros(0, np.int32)
-    for task in range(self.tasks.num_tasks):
-      for phase in self.phases(task):
-        if phase.training is None:
-          total += self.inversion_steps
-          continue
-        pool = memory_lib.join(labels(task), stored)
-        total += phase.training.epochs * steps_per_epoch(len(self.rows(task, phase.index, pool)), self.batch_size)
-        if self.method.memory and phase.frozen:
-          stored = pool.labels[self.kept_rows(task, phase.index, pool, None, in_order)]
+    total, stored = 0, np.asarray(self.stored, np.int32)
+    for task, phase in self._from_start():
+      if phase.training is None:
+        total += self.inversion_steps
+        continue
+      pool = memory_lib.join(labels(task), stored)
+      total += phase.training.epochs * steps_per_epoch(len(self.rows(task, phase.index, pool)), self.batch_size)
+      if self.method.memory and phase.frozen:
+        stored = pool.labels[self.kept_rows(task, phase.index, pool, None, in_order)]
     return total

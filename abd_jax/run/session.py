@@ -1,6 +1,5 @@
 """One process's stretch of a run: where it stands, when it saves, when it must stop."""
 
-import signal
 import time
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from abd_jax.run.console import Console
 from abd_jax.run.environment import peak_memory
 from abd_jax.run.integrity import checksum_of_arrays
 from abd_jax.run.progress import Progress, progress_from
+from abd_jax.run.signals import PauseSignals
 from abd_jax.run.workdir import Workdir
 from abd_jax.steps import chunks
 from abd_jax.steps.inputs import StepInputs
@@ -27,30 +27,29 @@ SECONDS_OF = {'student': 'train', 'generator': 'invert'}  # kind of state -> whe
 class Session:
   """Restores a run's progress and states, and runs its phases from there."""
 
-  def __init__(self, workdir: Workdir, abstract: dict[str, PyTree], config, total_steps: int):
+  def __init__(self, workdir: Workdir, abstract: dict[str, PyTree], begin: Progress, config, total_steps: int):
+    """begin: where a run stands that has no checkpoint yet."""
     self.workdir = workdir
     self.checkpoints = Checkpoints(workdir.path)
     self.states, saved = self.checkpoints.restore(abstract)
-    self.progress = progress_from(saved, f'checkpoint {workdir.path / "checkpoints"}') if saved else Progress()
+    self.progress = progress_from(saved, f'checkpoint {workdir.path / "checkpoints"}') if saved else begin
     workdir.cut_log(self.progress.log_bytes, self.progress.log_checksum)
     self._chunk_steps = config.chunk_steps
     self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
     self._began = self._saved = time.monotonic()
-    self._stop_signal = ''
     self._total_steps = total_steps
     self._compiled = 0.0
+    self._begun: set[int] = set()  # ids of the compiled steps that this process has called
 
   def __enter__(self) -> 'Session':
     done = sum(int(state.step) for state in self.states.values())
     self.console = Console(self._total_steps, done)
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
-    # A second Ctrl-C stops at once.
-    self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+    self._signals = PauseSignals(self.console.line).__enter__()
     return self
 
   def __exit__(self, *exc) -> None:
-    for number, handler in self._handlers.items():
-      signal.signal(number, handler)
+    self._signals.__exit__(*exc)
     jax.monitoring.unregister_event_duration_listener(self._on_event)
     self.console.close()
     self.checkpoints.wait()
@@ -59,10 +58,7 @@ class Session:
   def _on_event(self, event: str, duration_secs: float, **_: Any) -> None:
     if event == COMPILE_EVENT:
       self._compiled += duration_secs
-
-  def _on_signal(self, number: int, _frame) -> None:
-    self._stop_signal = signal.Signals(number).name
-    signal.signal(number, self._handlers[signal.Signals(number)])
+      self.console.compiled(duration_secs)
 
   @contextmanager
   def clock(self, what: str):
@@ -99,10 +95,12 @@ class Session:
       self._count_seconds(SECONDS_OF[kind])
       progress.step_done(done)
       self._log({'phase': phase, 'step': done} | means | {'images_per_second': round(rate, 1)})
-      self.console.step(f'task {progress.task + 1} {phase}', count, means, rate)
+      self.console.step(count, means, rate)
       if hosts.any_says(now - self._saved >= self._save_every or self._must_stop()):
         self.save(kind, state)
 
+    self.console.begin(f'task {progress.task + 1} {phase}', id(chunk) not in self._begun)
+    self._begun.add(id(chunk))
     began, first = time.monotonic(), progress.step
     try:
       with self.clock(SECONDS_OF[kind]):
@@ -127,10 +125,10 @@ class Session:
     self._saved = time.monotonic()
     if hosts.any_says(self._must_stop()):
       self.checkpoints.wait()
-      why = self._stop_signal or f'max_seconds={self._limit:g}'
+      why = self._signals.received or f'max_seconds={self._limit:g}'
       at_end = self.progress.task and not (self.progress.phase or self.progress.step)
       where = f'after task {self.progress.task}' if at_end else f'in task {self.progress.task + 1}'
       raise Paused(f'paused ({why}) {where}; the same command resumes it')
 
   def _must_stop(self) -> bool:
-    return bool(self._stop_signal) or 0 < self._limit <= time.monotonic() - self._began
+    return bool(self._signals.received) or 0 < self._limit <= time.monotonic() - self._began

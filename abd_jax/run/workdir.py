@@ -17,9 +17,11 @@ from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
 
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
-  'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'data.dir', 'data.download', 'data.prepared',
-  'data.device_mib', 'oracle_dir', 'teachers_kept',
+  'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'cluster.coordinator', 'cluster.count',
+  'cluster.rank', 'data.dir', 'data.download', 'data.prepared', 'data.device_mib', 'oracle_dir', 'teachers_kept',
 )  # fmt: skip
+# Of several differences the one to tell: others follow from it.
+FIRST_TOLD = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
 
 
 class Workdir:
@@ -175,7 +177,9 @@ def check_same_config(folder: Path, config: dict) -> None:
   A field that did not exist when the run began counts as its default.
   """
   there, here, defaults = flatten(read_json(folder / 'config.json')), flatten(config), _defaults()
-  for name in sorted((there.keys() | here.keys()) - left_open(here)):
+  rank = {name: k for k, name in enumerate(FIRST_TOLD)}
+  asked = (there.keys() | here.keys()) - left_open(here)
+  for name in sorted(asked, key=lambda name: (rank.get(name, len(rank)), name)):
     value = there.get(name, defaults.get(name))
     if name not in FREE_FIELDS and value != here.get(name):
       raise UserError(
@@ -199,8 +203,12 @@ def read_json(file: Path) -> dict:
   return content
 
 
-def write_atomically(file: Path, text: str) -> None:
-  """The file holds the old text or the new one, never a part."""
+def write_atomically(file: Path, content: str | bytes) -> None:
+  """The file holds the old content or the new one, never a part. Raises OSError, and leaves nothing else behind."""
   temporary = file.with_name(file.name + '.tmp')
-  temporary.write_text(text)
-  temporary.replace(file)
+  try:
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(file)
+  except OSError:
+    temporary.unlink(missing_ok=True)
+    raise

@@ -91,6 +91,7 @@ def test_parse_class_order_names_the_file(tmp_path, content, words):
     (dict(num_classes=10, num_tasks=1, first_task_classes=10), (10,)),
     (dict(num_classes=1000, num_tasks=5, task_sizes=[10] * 5), (10,) * 5),
     (dict(num_classes=10, num_tasks=3, task_sizes=(5, 1, 4)), (5, 1, 4)),
+    (dict(num_classes=10, num_tasks=7, task_sizes=(5, 5)), (5, 5)),  # its length is the number of tasks
   ],
 )
 def test_split(arguments, sizes):
@@ -100,14 +101,13 @@ def test_split(arguments, sizes):
 @pytest.mark.parametrize(
   'arguments, words',
   [
-    (dict(num_classes=100, num_tasks=7), ['100 classes', '7 equal tasks', 'num_tasks to 5 or 10']),
-    (dict(num_classes=10, num_tasks=11), ['10 classes', 'num_tasks to 10,']),
-    (dict(num_classes=10, num_tasks=0), ['num_tasks is 0', 'at least 1']),
+    (dict(num_classes=100, num_tasks=7), ['100 classes', '7 equal tasks', 'config.tasks to 5 or 10']),
+    (dict(num_classes=10, num_tasks=11), ['10 classes', 'config.tasks to 10,']),
+    (dict(num_classes=10, num_tasks=0), ['config.tasks=0', 'at least 1']),
     (dict(num_classes=100, num_tasks=4, first_task_classes=50), ['50 classes', '3 equal', 'to 3 or 6']),
     (dict(num_classes=10, num_tasks=3, first_task_classes=9), ['first_task_classes=9', 'set it to 1..8']),
     (dict(num_classes=10, num_tasks=2, first_task_classes=-1), ['first_task_classes=-1', 'set it to 1..9']),
-    (dict(num_classes=10, num_tasks=1, first_task_classes=4), ['leaves 6 of 10', 'num_tasks to 2']),
-    (dict(num_classes=10, num_tasks=3, task_sizes=(5, 5)), ['lists 2 tasks', 'num_tasks is 3']),
+    (dict(num_classes=10, num_tasks=1, first_task_classes=4), ['leaves 6 of 10', 'config.tasks to 2']),
     (dict(num_classes=10, num_tasks=2, task_sizes=(5, 6)), ['sums to 11', '10 classes']),
     (dict(num_classes=10, num_tasks=2, task_sizes=(5, 0)), ['task of 0 classes', 'at least 1']),
     (dict(num_classes=10, num_tasks=1, task_sizes=(5,), first_task_classes=5), ['exclude each other']),

@@ -1,0 +1,175 @@
+"""abd-jax doctor    looks at this machine: devices, versions, memory, disk, data, and two steps against known numbers
+
+  --data_dir=FOLDER   where prepared data lie, unless in TFDS's own folder
+  --workdir=FOLDER    where runs are to live, for the free space there; the current folder unless given
+
+Every line that does not begin with 'ok' ends with what to do. Exit code 0: nothing found; 1: something was.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+from abd_jax.commands.options import parse
+from abd_jax.errors import UserError
+
+MEMORY, DISK = 4, 2  # GB below which a run of the sizes in configs/ may not fit
+# What `self_test` gives on a CPU; other devices differ in the last digits.
+EXPECTED = {'ABD, ce': 0.77055, 'ABD, kd': 10.16373, 'ABD, ft': 1.16569, 'inversion, loss': 34.08644}
+TOLERANCE = 2e-3
+
+
+class Finding(NamedTuple):
+  """A line of the report; remedy: '' if all is well."""
+
+  text: str
+  remedy: str = ''
+
+
+def run(words: list[str]) -> int:
+  """Prints what it finds; returns 1 if something is to be done."""
+  given = parse(words, ('data_dir', 'workdir'))
+  if given.rest:
+    raise UserError(f"'{given.rest[0]}' is not an option of doctor. --help lists them.")
+  bad = 0
+  for finding in findings(given.options.get('data_dir', ''), Path(given.options.get('workdir') or '.')):
+    bad += bool(finding.remedy)
+    print(f'look  {finding.text}. {finding.remedy}' if finding.remedy else f'ok    {finding.text}', flush=True)
+  print(f'{bad} to look at' if bad else 'all is well')
+  return int(bad > 0)
+
+
+def findings(data_dir: str, workdir: Path) -> Iterator[Finding]:
+  """All of them, the quick ones first."""
+  yield from versions()
+  yield from devices()
+  yield memory()
+  yield disk(workdir)
+  yield from data(data_dir)
+  yield from steps()
+
+
+def installed(name: str) -> str:
+  """The version of a package; '' if it is not there."""
+  try:
+    return version(name)
+  except PackageNotFoundError:
+    return ''
+
+
+def versions() -> Iterator[Finding]:
+  """Of jax, jaxlib and the plugins for GPUs, which must agree."""
+  jax = installed('jax')
+  for name in ('jaxlib', 'jax-cuda12-plugin', 'jax-cuda13-plugin'):
+    if (there := installed(name)) and there.split('.')[:2] != jax.split('.')[:2]:
+      yield Finding(
+        f'jax {jax} with {name} {there}', f"They must agree: pip install --upgrade 'jax=={jax}' '{name}=={jax}'"
+      )
+    elif there:
+      yield Finding(f'jax {jax} with {name} {there}')
+
+
+def devices() -> Iterator[Finding]:
+  """What JAX computes on, and whether a GPU lies idle."""
+  import jax
+
+  try:
+    there = jax.devices()
+  except RuntimeError as error:  # a platform that was asked for and cannot start
+    asked = os.environ.get('JAX_PLATFORMS', '')
+    yield Finding(
+      f'JAX finds no device: {" ".join(str(error).split())[:200]}', f"Set JAX_PLATFORMS=cpu, not '{asked}'."
+    )
+    return
+  idle = there[0].platform == 'cpu' and Path('/dev/nvidiactl').exists()
+  yield Finding(
+    f'{len(there)} {there[0].platform} device(s), {there[0].device_kind}, {os.cpu_count()} cores',
+    "There is an NVIDIA GPU that JAX does not use: pip install 'abd_jax[cuda]'." if idle else '',
+  )
+
+
+def memory() -> Finding:
+  """Of the host, free."""
+  try:
+    lines = Path('/proc/meminfo').read_text().splitlines()
+  except OSError:
+    return Finding('memory unknown: no /proc/meminfo')
+  free = next((int(line.split()[1]) / 1e6 for line in lines if line.startswith('MemAvailable')), 0.0)
+  remedy = f'Below {MEMORY} GB the larger configs may not fit: close other programs.' if free < MEMORY else ''
+  return Finding(f'{free:.1f} GB of memory free', remedy)
+
+
+def disk(workdir: Path) -> Finding:
+  """Free where runs are to live."""
+  folder = next(path for path in (workdir.absolute(), *workdir.absolute().parents) if path.exists())
+  free = shutil.disk_usage(folder).free / 1e9
+  remedy = f'Below {DISK} GB checkpoints may not fit: make room, or choose another folder.' if free < DISK else ''
+  return Finding(f'{free:.1f} GB free in {folder}', remedy)
+
+
+def data(data_dir: str) -> Iterator[Finding]:
+  """The prepared data sets, each with the images that its files hold."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import constants
+
+  from abd_jax.data.prepare import check_count, find
+
+  root = Path(data_dir or constants.DATA_DIR).expanduser().absolute()
+  folders = [folder for path in sorted(root.glob('*')) if (folder := find(path))]
+  if not folders:
+    yield Finding(f'no prepared data set in {root}; a run prepares its own')
+  for folder in folders:
+    try:
+      builder = tfds.builder_from_directory(folder)
+      for split in builder.info.splits:
+        check_count(builder, split)
+      counts = ', '.join(f'{info.num_examples} {name}' for name, info in builder.info.splits.items())
+      yield Finding(f'{folder}: {counts} images')
+    except UserError as error:
+      yield Finding(f'data in {folder}', f'{error}')
+    except Exception as error:  # tfds raises many kinds for a damaged description
+      yield Finding(f'{folder} cannot be read ({type(error).__name__})', 'Delete that folder; a run prepares it again.')
+
+
+def steps() -> Iterator[Finding]:
+  """Two steps of ABD and two of inversion, against what they gave when this version was made."""
+  for name, value in self_test().items():
+    expected = EXPECTED[name]
+    good = abs(value - expected) <= TOLERANCE * max(abs(expected), 1.0)
+    text = f'{name} is {value:.5f}, expected {expected:.5f}'
+    yield Finding(text, '' if good else 'This machine computes something else: use the versions in requirements.txt.')
+
+
+def self_test() -> dict[str, float]:
+  """Losses of the second step of each kind, on small networks and drawn images: the first one's gradients count too."""
+  import jax
+  import numpy as np
+
+  from abd_jax import methods
+  from abd_jax.commands.options import load_config
+  from abd_jax.devices.mesh import DataMesh
+  from abd_jax.state import Classes, PhaseData, freeze
+  from abd_jax.steps.compiled import compile_steps
+  from abd_jax.steps.components import make_components
+  from abd_jax.steps.inputs import StudentInputs
+
+  config, shape, classes = load_config('digits').unlock(), (8, 8, 1), 4
+  config.model.widths, config.generator.latent = (4, 4, 4), 8
+  config.generator.start, config.generator.widths, config.inversion.batch_size = (2, 2, 8), (8, 8), 16
+  mesh, method = DataMesh(jax.local_devices()[:1]), methods.get(config)
+  components = make_components(config, classes, shape, mesh.constrain)
+  compiled = compile_steps(config, components, method, shape, 0, mesh)
+  draw, numbers = np.random.default_rng(0), np.arange(classes, dtype=np.int32)
+  images, labels = draw.integers(0, 17, (32, *shape), dtype=np.uint8), np.tile(numbers[2:], 16)
+  student, generator = compiled.new_student(), compiled.new_generator(0)
+  teacher = jax.tree.map(jax.numpy.copy, freeze(student, generator))
+  data = PhaseData(images, labels, Classes(numbers // 2, np.int32(1)), (teacher,), np.uint32(0))
+  rates, rows = np.full(2, 0.1, np.float32), np.tile(np.arange(32, dtype=np.int32), (2, 1))
+  _, learning = compiled.train[method.later[0]](student, StudentInputs(rates, rows), mesh.replicate(data))
+  dreaming = data.replace(images=None, labels=None, classes=Classes(numbers // 2, np.int32(0)))
+  _, inverting = compiled.invert(generator, rates / 100, mesh.replicate(dreaming))
+  found = {f'ABD, {name}': learning[name] for name in ('ce', 'kd', 'ft')} | {'inversion, loss': inverting['loss']}
+  return {name: float(jax.device_get(values)[-1]) for name, values in found.items()}

@@ -1,0 +1,57 @@
+"""abd-jax export WORKDIR FILE    writes the model of a finished run to one file that needs JAX alone
+
+  --task=N   the model after the N-th task, from 1, also of a run that is not finished
+
+The file is a zip archive of the function as jax.export writes it (weights inside, any batch size, for CPU, CUDA and
+TPU), of the class names, and of the package flatbuffers, which jax.export reads it with. To use it:
+
+  import json, sys, zipfile
+  sys.path.append('model.zip')
+  from jax import export
+  with zipfile.ZipFile('model.zip') as file:
+    about = json.loads(file.read('about.json'))
+    predict = export.deserialize(file.read('model.jax')).call
+  probabilities = predict(images)    # uint8[n, h, w, c], as about['image_shape'] -> float32[n, classes]
+  print([about['class_names'][k] for k in probabilities.argmax(1)])
+"""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from abd_jax.commands.options import parse
+from abd_jax.commands.predict import open_model
+from abd_jax.errors import UserError
+
+
+def run(words: list[str]) -> None:
+  """Writes the file. Raises UserError for a mistake; then there is none, or the one that was there."""
+  given = parse(words, ('task',))
+  if len(given.rest) != 2:
+    raise UserError('give a workdir and a file, as in abd-jax export runs/digits model.zip')
+  workdir, file = given.rest[0], Path(given.rest[1])
+  if not file.absolute().parent.is_dir() or file.is_dir():
+    raise UserError(f'{file} cannot be written: there is no such folder, or it is one. Name a file in one that exists.')
+  model = open_model(workdir, given)
+  content = archive(model.export(), {'class_names': model.class_names, 'image_shape': model.image_shape})
+  try:
+    from abd_jax.run.workdir import write_atomically
+
+    write_atomically(file, content)
+  except OSError as error:
+    raise UserError(f'{file} cannot be written ({error.strerror}). Name another file.') from error
+  print(f'{file}: {len(model.class_names)} classes, {len(content) / 1e6:.1f} MB')
+
+
+def archive(function: bytes, about: dict) -> bytes:
+  """The zip archive as bytes. function: of jax.export; about: what stands in about.json."""
+  import flatbuffers
+
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as file:
+    file.writestr('model.jax', function)
+    file.writestr('about.json', json.dumps(about, ensure_ascii=False, indent=1))
+    for source in sorted(Path(flatbuffers.__file__).parent.glob('*.py')):
+      file.write(source, f'flatbuffers/{source.name}')
+  return buffer.getvalue()

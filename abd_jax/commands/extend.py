@@ -1,0 +1,27 @@
+"""abd-jax extend WORKDIR --config.data.name=NEW --workdir=W2    teaches the model of a finished run new classes
+
+  --config.data.dir=PHOTOS        and any other field of the config; the rest is as the run in WORKDIR had it
+  --config.task_sizes='(5,5,3)'   of WORKDIR's own data, or some of the new: its task sizes and those that follow
+  --method=NAME                   another method to learn them by
+
+Only the run's last model is used: its head grows, and where the method dreams a generator is trained against it first.
+Normalisation, image size and network stay. W2 is a workdir as any other: the same command resumes it. Old classes are
+evaluated where their test images still lie.
+"""
+
+from abd_jax.commands.options import apply, parse
+from abd_jax.commands.train import learn
+from abd_jax.errors import UserError
+
+
+def run(words: list[str]) -> None:
+  """Extends the run that the words name. Raises UserError for a mistake; then nothing is written."""
+  given = parse(words, ('workdir', 'method'), fields=True)
+  if len(given.rest) != 1:
+    raise UserError('give the workdir of one finished run, as in abd-jax extend runs/a --workdir=runs/b')
+  if not given.options.get('workdir'):
+    raise UserError('--workdir is missing: where the extended run is to live, as in --workdir=runs/b')
+  from abd_jax.run.extend import extended_config
+
+  config = extended_config(given.rest[0], given.fields, given.options.get('method'))
+  learn(apply(config, given.fields), given.options['workdir'])

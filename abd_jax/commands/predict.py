@@ -1,0 +1,145 @@
+"""abd-jax predict WORKDIR IMAGE... | FOLDER | -    names images with the model of a finished run
+
+  -              reads the names of image files from standard input, one a line
+  --format=table what to print: table (the likeliest classes), csv or jsonl (the probability of every class)
+  --top=3        classes in a row of the table
+  --task=N       the model after the N-th task, from 1, also of a run that is not finished
+
+Images are turned as their EXIF says, made grey or RGB as the model takes them, and must be of its size. Nothing is
+printed unless all can be read.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from abd_jax.commands.options import Words, parse
+from abd_jax.errors import UserError
+
+FORMATS = ('table', 'csv', 'jsonl')
+BATCH = 250  # images in memory at once
+SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+def run(words: list[str]) -> None:
+  """Prints a row for each image. Raises UserError for a mistake."""
+  given = parse(words, ('format', 'top', 'task'))
+  form, top = given.options.get('format', 'table'), whole(given, 'top', 3)
+  if form not in FORMATS:
+    raise UserError(f'--format={form} is not one of {", ".join(FORMATS)}.')
+  if len(given.rest) < 2:
+    raise UserError('give a workdir and images, as in abd-jax predict runs/digits photo.png')
+  files = image_files(given.rest[1:])
+  model = open_model(given.rest[0], given)
+  names, probabilities = predict(model, files)
+  PRINTERS[form](files, names, probabilities, model.class_names, top)
+
+
+def whole(given: Words, name: str, otherwise: int) -> int:
+  """The option of that name, a whole number of at least 1."""
+  text = given.options.get(name, str(otherwise))
+  if not text.isdecimal() or not int(text):
+    raise UserError(f'--{name}={text} must be a whole number of at least 1.')
+  return int(text)
+
+
+def open_model(workdir: str, given: Words) -> Any:
+  """The LoadedModel of a finished run, or of the task that --task names."""
+  task = whole(given, 'task', 1) - 1 if 'task' in given.options else None
+  folder = Path(workdir).expanduser().absolute()
+  if task is None and (folder / 'config.json').exists() and not (folder / 'results.json').exists():
+    raise UserError(f'the run in {folder} is not finished. Resume it, or take the model after a task by --task=1.')
+  from abd_jax.run.load import load_model
+
+  return load_model(folder, task)
+
+
+def image_files(words: Sequence[str]) -> list[Path]:
+  """The files that the words name: images, folders of them, or - for names on standard input."""
+  files = []
+  for word in words:
+    path = Path(word)
+    if word == '-':
+      files += [Path(line) for line in sys.stdin.read().splitlines() if line]
+    elif path.is_dir():
+      files += sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
+    else:
+      files.append(path)
+  if not files:
+    raise UserError(f'no image in {" ".join(words)}. Known by their endings: {" ".join(SUFFIXES)}.')
+  return files
+
+
+def predict(model: Any, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+  """(str[n] the likeliest class of each file, f32[n, c] probabilities), with a bar on a terminal if they are many."""
+  from tqdm import tqdm
+
+  size = min(BATCH, len(files))
+  hidden = len(files) <= BATCH or not sys.stderr.isatty()
+  parts = []
+  with tqdm(total=len(files), unit='image', disable=hidden) as bar:
+    for images in batches(files, size, model.image_shape):
+      parts.append(model.predict(images, batch_size=size))
+      bar.update(len(images))
+  names, probabilities = zip(*parts, strict=True)
+  return np.concatenate(names), np.concatenate(probabilities)
+
+
+def batches(files: Sequence[Path], size: int, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+  for start in range(0, len(files), size):
+    yield np.stack([read_image(file, shape) for file in files[start : start + size]])
+
+
+def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
+  """u8[h, w, c]. Raises UserError if it cannot be read, or is of another size."""
+  from PIL import Image, ImageOps
+
+  try:
+    with Image.open(file) as image:
+      pixels = ImageOps.exif_transpose(image).convert('L' if shape[-1] == 1 else 'RGB')
+      found = np.asarray(pixels)
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+    raise UserError(f'image {file} cannot be read ({reason}). Put it right, or leave it out.') from error
+  if found.shape[:2] != shape[:2]:
+    height, width = found.shape[:2]
+    raise UserError(
+      f'image {file} is {height}x{width}, but this model takes {shape[0]}x{shape[1]}. Bring it to that size.'
+    )
+  return found.reshape(shape)
+
+
+def _print_table(files, names, probabilities, class_names, top: int) -> None:
+  from abd_jax.report.tables import table
+
+  order = np.argsort(-probabilities, axis=1, kind='stable')[:, :top]
+  header = ['image'] + ['class', 'probability'] * order.shape[1]
+  cell = lambda row, k: [class_names[k], f'{100 * row[k]:.1f} %']
+  rows = [
+    [str(file), *(word for k in likeliest for word in cell(row, k))]
+    for file, row, likeliest in zip(files, probabilities, order, strict=True)
+  ]
+  print(table(header, rows))
+
+
+def _print_csv(files, names, probabilities, class_names, top: int) -> None:
+  writer = csv.writer(sys.stdout, lineterminator='\n')
+  writer.writerow(['image', 'class', *class_names])
+  writer.writerows(
+    [file, name, *(f'{value:.6g}' for value in row)]
+    for file, name, row in zip(files, names, probabilities, strict=True)
+  )
+
+
+def _print_jsonl(files, names, probabilities, class_names, top: int) -> None:
+  for file, name, row in zip(files, names, probabilities, strict=True):
+    of_class = dict(zip(class_names, map(float, row), strict=True))
+    print(json.dumps({'image': str(file), 'class': str(name), 'probabilities': of_class}, ensure_ascii=False))
+
+
+PRINTERS = {'table': _print_table, 'csv': _print_csv, 'jsonl': _print_jsonl}

@@ -1,0 +1,59 @@
+"""abd-jax train --config=digits --workdir=runs/digits    as python -m abd_jax.main
+
+Learns a sequence of tasks without keeping one old image, and writes what came of it to the workdir. The same
+command resumes one that was stopped.
+
+  --config=digits                                   a config that comes with the package, or the path of a file
+  --config=digits:tasks=5,method=lwf,trial=1,quick  its options, after a colon
+  --config.student.lr=0.05                          any field of the config; abd_jax/config.py lists them with
+                                                    their units
+  --workdir=runs/digits                             where the run lives: checkpoints, dreams, metrics, results
+
+Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit code 2: a mistake, in one line.
+"""
+
+import os
+import sys
+
+from abd_jax.commands.options import apply, load_config, parse
+from abd_jax.config import Config, check
+from abd_jax.errors import Paused, UserError
+
+
+def run(words: list[str]) -> None:
+  """Runs the config that the words of the command line name. Raises UserError for a mistake."""
+  given = parse(words, ('config', 'workdir'), fields=True)
+  if given.rest:
+    raise UserError(f"'{given.rest[0]}' is not an option. Options begin with --, as in --workdir=runs/digits.")
+  for name, example in (('config', 'configs/digits.py'), ('workdir', 'runs/digits')):
+    if not given.options.get(name):
+      raise UserError(f'--{name} is missing, as in --{name}={example}. --help says more.')
+  learn(apply(load_config(given.options['config']), given.fields), given.options['workdir'])
+
+
+def learn(config: Config, workdir: str) -> None:
+  """Runs or resumes `config` in `workdir`, prints what came of it, and what to do next."""
+  check(config)  # before JAX is imported, which takes seconds
+  from abd_jax.devices.malloc import keep_freed_memory
+
+  keep_freed_memory()  # before JAX starts its threads
+  import jax
+
+  from abd_jax.devices.backend import use_compilation_cache
+  from abd_jax.report.tables import SUMMARY, summary_line, table
+  from abd_jax.train import train_and_evaluate
+
+  use_compilation_cache(os.path.join(workdir, 'compilation_cache'))
+  cluster = config.cluster
+  if config.distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
+    known = lambda value, unset: None if value == unset else value
+    jax.distributed.initialize(known(cluster.coordinator, ''), known(cluster.count, 0), known(cluster.rank, -1))
+  try:
+    results = train_and_evaluate(config, workdir)
+  except Paused as pause:
+    print(pause, file=sys.stderr)
+    return
+  print(table(SUMMARY, [summary_line(results)]))
+  print(f'results: {os.path.join(workdir, "results.json")}')
+  if config.method != 'oracle':  # which has a model for each task, in workdirs of their own
+    print(f'next: abd-jax predict {workdir} IMAGE...')

@@ -1,0 +1,257 @@
+"""A run's data and where it starts: from nothing, or from the last model of a finished run, which it teaches more.
+
+An extended run keeps the classes that its base has learnt, in their order, as its first tasks. Of them it has no
+training image, and their test images only where the base's data still lie.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from abd_jax.config import Config, completed, restored
+from abd_jax.data.records import Split
+from abd_jax.data.sources import Dataset, TaskStream, open_configured
+from abd_jax.errors import UserError
+from abd_jax.methods.types import Method
+from abd_jax.protocol.tasks import Tasks, parse_class_order, split
+from abd_jax.run.load import load_snapshot
+from abd_jax.run.progress import EvalHistory
+from abd_jax.run.workdir import read_json
+from abd_jax.state import FrozenModel, TaskSnapshot
+
+PyTree = Any
+# What a grown run has in common with its base: the model is of no use otherwise.
+KEPT = ('model.', 'data.mean', 'data.std', 'data.max_value')
+# What the base decides, or the new data.
+DECIDED = ('tasks', 'first_task_classes', 'class_order', 'extends')
+
+
+class Base(NamedTuple):
+  """A finished run that another starts from."""
+
+  workdir: Path
+  config: Config
+  manifest: dict  # of its last model
+  snapshot: TaskSnapshot
+  results: dict
+
+  @property
+  def sizes(self) -> tuple[int, ...]:
+    """Classes of each of its tasks."""
+    return tuple(self.manifest['task_sizes'])
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """Of the classes it has learnt, in learning order."""
+    return tuple(self.manifest['class_order']['names'][: sum(self.sizes)])
+
+  def stored(self, method: Method, memory_size: int) -> tuple[int, ...]:
+    """The labels of the images in its memory. Raises UserError if `method` needs another one."""
+    if not method.memory:
+      return ()
+    labels = self.snapshot.memory.get('labels', np.zeros(0, np.int32))
+    if len(labels) != memory_size:
+      raise UserError(f'the run in {self.workdir} keeps {len(labels)} images, not config.memory.size={memory_size}. '
+                      'Extend it by its own method and memory.')  # fmt: skip
+    return tuple(labels[labels >= 0].tolist())
+
+  def history(self) -> EvalHistory:
+    """What its evaluations found."""
+    return EvalHistory(self.results['accuracy_matrix'], self.results['top5_accuracy_matrix'])
+
+
+def read_base(workdir: str | Path) -> Base:
+  """The finished run in `workdir`. Raises UserError if there is none, or its model is damaged."""
+  folder = Path(workdir).expanduser().absolute()
+  if not (folder / 'config.json').is_file():
+    raise UserError(f'{folder} holds no run to start from. Give the workdir of a finished one.')
+  if not (folder / 'results.json').is_file():
+    raise UserError(f'the run in {folder} is not finished. Resume it first, with the command that began it.')
+  config = restored(read_json(folder / 'config.json'))
+  if not (folder / 'teachers').is_dir():
+    raise UserError(f"{folder} holds no model to start from: method '{config.method}' leaves none of all classes.")
+  _, manifest, snapshot = load_snapshot(folder)
+  return Base(folder, config, manifest, jax.device_get(snapshot), read_json(folder / 'results.json'))
+
+
+class JoinedSource:
+  """The records of two sources, those of the first at the places 0..first-1."""
+
+  def __init__(self, one: Any, first: int, other: Any):
+    self._one, self._first, self._other = one, first, other
+
+  def __getitems__(self, rows: list[int]) -> list[Any]:
+    here, there = ([k for k, row in enumerate(rows) if (row < self._first) == of_one] for of_one in (True, False))
+    found = dict(zip(here, self._one.__getitems__([rows[k] for k in here]), strict=True)) if here else {}
+    if there:
+      records = self._other.__getitems__([rows[k] - self._first for k in there])
+      found |= dict(zip(there, records, strict=True))
+    return [found[k] for k in range(len(rows))]
+
+
+class JoinedDataset(Dataset):
+  """The classes that a base has learnt, numbered in learning order, and behind them all those of another data set."""
+
+  def __init__(self, names: tuple[str, ...], old: TaskStream | None, new: Dataset):
+    self.name, self.view, self.image_shape = new.name, new.view, new.image_shape
+    self.class_names, self.num_classes = names + new.class_names, len(names) + new.num_classes
+    self.fingerprint = new.fingerprint
+    self._known, self._new = len(names), new
+    # Images that are stored otherwise cannot be decoded with the new ones.
+    self._old = old if old is not None and old.dataset.view == new.view else None
+    if self._old is not None:  # whose last read tells of itself as ours do
+      self._old.on_read(lambda record: self.on_read(record))
+    new.on_read = lambda record: self.on_read(record)
+    self.on_read = lambda record: None
+
+  def train_split(self, original_ids: Collection[int]) -> Split:
+    split = self._new.train_split(self._of_new(original_ids))
+    return replace(split, labels=split.labels + self._known)
+
+  def test_split(self, original_ids: Collection[int]) -> Split:
+    split = self._new.test_split(self._of_new(original_ids))
+    split = replace(split, labels=split.labels + self._known)
+    if self._old is None:
+      return split
+    old = self._old.test_split(self._old.tasks.num_tasks - 1).of_classes(original_ids)
+    first = 1 + int(old.rows.max(initial=-1))
+    return replace(
+      split,
+      source=JoinedSource(old.source, first, split.source),
+      rows=np.concatenate([old.rows, split.rows + first]),
+      labels=np.concatenate([old.labels, split.labels]),
+    )
+
+  def train_labels(self, original_ids: Collection[int]) -> np.ndarray:
+    return self._new.train_labels(self._of_new(original_ids)) + self._known
+
+  def test_labels(self, original_ids: Collection[int]) -> np.ndarray:
+    labels = self._new.test_labels(self._of_new(original_ids)) + self._known
+    if self._old is not None:
+      old_labels = self._old.test_labels(self._old.tasks.num_tasks - 1)
+      labels = np.concatenate([old_labels[np.isin(old_labels, list(original_ids))], labels])
+    return labels
+
+  def _of_new(self, original_ids: Collection[int]) -> list[int]:
+    return [one - self._known for one in original_ids if one >= self._known]
+
+
+def open_stream(config: Config, base: Base | None) -> TaskStream:
+  """A run's data, task by task. base: that of `config.extends`, if it names one."""
+  data = open_configured(config.data)
+  if base is None:
+    order = parse_class_order(config.class_order, data.num_classes, config.trial)
+    sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
+    return TaskStream(data, Tasks(order, sizes))
+  sizes = _grown_sizes(base, config, data)
+  if is_of_base(base, data):
+    return TaskStream(data, Tasks(tuple(base.manifest['class_order']['original_ids']), sizes))
+  joined = JoinedDataset(base.class_names, old_stream(base), data)
+  return TaskStream(joined, Tasks(tuple(range(joined.num_classes)), sizes))
+
+
+def old_stream(base: Base) -> TaskStream | None:
+  """The base's own data, or None where they are not at hand."""
+  config = base.config.copy_and_resolve_references().unlock()
+  config.data.download = False
+  try:
+    return open_stream(completed(config), read_base(config.extends) if config.extends else None)
+  except UserError:
+    return None
+
+
+def is_of_base(base: Base, data: Dataset) -> bool:
+  """Whether these are the base's own data, some classes of which it may not have learnt."""
+  order = base.manifest['class_order']
+  ids = order['original_ids']
+  return len(ids) == data.num_classes and [data.class_names[one] for one in ids] == list(order['names'])
+
+
+def _grown_sizes(base: Base, config: Config, data: Dataset) -> tuple[int, ...]:
+  """Classes of each task, the base's first. Raises UserError if the data do not fit the base."""
+  known, asked = base.sizes, tuple(config.task_sizes)
+  own = is_of_base(base, data)
+  if not own and (twice := sorted(set(base.class_names) & set(data.class_names))):
+    raise UserError(
+      f"class '{twice[0]}' of '{data.name}' is one that {base.workdir} has learnt. Rename it, or leave it out of the "
+      'new data.'
+    )
+  if data.image_shape != (shape := tuple(base.manifest['image_shape'])):
+    raise UserError(
+      f"images of '{data.name}' are {_shape(data.image_shape)}, but the model in {base.workdir} takes {_shape(shape)}. "
+      'Prepare them in that size.'
+    )
+  if asked[: len(known)] != known:
+    raise UserError(f'config.task_sizes={asked} must begin with those that {base.workdir} has learnt, {known}.')
+  left = data.num_classes - sum(known) if own else data.num_classes
+  if not left:
+    raise UserError(f"{base.workdir} has learnt all {data.num_classes} classes of '{data.name}'. Name other data.")
+  new = asked[len(known) :] or (left,)
+  if sum(new) > left:
+    raise UserError(f"config.task_sizes={asked} asks for {sum(new)} new classes, but '{data.name}' has {left}.")
+  return known + new
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+  return 'x'.join(map(str, shape))
+
+
+def extended_config(workdir: str, fields: dict[str, Any], method: str | None = None) -> Config:
+  """The config of a run that teaches the model in `workdir` more classes.
+
+  Args:
+    workdir: of a finished run.
+    fields: of its config, dotted names, that are to be others: those of the new data first of all.
+    method: by which it learns, if not its own.
+
+  Raises:
+    UserError: no finished run there, a field that must stay, or data that do not fit it.
+  """
+  base = read_base(workdir)
+  for name in fields:
+    if name.startswith(KEPT):
+      raise UserError(f'config.{name} stays as the model in {base.workdir} was trained. Leave it out.')
+    if name in DECIDED:
+      raise UserError(f'config.{name} follows from the run that is extended and the new data. Leave it out.')
+  config = base.config.copy_and_resolve_references().unlock()
+  config.class_order, config.first_task_classes, config.extends = '', 0, str(base.workdir)
+  config.method, config.task_sizes, config.max_seconds = method or config.method, base.sizes, 0.0
+  config.data.fingerprint = ''  # of the base's images
+  if {fields.get('data.name'), config.data.name} & {'image_folder'}:
+    height, _, channels = base.manifest['image_shape']
+    config.data.size, config.data.channels = height, channels
+  config.update_from_flattened_dict(fields)
+  config.task_sizes = _grown_sizes(base, config, open_configured(config.data))
+  return completed(config.lock())
+
+
+def grown(base: Base, fresh: FrozenModel, own_data: bool) -> TaskSnapshot:
+  """The base's last model in the shapes of `fresh`, another run's untrained student; what is new is as in `fresh`.
+
+  own_data: whether the run goes on with the base's own data: then classes that it has not learnt keep their rows too.
+  Raises UserError if the two have other networks, or the method parameters of its own that the base has not.
+  """
+  model, classes = base.snapshot.model, len(base.class_names)
+  rows = lambda leaf: leaf if own_data else leaf[..., :classes]
+  old = {'backbone': model.params['backbone'], 'head': jax.tree.map(rows, model.params['head'])}
+  new = jax.device_get(fresh)
+  if jax.tree.structure(model.extra) != jax.tree.structure(new.extra):
+    raise UserError(
+      f"the model in {base.workdir} is of method '{base.config.method}', which keeps other parameters beside it. "
+      'Extend it by the same method.'
+    )
+  params, stats = (jax.tree.map(_overlaid, a, b) for a, b in ((new.params, old), (new.batch_stats, model.batch_stats)))
+  extra = jax.tree.map(_overlaid, new.extra, model.extra)
+  return TaskSnapshot(FrozenModel(params, stats, extra, {}), base.snapshot.memory)
+
+
+def _overlaid(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+  """`new` with `old` in its leading corner, as much of it as there is room for."""
+  corner = tuple(slice(0, min(a, b)) for a, b in zip(new.shape, old.shape, strict=True))
+  result = np.array(new)
+  result[corner] = np.asarray(old)[corner]
+  return result

@@ -1,0 +1,82 @@
+"""abd-jax doctor and what all commands share: findings with their remedies, verbs, a full disk."""
+
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+
+from abd_jax import __main__ as front
+from abd_jax.commands import doctor
+from abd_jax.errors import no_space
+
+
+def test_what_is_well_has_no_remedy_and_data_are_counted(digits_data, tmp_path):
+  found = [*doctor.versions(), *doctor.devices(), *doctor.data('')]
+  assert any('jaxlib' in finding.text for finding in found) and any('cpu device' in finding.text for finding in found)
+  assert any('297 test' in finding.text and '1500 train' in finding.text for finding in found)
+  assert not [finding for finding in found if finding.remedy]
+  assert 'no prepared data set' in next(doctor.data(str(tmp_path))).text
+
+
+def test_what_is_not_well_comes_with_its_remedy(digits_data, tmp_path, monkeypatch):
+  from tensorflow_datasets.core import constants
+
+  shutil.copytree(Path(constants.DATA_DIR) / 'digits', tmp_path / 'digits')
+  (record,) = (tmp_path / 'digits').rglob('*train*array_record*')
+  record.write_bytes(record.read_bytes()[:1000])
+  (finding,) = doctor.data(str(tmp_path))
+  assert '1500' in finding.remedy and 'delete that folder' in finding.remedy
+  (next((tmp_path / 'digits').rglob('dataset_info.json'))).write_text('{')
+  assert 'Delete that folder' in next(doctor.data(str(tmp_path))).remedy
+  monkeypatch.setattr(doctor, 'installed', lambda name: {'jax': '0.10.2', 'jaxlib': '0.9.1'}.get(name, ''))
+  (finding,) = doctor.versions()
+  assert 'jaxlib 0.9.1' in finding.text and 'pip install' in finding.remedy
+  monkeypatch.setattr(doctor, 'DISK', 1e9)
+  assert 'make room' in doctor.disk(tmp_path / 'not' / 'there').remedy
+  monkeypatch.setattr(doctor, 'MEMORY', 1e9)
+  assert 'close other programs' in doctor.memory().remedy
+
+
+def test_steps_that_differ_are_pointed_out(monkeypatch):
+  monkeypatch.setattr(doctor, 'self_test', lambda: doctor.EXPECTED | {'ABD, ce': 0.8})
+  remedies = [finding.remedy for finding in doctor.steps()]
+  assert 'requirements.txt' in remedies[0] and not any(remedies[1:])
+
+
+@pytest.mark.slow
+def test_the_steps_give_the_numbers_that_are_stored(capsys):
+  for name, value in doctor.self_test().items():
+    assert value == pytest.approx(doctor.EXPECTED[name], abs=doctor.TOLERANCE), name
+
+
+@pytest.mark.parametrize('verb', front.VERBS)
+def test_every_verb_has_help_and_takes_no_unknown_option(verb, capsys):
+  assert front._run([verb, '--help']) == 0
+  assert f'abd-jax {verb}' in capsys.readouterr().out
+  assert front._run([verb, '--nothing=1']) == 2
+  told = capsys.readouterr().err
+  assert told.startswith('error: --nothing is not an option') and told.count('\n') == 1
+  assert verb in (front.__doc__ or '')
+
+
+def test_a_mistyped_verb_and_none_are_told(capsys):
+  assert front._run(['pedict']) == 2 and "Did you mean 'predict'" in capsys.readouterr().err
+  assert front._run([]) == 2 and front._run(['--help']) == 0 and 'abd-jax doctor' in capsys.readouterr().out
+
+
+def test_a_full_disk_is_one_line_whatever_library_met_it(capsys, monkeypatch):
+  def run(words):
+    try:
+      raise ValueError('RESOURCE_EXHAUSTED: write failed [No space left on device]')
+    except ValueError as error:
+      raise RuntimeError('cannot save') from error
+
+  monkeypatch.setattr(doctor, 'run', run)
+  assert front._run(['doctor']) == 2
+  assert capsys.readouterr().err.startswith('error: no space left on the device') and no_space(
+    OSError(errno.ENOSPC, '')
+  )
+  monkeypatch.setattr(doctor, 'run', lambda words: 1 / 0)
+  with pytest.raises(ZeroDivisionError):  # a mistake of ours is not hidden
+    front._run(['doctor'])

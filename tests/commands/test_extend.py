@@ -1,0 +1,203 @@
+"""abd-jax extend: new classes for a finished run's model, from that model alone."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import assert_same_outcome, snapshot
+
+from abd_jax.errors import Paused, UserError
+from abd_jax.run.build import build
+from abd_jax.run.extend import extended_config, read_base
+from abd_jax.run.load import load_model
+from abd_jax.train import train_and_evaluate
+
+MEMORY = ('bic', 'rehearsal')
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  return tmp_path_factory.mktemp('extend')
+
+
+@pytest.fixture
+def base(root, learn):
+  """base(method='abd') -> the workdir of a finished run of six digits, learnt once each."""
+
+  def make(method='abd'):
+    learn(root / method, method=method, **({'memory__size': 90} if method in MEMORY else {}))
+    return root / method
+
+  return make
+
+
+@pytest.fixture(scope='module')
+def letters(root):
+  """data.dir of the sets 'letters', 'clash' and 'large': three classes of grey images, 8x8 but for the last."""
+  import tensorflow_datasets as tfds
+  from PIL import Image
+
+  def builder(set_name, names, side):
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+      name = set_name
+      VERSION = tfds.core.Version('1.0.0')
+
+      def _info(self):
+        image = tfds.features.Image(shape=(side, side, 1))
+        label = tfds.features.ClassLabel(names=names)
+        features = tfds.features.FeaturesDict({'image': image, 'label': label})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+      def _split_generators(self, dl_manager):
+        return {'train': self._generate_examples(120), 'test': self._generate_examples(30)}
+
+      def _generate_examples(self, count):
+        for i in range(count):
+          pixels = np.random.default_rng(i).integers(0, 5, (side, side), np.uint8)
+          pixels[i % 3 * 2 : i % 3 * 2 + 2] += 11  # a bar, at a height that tells the class
+          yield i, {'image': Image.fromarray(pixels), 'label': i % 3}
+
+    Builder(data_dir=root / 'data').download_and_prepare(file_format='array_record')
+
+  builder('letters', ['a', 'b', 'c'], 8)
+  builder('clash', ['a', '7', 'c'], 8)  # the first digit of trial 0
+  builder('large', ['a', 'b', 'c'], 16)
+  return str(root / 'data')
+
+
+@pytest.fixture
+def letters_config(base, letters):
+  """make(method='abd', **fields) -> the config that teaches the digits' model letters."""
+  return lambda method='abd', **fields: extended_config(
+    str(base(method)), {'data.name': 'letters', 'data.dir': letters} | fields
+  )
+
+
+@pytest.mark.parametrize('method', ['abd', pytest.param('rdfcil', marks=pytest.mark.slow)])
+def test_new_classes_are_learnt_dreamed_old_ones_kept_and_all_evaluated(
+  base, letters_config, compile_once, tmp_path, method
+):
+  before, config = snapshot(base(method)), letters_config(method)
+  assert config.task_sizes == (2, 2, 2, 3) and config.tasks == 4
+  results = train_and_evaluate(config, str(tmp_path / 'more'))
+  old = read_base(base(method)).results
+  assert results['task_sizes'] == [2, 2, 2, 3] and results['class_order']['names'][6:] == ['a', 'b', 'c']
+  assert results['accuracy_matrix'][:3] == old['accuracy_matrix'] and len(results['accuracy_matrix'][3]) == 4
+  assert results['test_images'] == [*old['test_images'], 30] and len(results['class_accuracy']) == 9
+  assert snapshot(base(method)) == before
+  # Task 3's model is there again, now with a generator trained against it.
+  assert load_model(tmp_path / 'more', 2).can_dream and not load_model(base(method)).can_dream
+  assert load_model(tmp_path / 'more').class_names == tuple(results['class_order']['names'])
+  assert (tmp_path / 'more' / 'dreams' / 'task_3.png').exists() and results['steps']['generator'] == 6
+
+
+def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters_config):
+  blueprint = build(letters_config())
+  grown, old = jax.device_get(blueprint.base_snapshot()).model, read_base(base()).snapshot.model
+  assert grown.params['head']['kernel'].shape == (4, 9) and old.params['head']['kernel'].shape == (4, 10)
+  for name in ('kernel', 'bias'):
+    np.testing.assert_array_equal(grown.params['head'][name][..., :6], old.params['head'][name][..., :6])
+  for part in (lambda model: model.params['backbone'], lambda model: model.batch_stats):
+    jax.tree.map(np.testing.assert_array_equal, part(grown), part(old))
+  assert blueprint.schedule.start == (2, 'dreaming')
+  assert blueprint.schedule.frozen_before(3, '') == ['2']
+
+
+@pytest.mark.slow
+def test_an_extended_run_paused_anywhere_resumes_to_the_same_end(letters_config, compile_once, tmp_path):
+  train_and_evaluate(letters_config(), str(tmp_path / 'whole'))
+  pauses = 0
+  while True:
+    try:
+      config = letters_config(max_seconds=1e-9)
+      train_and_evaluate(config, str(tmp_path / 'more'))
+      break
+    except Paused:
+      pauses += 1
+  assert pauses >= 4
+  assert_same_outcome(tmp_path / 'more', tmp_path / 'whole')
+
+
+def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, compile_once, tmp_path):
+  shutil.copytree(base('lwf'), tmp_path / 'run')
+  stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  stored['data']['name'] = 'gone'
+  (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
+  config = extended_config(str(tmp_path / 'run'), {'data.name': 'letters', 'data.dir': letters})
+  results = train_and_evaluate(config, str(tmp_path / 'more'))
+  assert results['test_images'] == [0, 0, 0, 30]
+  *old, new = results['accuracy_matrix'][3]
+  assert old == [None] * 3 and results['final_accuracy'] == new and results['forgetting'] is None
+  assert results['seen_accuracy'][:3] == [None] * 3 and results['class_accuracy'][:6] == [None] * 6
+  assert json.loads((tmp_path / 'more' / 'results.json').read_text()) == results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['bic', 'dgr'])
+def test_the_next_classes_of_its_own_data_and_a_memory_that_is_kept(base, compile_once, tmp_path, method):
+  config = extended_config(str(base(method)), {'task_sizes': (2, 2, 2, 3, 1)})
+  results = train_and_evaluate(config, str(tmp_path / 'more'))
+  old = read_base(base(method)).results
+  assert results['class_order'] == old['class_order'] and results['task_sizes'] == [2, 2, 2, 3, 1]
+  assert sum(results['test_images']) == 297 and len(results['accuracy_matrix']) == 5
+  # All its own classes learnt, what came of it can be taught others.
+  with pytest.raises(UserError, match='has learnt all 10 classes'):
+    extended_config(str(tmp_path / 'more'), {})
+
+
+def test_an_extended_run_can_be_extended(letters_config, letters, compile_once, tmp_path):
+  train_and_evaluate(letters_config('lwf'), str(tmp_path / 'more'))
+  with pytest.raises(UserError, match="class 'a' of 'letters' is one"):
+    extended_config(str(tmp_path / 'more'), {'data.name': 'letters', 'data.dir': letters})
+  # Its test images are those of both data sets.
+  from abd_jax.run.extend import old_stream
+
+  images, labels = old_stream(read_base(tmp_path / 'more')).test(3)
+  assert len(images) == 179 + 30 and set(labels) == set(range(9))
+
+
+def test_another_method_may_learn_the_new_classes(base, letters, compile_once, tmp_path):
+  config = extended_config(str(base()), {'data.name': 'letters', 'data.dir': letters}, 'base')
+  results = train_and_evaluate(config, str(tmp_path / 'more'))
+  assert results['method'] == 'base' and results['steps']['generator'] == 0
+  for method, match in (
+    ('bic', 'keeps 0 images'),
+    ('rdfcil', 'keeps other parameters'),
+    ('oracle', 'extends no model'),
+  ):
+    config = extended_config(str(base()), {'data.name': 'letters', 'data.dir': letters}, method)
+    with pytest.raises(UserError, match=match):
+      train_and_evaluate(config, str(tmp_path / method))
+    assert not (tmp_path / method / 'metrics.jsonl').exists()
+
+
+@pytest.mark.parametrize(
+  ('fields', 'match'),
+  [
+    ({'data.name': 'clash'}, "class '7' of 'clash' is one that .* has learnt"),
+    ({'data.name': 'large'}, r"images of 'large' are 16x16x1, but the model in .* takes 8x8x1"),
+    ({'data.name': 'lettres'}, "'letters'"),
+    ({'data.name': 'letters', 'task_sizes': (2, 2, 3)}, r'must begin with .*\(2, 2, 2\)'),
+    ({'data.name': 'letters', 'task_sizes': (2, 2, 2, 4)}, "asks for 4 new classes, but 'letters' has 3"),
+    ({'data.name': 'letters', 'data.mean': (0.1,)}, 'config.data.mean stays'),
+    ({'data.name': 'letters', 'model.widths': (4, 4, 8)}, 'config.model.widths stays'),
+    ({'data.name': 'letters', 'class_order': '2,1,0'}, 'config.class_order follows'),
+  ],
+)
+def test_data_and_fields_that_do_not_fit_are_told_in_one_line(base, letters, fields, match):
+  before = snapshot(base())
+  with pytest.raises(UserError, match=match) as error:
+    extended_config(str(base()), fields | {'data.dir': letters})
+  assert '\n' not in str(error.value) and snapshot(base()) == before
+
+
+def test_a_run_that_is_not_finished_or_no_run_is_told(learn, tmp_path):
+  with pytest.raises(Paused):
+    learn(tmp_path / 'run', method='lwf', max_seconds=1e-9)
+  for path, match in ((tmp_path / 'run', 'is not finished. Resume it first'), (tmp_path, 'holds no run')):
+    before = snapshot(path)
+    with pytest.raises(UserError, match=match):
+      extended_config(str(path), {})
+    assert snapshot(path) == before

@@ -1,0 +1,126 @@
+"""Every config field with values that mean nothing: refused in one line before the first step, or taken well."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+import abd_jax.methods as methods
+from abd_jax.commands.options import READERS, apply, parse
+from abd_jax.config import check, default, flatten
+from abd_jax.errors import UserError
+from abd_jax.run.build import build
+
+VALUES = ('-1', '0', 'nan', 'inf', '1e30', 'abc')
+FIELDS = flatten(default().to_dict())
+WORDS = [(name, text) for name in FIELDS if name != 'method' for text in VALUES]
+MEMORY = ('lwf_coreset', 'rehearsal', 'e2e', 'bic')
+# Where the network, another process or another folder would be asked.
+ASKED_OUTSIDE = ('cluster.', 'distributed', 'data.dir', 'oracle_dir')
+
+
+def method_of(name):
+  """One that reads the field."""
+  return READERS.get(name.partition('.')[0], ('abd',))[0]
+
+
+def changed(tiny_config, name, text):
+  """The config with one field as the command line would set it. Raises UserError for a value that is refused there."""
+  method = method_of(name)
+  fields = {'memory__size': 60} if method in MEMORY else {}
+  config = apply(tiny_config(method, **fields), parse([f'--config.{name}={text}'], (), fields=True).fields)
+  check(config)
+  return config
+
+
+def taken(tiny_config):
+  """Field -> the values that the command line takes; every refusal is one line that names the field."""
+  values = {}
+  for name, text in WORDS:
+    try:
+      changed(tiny_config, name, text)
+      values.setdefault(name, []).append(text)
+    except UserError as error:
+      told = str(error)
+      assert '\n' not in told and f'config.{name}' in told, (name, text, told)
+      assert 'literal' not in told and 'could not convert' not in told, told
+  return values
+
+
+def test_meaningless_values_are_refused_in_words_before_jax_has_anything_to_do(tiny_config):
+  values = taken(tiny_config)
+  free_text = {name for name, value in FIELDS.items() if value == '' or name == 'data.name'}
+  for name, texts in values.items():
+    if name in free_text:
+      continue
+    assert not {'nan', 'inf', '1e30', 'abc'} & set(texts), (name, texts)
+    assert '-1' not in texts or name in ('seed', 'cluster.rank', 'data.mean'), name
+  for name in ('student.lr', 'data.std', 'inversion.temperature', 'model.blocks', 'lwf.temperature', 'chunk_steps'):
+    assert name not in values, name
+  assert {'0'} <= set(values['trial']) and {'0', '-1'} <= set(values['seed'])
+
+
+@pytest.mark.parametrize(
+  ('words', 'told'),
+  [
+    (['student=3'], ['config.student is a group', 'config.student.']),
+    (['student.milestones=abc'], ['config.student.milestones=abc', 'numbers']),
+    (["student.milestones=(5,'abc')"], ['config.student.milestones', "'abc'"]),
+    (["task_sizes=('5','5')"], ['config.task_sizes', "'5'"]),
+    (['task_sizes=(2,2)', 'task_sizes=(2,2)'], ['config.task_sizes is given twice']),
+    (['data.mean=(0.5,nan)'], ['config.data.mean', 'numbers']),
+    (['data.std=(0.0,)'], ['config.data.std', 'at least 1e-06']),
+    (['model.blocks=()'], ['config.model.blocks', 'has 0 numbers']),
+    (['student.lr=-1'], ['config.student.lr=-1', 'above 0']),
+    (['data.flip=maybe'], ['config.data.flip=maybe', 'true or false']),
+    (['lwf.weight=2'], ["config.lwf.weight is not read by method 'abd'", ':method=lwf']),
+    (['bic.bias_lr=2'], ["not read by method 'abd'", ':method=bic']),
+    (['data.fold=3'], ['config.data.fold=3', 'config.data.folds=0']),
+    (['student.learning_rate=1'], ['config.student.learning_rate is not a field']),
+  ],
+)
+def test_mistakes_in_fields_are_told_in_words(tiny_config, words, told):
+  with pytest.raises(UserError) as error:
+    check(apply(tiny_config(), parse([f'--config.{word}' for word in words], (), fields=True).fields))
+  assert '\n' not in str(error.value) and all(word in str(error.value) for word in told), error.value
+
+
+def test_a_group_is_read_by_the_methods_that_the_table_names():
+  """So that a field is never said to be idle where it is not."""
+  sources = {name: (Path(methods.__file__).parent / f'{name}.py').read_text() for name in methods.available()}
+  for group, readers in READERS.items():
+    reads = re.compile(rf'config\.{group}\b')
+    reading = {name for name, source in sources.items() if reads.search(source)}
+    inherited = {name for name, source in sources.items() for one in reading if f'methods import {one}\n' in source}
+    if group == 'memory':  # which the loop reads, for every method that stores images
+      reading = {name for name in sources if 'ExemplarPolicy(' in sources[name] or 'rehearse(' in sources[name]}
+    assert set(readers) == reading | inherited, group
+
+
+@pytest.mark.slow
+def test_what_is_taken_runs_to_its_end_or_is_refused_before_the_first_step(tiny_config, learn, tmp_path, monkeypatch):
+  import abd_jax.train as train
+
+  monkeypatch.chdir(tmp_path)
+  nonsense = []
+  for name, texts in taken(tiny_config).items():
+    if name.startswith(ASKED_OUTSIDE):
+      continue
+    for text in texts:
+      path = tmp_path / f'{name}_{text}'
+      try:
+        config = changed(tiny_config, name, text)
+        if name == 'max_seconds':
+          build(config)
+          continue
+        results = train.train_and_evaluate(config, str(path))
+        if not math.isfinite(results['final_accuracy']) or json.loads(json.dumps(results)) != results:
+          nonsense.append((name, text, 'not finite'))
+      except UserError as error:
+        if '\n' in str(error) or (path / 'metrics.jsonl').exists():
+          nonsense.append((name, text, str(error)))
+      except Exception as error:
+        nonsense.append((name, text, repr(error)[:200]))
+  assert not nonsense, '\n'.join(map(str, nonsense))
