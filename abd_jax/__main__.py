@@ -22,12 +22,7 @@ VERBS = ('train', 'predict', 'export', 'extend', 'report', 'doctor')
 def cli(words: Sequence[str] | None = None) -> None:
   """Runs the verb that the first of `words` names, those of the command line unless given."""
   signal.signal(signal.SIGINT, _stop)
-  code = _run(list(sys.argv[1:] if words is None else words))
-  if code == 2:  # threads of a failed save would tell of themselves while Python shuts down
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-  sys.exit(code)
+  sys.exit(_run(list(sys.argv[1:] if words is None else words)))
 
 
 def _stop(number: int, frame: object) -> None:
@@ -79,7 +74,7 @@ def _quiet() -> None:
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   # On a full disk tensorstore's threads find orbax's loop closed; the failure itself is raised where it is waited for.
   mute = lambda error: isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
-  sys.excepthook = lambda *what: None if mute(what[1]) else sys.__excepthook__(*what)
+  sys.unraisablehook = lambda what: None if mute(what.exc_value) else sys.__unraisablehook__(what)
 
 
 if __name__ == '__main__':
