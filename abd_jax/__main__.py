@@ -63,18 +63,12 @@ def _run(words: list[str]) -> int:
 
 def _quiet() -> None:
   """No lines of the libraries: orbax tells every step it takes, and each failure that it raises too."""
-  import logging
-
-  from absl import logging as absl_logging
+  from absl import logging
 
   from abd_jax.errors import silence_closed_loops
 
-  absl_logging.set_verbosity(absl_logging.FATAL)
+  logging.set_verbosity(logging.FATAL)
   silence_closed_loops()
-  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-  # On a full disk tensorstore's threads find orbax's loop closed; the failure itself is raised where it is waited for.
-  mute = lambda error: isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
-  sys.unraisablehook = lambda what: None if mute(what.exc_value) else sys.__unraisablehook__(what)
 
 
 if __name__ == '__main__':

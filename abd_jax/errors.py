@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -71,3 +72,4 @@ def silence_closed_loops() -> None:
       usual(unraisable)
 
   sys.unraisablehook = hook
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)

@@ -19,7 +19,7 @@ import sys
 from absl import logging
 
 from abd_jax.devices.malloc import keep_freed_memory
-from abd_jax.errors import Paused, UserError, nearest
+from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
 
 VERBS = ('table', 'figure', 'search', 'benchmark', 'accelerator', 'streaming', 'smoke', 'page', 'demo')
 
@@ -44,6 +44,7 @@ def cli() -> None:
     print((__doc__ or '').strip())
     sys.exit(0 if words else 2)
   keep_freed_memory()  # before JAX starts its threads
+  silence_closed_loops()
   logging.set_verbosity(logging.FATAL)  # orbax tells every step it takes, and tracebacks of what it raises
   try:
     run(words)
