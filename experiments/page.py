@@ -17,7 +17,8 @@ from experiments.plan import by_cell, plan
 from experiments.render import as_markdown, percent, with_notes
 from experiments.summary import hardware, short_commit, summarise
 
-README, PAGE, PICTURE = ROOT / 'README.md', ROOT / 'experiments/README.md', ROOT / 'docs/images/results.svg'
+README, PAGE = ROOT / 'README.md', ROOT / 'experiments/README.md'
+RUNNING, PICTURE = ROOT / 'docs/running.md', ROOT / 'docs/images/results.svg'
 # Tables 1, 2 and 4 are parts of A, B and E.
 SHOWN = (
   ('methods', 'digits'),
@@ -72,7 +73,7 @@ def picture() -> str:
 
 
 def steps_on_cpu() -> str:
-  """The README's table of what steps cost."""
+  """The table of what steps cost."""
   return benchmark.render(read_json(RESULTS / 'benchmark_cpu.json'))
 
 
@@ -136,10 +137,15 @@ def readme(text: str) -> str:
   """The README with its blocks rendered anew. Raises UserError if it lacks one."""
   methods = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)', 's a run')
   ablations = ('method', 'final accuracy %', 'Omega %', 'difference (pairs)')
-  blocks = {'methods': on_digits('methods', methods), 'ablations': on_digits('3', ablations), 'steps': steps_on_cpu()}
+  blocks = {'methods': on_digits('methods', methods), 'ablations': on_digits('3', ablations)}
   for name, content in blocks.items():
     text = with_block(text, name, content)
   return text
+
+
+def running(text: str) -> str:
+  """docs/running.md with what steps cost rendered anew. Raises UserError if it lacks the mark."""
+  return with_block(text, 'steps', steps_on_cpu())
 
 
 def with_block(text: str, name: str, content: str) -> str:
@@ -148,7 +154,7 @@ def with_block(text: str, name: str, content: str) -> str:
   before, found, rest = text.partition(opening)
   _, end, after = rest.partition(closing)
   if not (found and end):
-    raise UserError(f'README.md lacks `{opening}` or `{closing}` behind it. Put the marks back.')
+    raise UserError(f'a document lacks `{opening}` or `{closing}` behind it. Put the marks back.')
   return f'{before}{opening}\n{content}\n{closing}{after}'
 
 
@@ -158,6 +164,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
   del arguments
-  texts = {PAGE: page(), README: readme(README.read_text()), PICTURE: picture()}
+  texts = {PAGE: page(), README: readme(README.read_text()), RUNNING: running(RUNNING.read_text()), PICTURE: picture()}
   for file, text in texts.items():
     write(file, text)

@@ -69,8 +69,9 @@ def test_damaged_files_are_named(results):
 
 def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
   write(results / 'runs', plan(TABLES['methods'], 'digits', 1)[0], 0.5)
-  text = page.readme(MARKED)
-  assert page.readme(text) == text and 'old' not in text
+  rendered = lambda text: page.running(page.readme(text))
+  text = rendered(MARKED)
+  assert rendered(text) == text and 'old' not in text
   outside = lambda text: [line for line in text.splitlines() if line.startswith(('before', '<!--'))]
   assert outside(text) == outside(MARKED)
   methods = text.partition('<!-- end methods -->')[0]
@@ -79,15 +80,18 @@ def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
 
 @pytest.mark.parametrize('mark', ['<!-- ablations: python -m experiments page -->', '<!-- end steps -->'])
 def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, tmp_path, monkeypatch, mark):
-  monkeypatch.setattr(page, 'README', tmp_path / 'README.md')
-  monkeypatch.setattr(page, 'PAGE', tmp_path / 'page.md')
-  (tmp_path / 'README.md').write_text(MARKED.replace(mark, ''))
+  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE'):
+    monkeypatch.setattr(page, name, tmp_path / f'{name}.md')
+  for name in ('README', 'RUNNING'):
+    (tmp_path / f'{name}.md').write_text(MARKED.replace(mark, ''))
   with pytest.raises(UserError, match='Put the marks back'):
     command.run(['page'])
-  assert not (tmp_path / 'page.md').exists()
-  (tmp_path / 'README.md').write_text(MARKED)
+  assert not (tmp_path / 'PAGE.md').exists()
+  for name in ('README', 'RUNNING'):
+    (tmp_path / f'{name}.md').write_text(MARKED)
   command.run(['page'])
-  assert (tmp_path / 'page.md').read_text() == page.page()
+  assert (tmp_path / 'PAGE.md').read_text() == page.page()
+  assert 'old' not in (tmp_path / 'RUNNING.md').read_text().partition('before steps')[2]
 
 
 def test_a_table_is_shown_wherever_it_has_a_config_of_its_own_or_digits():
