@@ -38,17 +38,17 @@ def _run(words: list[str]) -> int:
   """The exit code."""
   asks_help = {'-h', '-help', '--help'} & set(words)
   verb = words[0] if words and words[0] not in asks_help else ''
-  if not verb:
-    print((__doc__ or '').strip())
-    return 0 if asks_help else 2
   from abd_jax.errors import UserError, disk_errors_told, nearest
 
   try:
+    if not verb:
+      print((__doc__ or '').strip(), flush=True)
+      return 0 if asks_help else 2
     if verb not in VERBS:
       raise UserError(f"'{verb}' is not a command.{nearest(verb, VERBS)}")
     command = import_module(f'abd_jax.commands.{verb}')
     if asks_help:
-      print((command.__doc__ or '').strip())
+      print((command.__doc__ or '').strip(), flush=True)
       return 0
     _quiet()
     with disk_errors_told('what this command makes'):
