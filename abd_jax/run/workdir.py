@@ -22,7 +22,7 @@ class Workdir:
   def __init__(self, path: str, config_dict: dict):
     self.path = Path(path).absolute()
     self.is_main = jax.process_index() == 0  # of several hosts, one writes
-    self._mirrors: Mirrors | None = None  # once it is known where the run stands
+    self._mirrors: Mirrors | None = None  # made with the first record: before it nothing is written
     self.config = json.loads(json.dumps(config_dict))
     try:
       self.path.mkdir(parents=True, exist_ok=True)
@@ -67,6 +67,8 @@ class Workdir:
 
   def log(self, record: dict) -> int:
     """Appends a line to metrics.jsonl; returns the file's size in bytes."""
+    if self.is_main and self._mirrors is None:
+      self._mirrors = Mirrors(self.path)
     with open(self.log_file if self.is_main else os.devnull, 'a') as file:
       file.write(json.dumps(record) + '\n')
       size = file.tell()
@@ -88,12 +90,9 @@ class Workdir:
         file.write(json.dumps(record) + '\n')
 
   def cut_log(self, size: int) -> None:
-    """Cuts metrics.jsonl, and what mirrors it, back to `size` bytes: what came after is about to be written again."""
-    if not self.is_main:
-      return
-    if self.log_file.exists() and self.log_file.stat().st_size > size:
+    """Cuts metrics.jsonl back to `size` bytes: what came after is about to be written again."""
+    if self.is_main and self.log_file.exists() and self.log_file.stat().st_size > size:
       os.truncate(self.log_file, size)
-    self._mirrors = Mirrors(self.path)
 
   def write_confusion(self, task: int, class_names: list[str], counts: np.ndarray) -> None:
     """Of the evaluation after 0-based `task`: counts i[c, c] of true and predicted classes."""
