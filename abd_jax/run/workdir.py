@@ -30,7 +30,7 @@ class Workdir:
   def __init__(self, path: str, config_dict: dict):
     self.path = Path(path).absolute()
     self.is_main = hosts.is_main()  # of several hosts, one writes
-    self._mirrors: Mirrors | None = None  # once it is known where the run stands
+    self._mirrors: Mirrors | None = None  # made with the first record: before it nothing is written
     self.config = json.loads(json.dumps(config_dict))
     self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
     try:
@@ -83,6 +83,7 @@ class Workdir:
     """Appends a line to metrics.jsonl; returns the file's size in bytes and a checksum of them."""
     line = (json.dumps(record) + '\n').encode()
     if self.is_main:
+      self._mirrors = self._mirrors or Mirrors(self.path)
       with open(self.log_file, 'ab') as file:
         file.write(line)
     self._log_bytes += len(line)
@@ -105,7 +106,7 @@ class Workdir:
         file.write(json.dumps(record) + '\n')
 
   def cut_log(self, size: int, checksum: str) -> None:
-    """Cuts metrics.jsonl, and what mirrors it, back to `size` bytes: what came after is about to be written again.
+    """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again.
 
     Raises UserError if those bytes are not the ones that `checksum` is of.
     """
@@ -119,7 +120,6 @@ class Workdir:
         )
       if self.log_file.exists():
         os.truncate(self.log_file, size)
-      self._mirrors = Mirrors(self.path)
 
     hosts.word_of_main(cut)
 

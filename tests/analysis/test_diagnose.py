@@ -107,7 +107,7 @@ def test_an_independent_classifier_sees_in_digits_dreams_what_the_teacher_sees(t
   from abd_jax.train import train_and_evaluate
   from configs.digits import get_config
 
-  config = get_config('trial=0').unlock()
+  config = get_config('tasks=3,trial=0').unlock()
   config.update_from_flattened_dict({'task_sizes': (2, 2, 2), 'devices': 1})
   train_and_evaluate(config.lock(), str(tmp_path / 'run'))
   for entry in diagnose(tmp_path / 'run')['dreams']:
