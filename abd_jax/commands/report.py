@@ -14,7 +14,11 @@ from abd_jax.errors import UserError
 
 def main(argv: list[str]) -> Path:
   """Writes the report that the words of the command line ask for, and returns its path. Raises UserError."""
-  arguments = _parser().parse_args(argv)
+  arguments, unknown = _parser().parse_known_args(argv)
+  if unknown:
+    raise UserError(f'{unknown[0].partition("=")[0]} is not an option. --help says more.')
+  if not arguments.workdir:
+    raise UserError('of which run? Name its workdir, as in abd-jax report runs/digits.')
   # Imported here, so that --help and a mistake answer at once.
   from abd_jax.analysis.records import read_run
   from abd_jax.devices.backend import use_compilation_cache
@@ -50,7 +54,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
   parser = _Parser(prog='abd-jax report', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('workdir', type=Path, nargs='+', help='of a run, finished or not')
+  parser.add_argument('workdir', type=Path, nargs='*', help='of a run, finished or not')
   parser.add_argument('--output', type=Path, help='default: report.html in the workdir, or where all of them lie')
   parser.add_argument('--data_dir', default='', help="where the runs' prepared data lie now; default: where they did")
   parser.add_argument('--no-diagnosis', action='store_true', help='only what the files of the runs say')

@@ -16,8 +16,8 @@ COLUMNS = ('task', 'phase', 'step', 'metric', 'value')
 def values_of(record: dict) -> Iterator[tuple[str, float]]:
   """(metric, value) of everything a record measures; a list gives one for each task, as 'accuracy_task_0'."""
   for name, value in record.items():
-    if isinstance(value, list):
-      yield from ((f'{name}_task_{k}', one) for k, one in enumerate(value))
+    if isinstance(value, list):  # None where there are no test images
+      yield from ((f'{name}_task_{k}', one) for k, one in enumerate(value) if one is not None)
     elif name not in COLUMNS:
       yield name, value
 

@@ -14,7 +14,7 @@ from abd_jax.steps.inputs import steps_per_epoch
 from abd_jax.steps.rng import memory_rng, rows_rng
 
 POOL_ROUNDING = 256  # images
-BASE = 'base'  # in place of a folder's name: the model of another run that this one starts from
+BASE = '(base)'  # in place of a folder: the model that the run starts from
 
 
 class NamedPhase(NamedTuple):

@@ -12,6 +12,7 @@ from abd_jax.errors import Paused, UserError
 from abd_jax.run.build import build
 from abd_jax.run.extend import extended_config, read_base
 from abd_jax.run.load import load_model
+from abd_jax.run.schedule import BASE
 from abd_jax.train import train_and_evaluate
 
 MEMORY = ('bic', 'rehearsal')
@@ -102,7 +103,7 @@ def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters
   for part in (lambda model: model.params['backbone'], lambda model: model.batch_stats):
     jax.tree.map(np.testing.assert_array_equal, part(grown), part(old))
   assert blueprint.schedule.start == (2, 'dreaming')
-  assert blueprint.schedule.frozen_before(3, '') == ['2']
+  assert blueprint.schedule.frozen_before(3, '') == [BASE, '2']
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_meaningless_values_are_refused_in_words_before_jax_has_anything_to_do(t
     (['task_sizes=(2,2)', 'task_sizes=(2,2)'], ['config.task_sizes is given twice']),
     (['data.mean=(0.5,nan)'], ['config.data.mean', 'numbers']),
     (['data.std=(0.0,)'], ['config.data.std', 'at least 1e-06']),
-    (['model.blocks=()'], ['config.model.blocks', 'has 0 numbers']),
+    (['model.blocks=()'], ['config.model.blocks', 'as many']),
     (['student.lr=-1'], ['config.student.lr=-1', 'above 0']),
     (['data.flip=maybe'], ['config.data.flip=maybe', 'true or false']),
     (['lwf.weight=2'], ["config.lwf.weight is not read by method 'abd'", ':method=lwf']),

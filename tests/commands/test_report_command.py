@@ -3,14 +3,13 @@
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 
 import pytest
 from conftest import REPO
 
 from abd_jax.analysis import diagnose as diagnose_lib
 from abd_jax.analysis.records import command as command_of
+from abd_jax.commands import options
 from abd_jax.commands import report as command
 from abd_jax.config import flatten
 from abd_jax.errors import Paused, UserError
@@ -50,23 +49,14 @@ def test_one_run(copy, capsys):
   assert command_line in page and '--config.model.widths=&#x27;(4, 4, 4)&#x27;' in page
 
 
-PARSED = """
-import json, sys
-from abd_jax import main
-main.parse_flags(sys.argv)
-print(json.dumps(main.CONFIG.value.to_dict()))
-"""
-
-
-def test_the_command_gives_the_same_config(tiny_config, cli_env):
+def test_the_command_gives_the_same_config(tiny_config, monkeypatch):
   asked = flatten(json.loads(json.dumps(tiny_config(inversion__lr=3e-4, data__flip=True).to_dict())))
   words = shlex.split(command_of(asked, 'a run'))
   assert words[:3] == ['python', '-m', 'abd_jax.main'] and words[-1] == '--workdir=runs/a run'
-  done = subprocess.run(
-    [sys.executable, '-c', PARSED, *words[3:]], env=cli_env, cwd=REPO, capture_output=True, text=True
-  )
-  assert done.returncode == 0, done.stderr
-  got = flatten(json.loads(done.stdout))
+  monkeypatch.chdir(REPO)
+  given = options.parse(words[3:], ('config', 'workdir'), fields=True)
+  config = options.apply(options.load_config(given.options['config']), given.fields)
+  got = flatten(json.loads(json.dumps(config.to_dict())))
   assert {name for name in asked if asked[name] != got[name]} <= set(FREE_FIELDS)
 
 
