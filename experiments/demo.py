@@ -1,11 +1,13 @@
 """Digits in five tasks, with and without dreams, in a few minutes on a CPU: python -m experiments demo
 
-Writes runs/demo/{abd,lwf,base}/ and ends with one table. Stopped, the same command resumes.
+Writes runs/demo/{abd,lwf,base}/ and ends with one table and a report to open. Stopped, the same command
+resumes.
 """
 
 import argparse
 from pathlib import Path
 
+from abd_jax.commands import report
 from abd_jax.report.tables import SUMMARY, summary_line, table
 from abd_jax.run import queue
 from experiments import options
@@ -25,3 +27,5 @@ def main(arguments: argparse.Namespace) -> None:
   print(table(SUMMARY, [summary_line(results) for results in queue.execute(jobs, tell=tell).complete()]))
   print(f'what {METHODS[0]} dreamed: {root / METHODS[0] / "dreams"}/task_*.png')
   print(f'everything else: {root}/*/results.json')
+  report.main([*(str(root / method) for method in METHODS), f'--output={root / "report.html"}'])
+  print(f'next: abd-jax predict {root / METHODS[0]} IMAGE...')

@@ -45,11 +45,14 @@ def test_smoke_without_abd_has_no_curves(tmp_path, monkeypatch, digits_data, com
   assert list(found['methods']) == ['base'] and found['losses'] == []
 
 
-def test_demo_ends_with_one_table(tmp_path, monkeypatch, capsys, digits_data, compile_once):
+def test_demo_ends_with_one_table_and_a_report(tmp_path, monkeypatch, capsys, digits_data, compile_once):
   load = demo.load_config
   monkeypatch.setattr(demo, 'load_config', lambda name, option: load(name, f'{option},tasks=3', TINY))
   monkeypatch.setattr(demo, 'METHODS', ('abd', 'base'))
   command.run(['demo', f'--runs={tmp_path}'])
-  rows = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith('| ')]
+  out = capsys.readouterr().out
+  rows = [line.split()[1] for line in out.splitlines() if line.startswith('| ')]
   assert rows == ['method', 'abd', 'base']
   assert [read_json(tmp_path / method / 'results.json')['method'] for method in rows[1:]] == rows[1:]
+  assert f'report: {tmp_path / "report.html"}' in out and 'next: abd-jax predict' in out
+  assert '<html' in (tmp_path / 'report.html').read_text()
