@@ -7,6 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
+from abd_jax.commands.options import READERS
 from abd_jax.config import Config, default, flatten
 from abd_jax.errors import UserError
 from abd_jax.run import queue
@@ -47,11 +48,16 @@ def read(planned: Planned, results: Path) -> tuple[dict | None, str]:
     return None, f'{file.name} lacks {min(missing)}: delete it and run again.'
   # A field it does not name came later, and counts as its default.
   asked, ran = fields_of(planned.load({})), fields_of(default()) | found['config']
-  if differing := [name for name in sorted(asked) if ran[name] != asked[name]]:
+  if differing := [name for name in sorted(asked) if ran[name] != asked[name] and _reads(planned.row.method, name)]:
     name = differing[0]
     with_field = f'{file.name} ran with config.{name}={ran[name]!r}'
     return None, f'{with_field}, now {asked[name]!r}: delete it and run again.'
   return found, ''
+
+
+def _reads(method: str, field: str) -> bool:
+  """Whether a field may change what a method does: not those of other methods' groups."""
+  return method in READERS.get(field.partition('.')[0], (method,))
 
 
 def fields_of(config: Config) -> dict:
