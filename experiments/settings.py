@@ -58,4 +58,19 @@ SETTINGS = {
       "R-DFCIL, the other methods' network and crop": _RDFCIL | {'model.variant': 'abd', 'data.pad_value': 'black'},
     },
   ),
+  'cifar100_small': Settings(
+    config='cifar100_small',
+    trials=(3,),
+    folds=5,
+    fields={
+      'as in configs/cifar100_small.py': {},
+      "the paper's weight of Eq. 11": {'abd.local_weight': 'one'},
+      'softmax over the classes seen': {'abd.first_softmax': 'seen', 'abd.ft_softmax': 'seen'},
+      'learning rate 0.05': {'student.lr': 0.05},
+      'DeepInversion': {'method': 'deep_inversion'},
+      'LwF.MC': {'method': 'lwf_mc'},
+      'R-DFCIL': {'method': 'rdfcil'},
+      'R-DFCIL, rate of stage two 0.05': {'method': 'rdfcil', 'rdfcil.finetune_lr': 0.05},
+    },
+  ),
 }
