@@ -17,7 +17,6 @@ from typing import NamedTuple
 from abd_jax.errors import UserError, nearest
 from experiments import options, runs
 from experiments.files import write
-from experiments.jobs import has_config
 from experiments.paper import SPLITS, TABLES, Table
 from experiments.plan import Planned, ad_hoc, plan
 from experiments.render import as_csv, with_notes
@@ -79,8 +78,6 @@ def ask(name: str, arguments: argparse.Namespace) -> Asked:
   config, known = arguments.config or table.config, (table.config, *SPLITS)
   if config not in known:
     raise UserError(f"--config='{config}' has no splits for table {name}.{nearest(config, known)}")
-  if not has_config(config):
-    raise UserError(f'table {name} needs configs/{config}.py, not there yet. Use --config=digits.')
   return _asked(name, table, config, f'--table={name}', arguments)
 
 

@@ -132,9 +132,9 @@ def test_what_is_damaged_is_refused_in_one_line(copy, damage, match):
 @pytest.mark.parametrize(
   ('words', 'match'),
   [
-    ([], 'required: workdir'),
+    ([], 'of which run'),
     (['a', 'a'], 'named twice'),
-    (['--colour', 'a'], 'unrecognized arguments: --colour'),
+    (['--colour', 'a'], '--colour is not an option'),
     (['nowhere'], 'holds no run'),
   ],
 )

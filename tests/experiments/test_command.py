@@ -51,7 +51,6 @@ def test_every_verb_has_help(verb, capsys):
     ('table --table=7', "invalid choice: '7'"),
     ('table --tabel=3', 'unrecognized arguments: --tabel=3'),
     ('table --table=1 --config=digit', "--config='digit' has no splits for table 1. Did you mean 'digits'"),
-    ('table --table=4', 'configs/imagenet50.py'),
     ('table --table=1 --config=digits --only=nothing', 'is not a run'),
     ('table --table=1 --rows=abd', 'not allowed with'),
     ('table --table=1 --trials=0', "'0' must be a whole number of at least 1"),
