@@ -23,6 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a setting of glibc')
+@pytest.mark.slow
 def test_later_steps_need_far_fewer_new_pages():
   faults = {}
   for called in ('keep_freed_memory', 'None'):
