@@ -116,11 +116,10 @@ class Learner:
     self.teachers: tuple[FrozenModel, ...] = ()
     self.memory = memory_lib.empty(self.stream.image_shape)
     frozen = self.schedule.frozen_before(session.progress.task, session.progress.phase)
-    kept = self.schedule.teachers_kept
-    for name in frozen[:-kept]:  # of no more use here, but part of what the run leaves
+    for name in frozen:  # also those of no more use here: they are part of what the run leaves
       if name != BASE:
         session.checkpoints.verify_teacher(name)
-    for name in frozen[-kept:]:
+    for name in frozen[-self.schedule.teachers_kept :]:
       load = partial(session.checkpoints.load_teacher, name)
       self._adopt(blueprint.base_snapshot() if name == BASE else load(blueprint.abstract_snapshot(name)))
     self.student: TrainState = session.states.get('student') or self._first_student()

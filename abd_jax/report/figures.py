@@ -134,19 +134,6 @@ def plane(run: RunRecord) -> str:
   return charts.scatter(sets, f'{run.config["method"]}: features after task {found["task"] + 1}, t-SNE')
 
 
-def step_bars(groups: Sequence[Group]) -> str:
-  """Figure D: seconds of a training step of the student, without compiling. Groups of complete runs."""
-  trials = max(len(group.runs) for group in groups)
-
-  def value(group: Group, trial: int) -> float | None:
-    results = group.runs[trial].results if trial < len(group.runs) else None
-    return 1e3 * results['seconds']['train'] / results['steps']['student'] if results else None
-
-  rows = [[value(group, trial) for group in groups] for trial in range(trials)]
-  title = 'milliseconds of a training step'
-  return charts.bars([Series(title, rows, 0)], [group.name for group in groups], '', title, title)
-
-
 def seconds_bars(groups: Sequence[Group]) -> str:
   """Seconds of each kind of work, mean over trials."""
   kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.seconds))
