@@ -42,6 +42,8 @@ def default() -> Config:
   c: Config = ConfigDict()
   c.method = 'abd'  # a file in abd_jax/methods
   c.trial = 0  # seeds the class order, as in the paper: python's random.seed(trial), shuffle
+  c.trials = 1  # how many, from `trial` on; more than one: each in WORKDIR/trial_<number>
+  c.trials_at_once = 0  # each in a process, sharing out the accelerators; 0: all if each gets one, else in turn
   c.seed = -1  # of every other random number; -1: the trial
 
   # Tasks.
@@ -245,6 +247,8 @@ LIMITS = {
   **_each(_CHANNELS, 'generator.latent', 'dgr.latent'),
   **_each(Limits(0, 2**32 - 1), 'trial'),
   **_each(Limits(-1, 2**32 - 1), 'seed'),
+  **_each(Limits(1, 10**4), 'trials'),
+  **_each(Limits(0, 10**4), 'trials_at_once'),
   **_each(Limits(0, 65536), 'devices', 'cluster.count', 'data.folds', 'data.fold'),
   **_each(Limits(-1, 65535), 'cluster.rank'),
   **_each(Limits(0, 1024), 'data.pad'),

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from abd_jax.config import completed
+from abd_jax.config import changed, completed
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import PooledImages
 from abd_jax.data.pipeline import StreamedPool
-from abd_jax.errors import disk_errors_told
+from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics, upper_bound
 from abd_jax.report.pictures import save_grid
@@ -46,6 +46,8 @@ def train_and_evaluate(config, workdir: str) -> dict:
     Paused: told to stop before the end, by config.max_seconds or a signal; the same call resumes.
   """
   config = with_found(workdir, completed(config))
+  if config.trials > 1:
+    raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
   if (results := read_finished(workdir, config.to_dict())) is not None:
     return results
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
@@ -56,6 +58,13 @@ def train_and_evaluate(config, workdir: str) -> dict:
     results = files.write_results(results)
     files.prune_teachers(config.teachers_kept)
   return results
+
+
+def job(config, workdir: Path) -> queue.Job:
+  """A run as a job of a queue, named after its workdir."""
+  return queue.Job(
+    workdir.name, lambda seconds: train_and_evaluate(changed(config, {'max_seconds': seconds}), str(workdir))
+  )
 
 
 def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
@@ -81,13 +90,6 @@ def _upper_bound(blueprint: Blueprint, files: Workdir) -> dict:
   """For each task the row of a model of its own."""
   config, tasks = blueprint.config, blueprint.schedule.tasks
   root = Path(config.oracle_dir).absolute() if config.oracle_dir else files.path.parent / 'oracles'
-
-  def job(part, folder: Path) -> queue.Job:
-    def run(max_seconds: float) -> dict:
-      part.max_seconds = max_seconds
-      return train_and_evaluate(part, str(folder))
-
-    return queue.Job(folder.name, run)
 
   planned = upper_bound.plan(config, tasks, blueprint.seed, root)
   parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()

@@ -12,6 +12,7 @@ from abd_jax.train import train_and_evaluate
 from experiments.files import ROOT
 
 CONFIGS = ROOT / 'configs'
+CACHE = 'compilation_cache'  # beside the workdirs that share it
 
 
 def has_config(name: str) -> bool:
@@ -55,7 +56,7 @@ def job(config: Config, workdir: Path) -> Job:
 
   def run(max_seconds: float) -> dict:
     config.max_seconds = max_seconds
-    use_compilation_cache(str(workdir.parent / 'compilation_cache'))
+    use_compilation_cache(str(workdir.parent / CACHE))
     return train_and_evaluate(config, str(workdir))
 
   return Job(workdir.name, run)

@@ -63,6 +63,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
   'quick': dict(action='store_true', help="the config's :quick variant, to try things out"),
   'max_seconds': dict(type=seconds, default=0.0, metavar='S', help='stop after this long, all saved; 0: no limit'),
   'max_runs': dict(type=whole(0), default=sys.maxsize, metavar='N', help='how many unfinished runs to begin or resume'),
+  'at_once': dict(
+    type=whole(0), default=0, metavar='N', help='runs at once, each in a process; 0: one an accelerator, or in turn'
+  ),
   'runs': dict(type=Path, default=Path('runs/tables'), metavar='DIR', help='workdirs; default: %(default)s'),
   'results': dict(type=Path, default=RESULTS / 'runs', metavar='DIR', help='one file for each finished run'),
   'output': dict(type=Path, metavar='PATH', help='what is written; default: %(default)s'),

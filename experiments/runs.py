@@ -10,12 +10,13 @@ from pathlib import Path
 from abd_jax.commands.options import READERS
 from abd_jax.config import Config, default, flatten
 from abd_jax.errors import UserError
-from abd_jax.run import queue
+from abd_jax.run import processes, queue
+from abd_jax.run.processes import Run
 from abd_jax.run.queue import Job
 from abd_jax.run.workdir import FREE_FIELDS
 from experiments import options
 from experiments.files import read_json, write
-from experiments.jobs import job, tell
+from experiments.jobs import CACHE, job, tell
 from experiments.plan import Planned
 
 SCHEMA = 1  # of results.json, as this file reads it
@@ -28,7 +29,7 @@ KEPT = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """The options of every verb whose runs land in --results."""
-  words = ('config', 'data_dir', 'trials', 'quick', 'max_seconds', 'max_runs', 'runs', 'results', 'output')
+  words = ('config', 'data_dir', 'trials', 'quick', 'max_seconds', 'max_runs', 'at_once', 'runs', 'results', 'output')
   options.add(parser, *words)
 
 
@@ -105,13 +106,12 @@ def jobs(planned: list[Planned], arguments: argparse.Namespace) -> list[Job]:
 
 
 def _job(planned: Planned, arguments: argparse.Namespace) -> Job:
-  oracles = str((arguments.runs / 'oracles').absolute())
   file = file_of(planned, arguments.results)
 
   def run(max_seconds: float) -> dict:
     if file.exists():  # another process was faster
       return read_json(file)
-    config = planned.load({'data.dir': arguments.data_dir, 'oracle_dir': oracles})
+    config = _config(planned, arguments)
     found = job(config, arguments.runs / planned.name).run(max_seconds)
     kept = {key: found[key] for key in KEPT} | {'command': planned.command, 'config': fields_of(config)}
     write(file, json.dumps(kept) + '\n')
@@ -121,8 +121,27 @@ def _job(planned: Planned, arguments: argparse.Namespace) -> Job:
   return Job(planned.name, run)
 
 
+def _config(planned: Planned, arguments: argparse.Namespace) -> Config:
+  """A run's config, with the places of this machine."""
+  return planned.load({'data.dir': arguments.data_dir, 'oracle_dir': str((arguments.runs / 'oracles').absolute())})
+
+
 def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
   """Runs what has no result yet, as far as the command line allows; what another process runs is left to it."""
+  waiting = missing(planned, arguments.results)[: arguments.max_runs]
+  places = processes.accelerators() if arguments.at_once != 1 and len(waiting) > 1 else []
+  if (at_once := min(arguments.at_once or len(places), len(waiting))) > 1:
+    return _execute_at_once(waiting, processes.shares(at_once, places, arguments.runs / CACHE), arguments)
   outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
     tell(str(outcome.pause))
+
+
+def _execute_at_once(waiting: list[Planned], environments: list[dict], arguments: argparse.Namespace) -> None:
+  """In processes. Raises UserError if one of them fails, once the results of the others are kept."""
+  own = [Run(one.name, _config(one, arguments), (arguments.runs / one.name).absolute()) for one in waiting]
+  codes = processes.run_all(own, environments, tell, arguments.max_seconds)
+  complete = {run.name for run in own if (run.workdir / 'results.json').is_file()}
+  queue.execute([_job(one, arguments) for one in waiting if one.name in complete])  # only read now
+  if failed := [name for name, code in codes.items() if code]:
+    raise UserError(f'{failed[0]} ended with exit code {codes[failed[0]]}; what it said stands above.')

@@ -1,12 +1,14 @@
 """The words of a command line: options, fields of a config, and the rest. Any mistake is one UserError."""
 
 import ast
+import json
 import runpy
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abd_jax.config import Config, default, flatten
+from abd_jax.config import Config, default, flatten, restored
 from abd_jax.errors import UserError, nearest
 
 # Groups of fields that some methods alone read; any other group is of the method of its name, or of all.
@@ -103,10 +105,12 @@ def packaged_configs() -> Path:
 
 
 def load_config(text: str) -> Config:
-  """The config that --config=FILE[:OPTIONS] names: a file, or one of ours by its name, such as digits.
+  """The config that --config=FILE[:OPTIONS] names: a file, one of ours by its name, such as digits, or a config.json.
 
-  Raises UserError if there is none, or it cannot be used.
+  '-' reads such JSON from standard input. Raises UserError if there is none, or it cannot be used.
   """
+  if text == '-' or text.endswith('.json'):
+    return _from_json(text)
   name, _, argument = text.partition(':')
   file = Path(name)
   if not file.is_file() and name.removeprefix('configs/').removesuffix('.py').isidentifier():
@@ -127,3 +131,20 @@ def load_config(text: str) -> Config:
       f"config file '{name}' cannot be used ({' '.join(reason.split())}). `configs/` has working ones."
     ) from error
   return config
+
+
+def _from_json(name: str) -> Config:
+  """The config in the JSON file of that name, '-' for standard input. Raises UserError if there is none."""
+  try:
+    stored = json.loads(sys.stdin.read() if name == '-' else Path(name).read_text())
+    fields = flatten(stored)
+  except (OSError, ValueError, AttributeError) as error:
+    reason = error.strerror if isinstance(error, OSError) else 'it is no config as a workdir has it'
+    raise UserError(f"config file '{name}' cannot be used ({reason}). Give the config.json of a run.") from error
+  known = flatten(default().to_dict())
+  if unknown := sorted(set(fields) - set(known)):
+    raise UserError(f"config file '{name}': {unknown[0]} is not a field.{nearest(unknown[0], known)}")
+  try:
+    return restored(stored)
+  except (TypeError, ValueError) as error:
+    raise UserError(f"config file '{name}' cannot be used ({' '.join(str(error).split())}).") from error

@@ -5,8 +5,10 @@ command resumes one that was stopped.
 
   --config=digits                                   a config that comes with the package, or the path of a file
   --config=digits:tasks=5,method=lwf,trial=1,quick  its options, after a colon
+  --config=runs/digits/config.json                  the config of another run; - reads one from standard input
   --config.student.lr=0.05                          any field of the config; abd_jax/config.py lists them with
                                                     their units
+  --config.trials=3                                 several trials, each in a folder of its own in the workdir
   --workdir=runs/digits                             where the run lives: checkpoints, dreams, metrics, results
 
 Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit code 2: a mistake, in one line.
@@ -49,6 +51,12 @@ def learn(config: Config, workdir: str) -> None:
     known = lambda value, unset: None if value == unset else value
     jax.distributed.initialize(known(cluster.coordinator, ''), known(cluster.count, 0), known(cluster.rank, -1))
   try:
+    if config.trials > 1:
+      from abd_jax.commands.trials import learn_trials, summary
+
+      print(summary(learn_trials(config, workdir)))
+      print(f'next: abd-jax report {workdir}/trial_*')
+      return
     results = train_and_evaluate(config, workdir)
   except Paused as pause:
     print(pause, file=sys.stderr)

@@ -9,7 +9,9 @@ import pytest
 from fakes import result, tiny_runs, write
 
 from abd_jax.config import flatten
+from abd_jax.errors import UserError
 from abd_jax.run.workdir import Workdir
+from abd_jax.train import train_and_evaluate
 from experiments import __main__ as command
 from experiments import render, runs, summary, table
 from experiments.jobs import load_config
@@ -216,3 +218,21 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_not_repeated(tmp_p
   work = runs.jobs(planned[:1], arguments)
   write(tmp_path, planned[0], 0.7)
   assert work[0].run(0.0)['final_accuracy'] == 0.7 and not (tmp_path / 'runs').exists()
+
+
+def test_runs_at_once_are_processes_whose_results_are_kept(tmp_path, monkeypatch, capsys, digits_data, compile_once):
+  rows = tuple(row for row in TABLES['1'].rows if row.method in ('base', 'lwf'))
+  monkeypatch.setitem(table.TABLES, '1', TABLES['1']._replace(rows=rows))
+  tiny_runs(monkeypatch)
+
+  def run_all(own, environments, tell, max_seconds):
+    assert len(environments) == 2 and max_seconds == 9
+    train_and_evaluate(own[0].config, str(own[0].workdir))  # the first of them; the second fails
+    return {own[0].name: 0, own[1].name: 2}
+
+  monkeypatch.setattr(runs.processes, 'run_all', run_all)
+  words = ['table', '--table=1', '--config=digits', '--trials=1', '--quick', '--at_once=2', '--max_seconds=9']
+  words += [f'--{name}={tmp_path / name}' for name in ('runs', 'results', 'output')]
+  with pytest.raises(UserError, match=r'digits_quick-lwf-tasks=5-trial=0 ended with exit code 2'):
+    command.run(words)
+  assert [file.name for file in (tmp_path / 'results').iterdir()] == ['digits_quick-base-tasks=5-trial=0.json']

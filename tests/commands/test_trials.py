@@ -1,0 +1,171 @@
+"""config.trials: in turn, or each in a process of its own; every one as a run of its own would be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import assert_same_outcome
+
+from abd_jax.commands import trials
+from abd_jax.commands.options import load_config
+from abd_jax.config import flatten
+from abd_jax.errors import Paused, UserError
+from abd_jax.run import processes
+from abd_jax.train import train_and_evaluate
+
+
+def test_trials_in_turn_are_the_runs_that_they_would_be_alone(learn, tiny_config, tmp_path, capsys):
+  results = trials.learn_trials(tiny_config(method='base', trials=2, trial=1), str(tmp_path / 'both'))
+  assert [one['config']['trial'] for one in results] == [1, 2]
+  for trial in (1, 2):
+    learn(tmp_path / f'{trial}', method='base', trial=trial)
+    assert_same_outcome(tmp_path / f'both/trial_{trial}', tmp_path / f'{trial}')
+  assert 'trial_1 ...' in capsys.readouterr().err
+  again = trials.learn_trials(tiny_config(method='base', trials=2, trial=1), str(tmp_path / 'both'))
+  assert again == results
+
+
+def test_a_pause_leaves_the_rest_to_the_same_command(compile_once, tiny_config, tmp_path):
+  config = tiny_config(method='base', trials=2, max_seconds=1e-3)
+  with pytest.raises(Paused):
+    trials.learn_trials(config, str(tmp_path))
+  assert not (tmp_path / 'trial_1').exists()
+
+
+def test_one_run_is_not_several(tiny_config, tmp_path):
+  with pytest.raises(UserError, match=r'config.trials=2: this runs one'):
+    train_and_evaluate(tiny_config(trials=2), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_the_summary_has_means_and_sample_deviations():
+  numbers = dict.fromkeys(('average_accuracy', 'forgetting', 'backward_transfer'), 0.5)
+  runs = [
+    {'method': 'abd', 'config': {'trial': k}, 'seconds': {'train': 10.0 * k}, 'final_accuracy': 0.6 + 0.1 * k} | numbers
+    for k in range(3)
+  ]
+  assert '| abd, trial 2    | 80.0 ' in trials.summary(runs)
+  assert '| abd, mean ± std | 70.0 ± 10.0' in trials.summary(runs)
+  runs[1]['forgetting'] = None  # of one task
+  assert trials.summary(runs[1:2]).splitlines()[-1].count(' - ') == 1
+
+
+@pytest.mark.parametrize(
+  'said, environments',
+  [
+    ('cpu 1', []),
+    ('gpu 2', [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}]),
+    ('a warning of a plugin\ntpu 1', [{'TPU_VISIBLE_CHIPS': '0'}]),
+    ('', []),
+  ],
+)
+def test_accelerators_are_asked_of_another_process(monkeypatch, said, environments):
+  for name in ('JAX_PLATFORMS', 'CUDA_VISIBLE_DEVICES'):
+    monkeypatch.delenv(name, raising=False)
+  done = subprocess.CompletedProcess([], 0, said)
+  monkeypatch.setattr(subprocess, 'run', lambda *words, **options: done)
+  found = processes.accelerators()
+  assert [{name: one[name] for name in two} for one, two in zip(found, environments, strict=True)] == environments
+
+
+def test_only_visible_gpus_are_shared_out(monkeypatch):
+  monkeypatch.delenv('JAX_PLATFORMS', raising=False)
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,5')
+  monkeypatch.setattr(subprocess, 'run', lambda *words, **options: subprocess.CompletedProcess([], 0, 'gpu 2'))
+  assert [one['CUDA_VISIBLE_DEVICES'] for one in processes.accelerators()] == ['3', '5']
+
+
+def test_the_question_is_answered_here():
+  said = subprocess.run([sys.executable, '-c', processes._ASK], capture_output=True, text=True, check=True)
+  platform, count = said.stdout.split()
+  assert platform in ('cpu', 'gpu', 'tpu') and int(count) >= 1
+
+
+def test_shares_of_accelerators(tmp_path, monkeypatch):
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+  places, cache = [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}], {'JAX_COMPILATION_CACHE_DIR': 'cache'}
+  shares = lambda count, places: processes.shares(count, places, Path('cache'))
+  assert shares(2, places) == [cache | one for one in places]
+  assert shares(2, []) == [cache, cache]
+  three = shares(3, places)
+  assert [one['CUDA_VISIBLE_DEVICES'] for one in three] == ['0', '1', '0']
+  assert {one['XLA_PYTHON_CLIENT_MEM_FRACTION'] for one in three} == {'0.45'}
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'mine')
+  assert shares(1, [])[0]['JAX_COMPILATION_CACHE_DIR'] == 'mine'
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+  """Makes the processes of runs scripts: their configs' text."""
+
+  def start(run, environment, left):
+    words = [sys.executable, '-c', run.config]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+  monkeypatch.setattr(processes, '_start', start)
+  return lambda *texts: [processes.Run(f'run_{k}', text, None) for k, text in enumerate(texts)]  # pyright: ignore
+
+
+def test_lines_and_exit_codes_of_processes(scripts):
+  told = []
+  runs = scripts('import sys; print("a", file=sys.stderr)', 'raise SystemExit(2)', 'pass')
+  assert processes.run_all(runs, [{}, {}], told.append) == {'run_0': 0, 'run_1': 2, 'run_2': 0}
+  assert told == ['run_0: a']
+
+
+def test_a_signal_is_passed_on_and_no_run_is_begun_after_it(scripts):
+  ends = 'import signal, sys, os, time; signal.signal(signal.SIGTERM, lambda *a: sys.exit(0)); '
+  told, parent = [], f'os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)'
+  assert processes.run_all(scripts(ends + parent, 'pass'), [{}], told.append) == {'run_0': 0}
+  assert told == ['pausing after this chunk; again to stop now']
+  assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_failures_and_pauses_of_processes_are_told(tiny_config, tmp_path, monkeypatch):
+  config = tiny_config(trials=2, trials_at_once=2)
+  monkeypatch.setattr(processes, 'run_all', lambda runs, *rest: {'trial_0': 0, 'trial_1': 2})
+  with pytest.raises(UserError, match='trial_1 ended with exit code 2'):
+    trials.learn_trials(config, str(tmp_path))
+  monkeypatch.setattr(processes, 'run_all', lambda runs, *rest: {'trial_0': 0})
+  with pytest.raises(Paused, match='2 of 2 trials'):
+    trials.learn_trials(config, str(tmp_path))
+
+
+def test_as_many_at_once_as_there_are_accelerators(tiny_config, tmp_path, monkeypatch):
+  places = [{'CUDA_VISIBLE_DEVICES': str(k)} for k in range(4)]
+  monkeypatch.setattr(processes, 'accelerators', lambda: places)
+  taken = []
+  monkeypatch.setattr(processes, 'run_all', lambda runs, environments, *rest: taken.extend(environments) or {})
+  with pytest.raises(Paused):
+    trials.learn_trials(tiny_config(trials=3), str(tmp_path))
+  assert [one['CUDA_VISIBLE_DEVICES'] for one in taken] == ['0', '1', '2']
+
+
+@pytest.mark.slow
+def test_trials_at_once_are_the_runs_that_they_would_be_alone(learn, tiny_config, tmp_path):
+  trials.learn_trials(tiny_config(trials=2, trials_at_once=2), str(tmp_path / 'both'))
+  for trial in range(2):
+    learn(tmp_path / f'{trial}', trial=trial)
+    assert_same_outcome(tmp_path / f'both/trial_{trial}', tmp_path / f'{trial}')
+
+
+def test_a_config_of_a_workdir(tiny_config, tmp_path, monkeypatch):
+  stored = tiny_config(student__lr=0.03).to_dict()
+  file = tmp_path / 'config.json'
+  file.write_text(json.dumps(stored))
+  assert flatten(load_config(str(file)).to_dict()) == flatten(stored)
+  for text, told in (
+    ('{"student": {"lrr": 1}}', "student.lrr is not a field. Did you mean 'student.lr'"),
+    ('{"student": {"lr": "fast"}}', 'cannot be used'),
+    ('[1]', 'it is no config'),
+    ('{', 'it is no config'),
+  ):
+    file.write_text(text)
+    with pytest.raises(UserError, match=told):
+      load_config(str(file))
+  with pytest.raises(UserError, match='No such file'):
+    load_config(str(tmp_path / 'none.json'))
