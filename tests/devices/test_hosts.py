@@ -1,9 +1,11 @@
 """Two hosts, as on a pod: here two processes that meet over gloo and share a workdir."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -43,28 +45,66 @@ def free_port():
     return s.getsockname()[1]
 
 
+def assert_as_good_as_same(path, reference, least):
+  """Every record that both log is of the same steps and nearly the same numbers; these are at least so many."""
+  ours, theirs = log_records(path), log_records(reference)
+  assert [set(record) for record in ours] == [set(record) for record in theirs]
+  compared = 0
+  for one, other in zip(ours, theirs, strict=True):
+    for name, value in one.items():
+      if isinstance(value, str | int):
+        assert other[name] == value
+      elif 'accuracy' in name:  # a test image more or less, of at least 59
+        np.testing.assert_allclose(other[name], value, atol=0.06)
+      else:
+        np.testing.assert_allclose(other[name], value, rtol=2e-2, atol=1e-4, err_msg=str(one))
+        compared += 1
+  assert compared >= least
+  assert (path / 'results.json').exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['abd', 'e2e'])
 def test_two_hosts_learn_what_one_does(tmp_path, cli_env, digits_data, method):
-  """Every record that both log: losses of learning and dreaming, accuracies; a memory chosen by features too."""
+  """Losses of learning and dreaming, accuracies; a memory chosen by features too."""
   port = free_port()
   finish(start(cli_env, 0, 0, tmp_path / 'one', method))
   finish(*(start(cli_env, port, host, tmp_path / 'two', method) for host in (0, 1)))
-  one, two = (log_records(tmp_path / name) for name in ('one', 'two'))
-  assert [set(record) for record in one] == [set(record) for record in two]
-  compared = 0
-  for ours, theirs in zip(one, two, strict=True):
-    for name, value in ours.items():
-      if isinstance(value, str | int):
-        assert theirs[name] == value
-      elif 'accuracy' in name:  # a test image more or less, of at least 59
-        np.testing.assert_allclose(theirs[name], value, atol=0.06)
-      else:
-        np.testing.assert_allclose(theirs[name], value, rtol=2e-2, atol=1e-4, err_msg=str(ours))
-        compared += 1
-  assert compared > (30 if method == 'abd' else 15)
-  assert (tmp_path / 'two/results.json').exists()
+  assert_as_good_as_same(tmp_path / 'two', tmp_path / 'one', least=30 if method == 'abd' else 15)
   assert (tmp_path / 'two/dreams/task_2.png').exists() == (method == 'abd')
+
+
+@pytest.mark.slow
+def test_two_hosts_killed_are_resumed_by_two_or_by_one(tmp_path, cli_env, digits_data):
+  """kill -9 of both, in the second task, after a save every chunk."""
+  finish(start(cli_env, 0, 0, tmp_path / 'one', 'abd'))
+  two, port, saves = tmp_path / 'two', free_port(), {'checkpoint_seconds': 1e-3}
+  processes = [start(cli_env, port, host, two, 'abd', **saves) for host in (0, 1)]
+  log = two / 'metrics.jsonl'
+  while not (log.exists() and '"task": 1' in log.read_text()):
+    assert all(process.poll() is None for process in processes)
+    time.sleep(0.05)
+  for process in processes:
+    process.kill()
+  for process in processes:
+    process.communicate()
+  assert not (two / 'results.json').exists()
+  shutil.copytree(two, tmp_path / 'alone')
+  port = free_port()
+  finish(*(start(cli_env, port, host, two, 'abd') for host in (0, 1)))
+  finish(start(cli_env, 0, 0, tmp_path / 'alone', 'abd'))
+  for resumed in (two, tmp_path / 'alone'):
+    assert_as_good_as_same(resumed, tmp_path / 'one', least=30)
+
+
+@pytest.mark.slow
+def test_two_hosts_stream_disjoint_shares_of_what_one_holds(tmp_path, cli_env, digits_data):
+  """Nothing is kept on the devices: each process decodes the rows of its own devices."""
+  finish(start(cli_env, 0, 0, tmp_path / 'one', 'abd'))
+  port, streamed = free_port(), {'data.device_mib': 0}
+  processes = [start(cli_env, port, host, tmp_path / 'two', 'abd', **streamed) for host in (0, 1)]
+  finish(*processes)
+  assert_as_good_as_same(tmp_path / 'two', tmp_path / 'one', least=30)
 
 
 REFUSED = """
