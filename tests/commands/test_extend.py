@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import assert_same_outcome, snapshot
+from PIL import Image
 
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.build import build
@@ -38,7 +39,6 @@ def base(root, learn):
 def letters(root):
   """data.dir of the sets 'letters', 'clash' and 'large': three classes of grey images, 8x8 but for the last."""
   import tensorflow_datasets as tfds
-  from PIL import Image
 
   def builder(set_name, names, side):
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -133,6 +133,36 @@ def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, 
   assert old == [None] * 3 and results['final_accuracy'] == new and results['forgetting'] is None
   assert results['seen_accuracy'][:3] == [None] * 3 and results['class_accuracy'][:6] == [None] * 6
   assert json.loads((tmp_path / 'more' / 'results.json').read_text()) == results
+
+
+def bars(folder, names, side=8):
+  """A folder of photographs: 30 and 6 grey images of each class, with a bar at a height that tells it."""
+  for split, count in (('train', 30), ('test', 6)):
+    for label, name in enumerate(names):
+      (folder / split / name).mkdir(parents=True)
+      for i in range(count):
+        pixels = np.random.default_rng([label, i, count]).integers(0, 90, (side, side), np.uint8)
+        pixels[2 * label : 2 * label + 2] += 160
+        Image.fromarray(pixels).save(folder / split / name / f'{i}.png')
+  return folder
+
+
+def test_folders_of_photographs_extend_one_another(compile_once, tiny_config, tmp_path):
+  old, new = bars(tmp_path / 'old', ['a', 'b', 'c', 'd']), bars(tmp_path / 'new', ['x', 'y'])
+  found = {'data__mean': (), 'data__std': (), 'data__max_value': 255.0, 'data__name': 'image_folder'}
+  fields = found | {'data__dir': str(old), 'student__batch_size': 16, 'inversion__batch_size': 8, 'task_sizes': (2, 2)}
+  train_and_evaluate(tiny_config('base', **fields), str(tmp_path / 'run'))
+  config = extended_config(str(tmp_path / 'run'), {'data.dir': str(new)})
+  results = train_and_evaluate(config, str(tmp_path / 'more'))
+  assert results['class_order']['names'][4:] == ['x', 'y'] and results['test_images'] == [12, 12, 12]
+  assert len(results['accuracy_matrix'][2]) == 3 and None not in results['accuracy_matrix'][2]
+  ours, base = (json.loads((tmp_path / name / 'config.json').read_text())['data'] for name in ('more', 'run'))
+  assert ours['mean'] == base['mean'] and ours['fingerprint'] != base['fingerprint']  # of the first photographs
+  with pytest.raises(UserError, match="class 'b' of"):
+    extended_config(str(tmp_path / 'run'), {'data.dir': str(bars(tmp_path / 'clash', ['b', 'z']))})
+  # Photographs of another size are brought to the model's.
+  large = bars(tmp_path / 'large', ['u', 'v'], side=16)
+  assert extended_config(str(tmp_path / 'run'), {'data.dir': str(large)}).task_sizes == (2, 2, 2)
 
 
 @pytest.mark.slow
