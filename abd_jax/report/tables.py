@@ -21,4 +21,5 @@ def summary_line(results: dict) -> list[str]:
   return [results['method'], *map(percent, numbers), f'{sum(results["seconds"].values()):.0f}']
 
 
-SUMMARY = ('method', 'final accuracy %', 'average accuracy %', 'forgetting', 'backward transfer', 'seconds')
+# Accuracies and their changes in percent; BWT is backward transfer. Short, so that a terminal of 80 columns holds it.
+SUMMARY = ('method', 'final %', 'average %', 'forgetting', 'BWT', 'seconds')
