@@ -38,9 +38,9 @@ def sealed(record: dict[str, Any]) -> dict[str, Any]:
   return record | {'checksum': _checksum_of_record(record)}
 
 
-def is_intact(record: dict[str, Any]) -> bool:
+def is_intact(record: Any) -> bool:
   """Whether a record is as it was sealed."""
-  return record.get('checksum') == _checksum_of_record(record)
+  return isinstance(record, dict) and record.get('checksum') == _checksum_of_record(record)
 
 
 def _checksum_of_record(record: dict[str, Any]) -> str:

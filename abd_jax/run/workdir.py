@@ -19,9 +19,20 @@ from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
 FREE_FIELDS = (
   'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'cluster.coordinator', 'cluster.count',
   'cluster.rank', 'data.dir', 'data.download', 'data.prepared', 'data.device_mib', 'oracle_dir', 'teachers_kept',
+  'collapse',
 )  # fmt: skip
 # Of several differences the one to tell: others follow from it.
 FIRST_TOLD = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
+
+RESULTS_SCHEMA = 1
+# Keys of results.json that are read here, and what they hold.
+NUMBER = (float, int, type(None))
+NEEDED = {
+  **dict.fromkeys(('accuracy_matrix', 'top5_accuracy_matrix', 'seen_accuracy', 'task_sizes'), list),
+  **dict.fromkeys(('class_order', 'config', 'seconds', 'versions', 'device'), dict),
+  'method': str,
+  **dict.fromkeys(('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer'), NUMBER),
+}
 
 
 class Workdir:
@@ -142,6 +153,24 @@ class Workdir:
     os.close(self._lock)
 
 
+def check_path(workdir: str) -> None:
+  """Raises UserError for a workdir that the libraries which write there would not find, or not call the same."""
+  if '://' in workdir:
+    raise UserError(
+      f'--workdir={workdir}: runs live in folders. Mount it, or copy the folder there once it is complete.'
+    )
+  try:
+    same = os.fsencode(workdir) == workdir.encode()
+  except UnicodeEncodeError:
+    same = False
+  if not same:
+    shown = os.fsencode(workdir).decode(errors='replace')
+    raise UserError(
+      f'--workdir={shown}: this locale writes names of files otherwise than in UTF-8. Set LC_ALL=C.UTF-8 or '
+      'PYTHONUTF8=1, or choose a name in plain letters.'
+    )
+
+
 def read_finished(path: str, config_dict: dict) -> dict | None:
   """results.json of a run that is complete, or None: needs neither its data nor a lock.
 
@@ -153,12 +182,24 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
     if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
       return None
     check_same_config(folder, json.loads(json.dumps(config_dict)))
-    results = read_json(folder / 'results.json')
-    if 'checksum' in results and not is_intact(results):  # earlier versions wrote none
-      raise UserError(f'{folder / "results.json"} is damaged: put it back as it was, or choose another --workdir.')
-    return results
+    return read_results(folder)
 
   return hosts.word_of_main(read)
+
+
+def read_results(folder: Path) -> dict:
+  """results.json in `folder`. Raises UserError if it is damaged, or of another version."""
+  file = folder / 'results.json'
+  results = read_json(file)
+  if (schema := results.get('schema_version')) != RESULTS_SCHEMA:
+    raise UserError(
+      f'{file} is of schema {schema}, this version of abd_jax reads {RESULTS_SCHEMA}. Use the version that wrote it.'
+    )
+  wrong = [name for name, kind in NEEDED.items() if name not in results or not isinstance(results[name], kind)]
+  if wrong or ('checksum' in results and not is_intact(results)):  # earlier versions wrote none
+    what = f' (it lacks {wrong[0]})' if wrong else ''
+    raise UserError(f'{file} is damaged{what}: put it back as it was, or choose another --workdir.')
+  return results
 
 
 def with_found(path: str, config: Config) -> Config:
