@@ -151,7 +151,7 @@ def default() -> Config:
   c.eval_batch_size = 512  # images
   c.oracle_dir = ''  # where upper bounds are kept and found; '': beside the workdir
   c.chunk_steps = 100  # steps between looks at the host; one compiled scan on GPU and TPU
-  c.teachers_kept = 0  # >0: of a complete run only so many of the newest frozen models stay; 0: all
+  c.teachers_kept = 0  # >0: only so many of the newest frozen models stay, and those that the run still needs; 0: all
   c.collapse = 'stop'  # of a student at chance, or a generator that dreams of one thing: the run; or it is only told
   c.checkpoint_seconds = 60.0  # between checkpoints, at the end of a chunk
   c.max_seconds = 0.0  # >0: save and stop after this long; the same command resumes it

@@ -27,7 +27,7 @@ from abd_jax.run import health, queue
 from abd_jax.run.build import Blueprint, build
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.results import results_of
-from abd_jax.run.schedule import BASE, NamedPhase, Schedule
+from abd_jax.run.schedule import BASE, NamedPhase, Schedule, no_longer_kept
 from abd_jax.run.session import Session
 from abd_jax.run.workdir import Workdir, check_path, read_finished, with_found
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
@@ -57,7 +57,8 @@ def train_and_evaluate(config, workdir: str) -> dict:
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
     results = files.write_results(results)
-    files.prune_teachers(config.teachers_kept)
+    schedule = blueprint.schedule
+    files.remove_teachers(no_longer_kept(schedule.frozen_before(schedule.tasks.num_tasks, ''), config.teachers_kept))
   return results
 
 
@@ -130,6 +131,8 @@ class Learner:
     self.teachers: tuple[FrozenModel, ...] = ()
     self.memory = memory_lib.empty(self.stream.image_shape)
     frozen = self.schedule.frozen_before(session.progress.task, session.progress.phase)
+    gone = no_longer_kept(frozen, self._kept())
+    frozen = [name for name in frozen if name not in gone]
     for name in frozen:  # also those of no more use here: they are part of what the run leaves
       if name != BASE:
         session.checkpoints.verify_teacher(name)
@@ -144,6 +147,10 @@ class Learner:
     tested = self.stream.test_split(self.tasks.num_tasks - 1)
     self.test_labels = tested.labels
     self.test_images = tested if blueprint.streams else tested.decode()[0]
+
+  def _kept(self) -> int:
+    """How many of the newest frozen models stay while the run goes on; 0: all."""
+    return max(self.config.teachers_kept, self.schedule.teachers_kept) if self.config.teachers_kept else 0
 
   def _first_student(self) -> TrainState:
     """Untrained, but for a run that starts from the model of another: that is its newest teacher."""
@@ -260,9 +267,16 @@ class Learner:
         features = in_batches(embed, pooled.task_images, self.config.eval_batch_size)
       rows = self.schedule.kept_rows(task, min(phase.index, last), pooled.pool, features)
       memory = memory_lib.pad(pooled.take(rows), self.schedule.memory_size)
+    self._remove_old(task, phase)
     snapshot = TaskSnapshot(model, memory)
     self.session.checkpoints.save_teacher(phase.frozen, snapshot, self.blueprint.manifest(task))
     self._adopt(snapshot)
+
+  def _remove_old(self, task: int, phase: NamedPhase) -> None:
+    """Makes room for a frozen model. Nothing goes that the newest checkpoint needs: it stands in this phase."""
+    if old := no_longer_kept(self.schedule.frozen_before(task, phase.name), self._kept()):
+      self.session.checkpoints.wait()
+      self.session.workdir.remove_teachers(old)
 
   def _adopt(self, snapshot: TaskSnapshot) -> None:
     """Makes its model the newest teacher, and its memory the memory."""

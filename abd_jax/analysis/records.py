@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shlex
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def _look(folder: Path, data_dir: str, tell: Callable[[str], None]) -> tuple[dic
   try:
     with np.load(file) as arrays:
       return diagnosis, dict(arrays), ''
-  except (OSError, ValueError, EOFError) as error:
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
     raise UserError(f'{file} is damaged: delete the folder {file.parent.name} there to have it made anew.') from error
 
 

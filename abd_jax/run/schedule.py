@@ -146,3 +146,8 @@ class Schedule:
       if self.method.memory and phase.frozen:
         stored = pool.labels[self.kept_rows(task, phase.index, pool, None, in_order)]
     return total
+
+
+def no_longer_kept(names: list[str], kept: int) -> list[str]:
+  """Those of the folders of frozen models, the newest last, that are not among the newest `kept`; 0: all are kept."""
+  return [name for name in names[:-kept] if name != BASE] if kept else []

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import xxhash
 from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
-from abd_jax.run.integrity import is_intact, sealed
+from abd_jax.run.integrity import is_intact, misshapen, sealed
 from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
 
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
@@ -29,7 +30,8 @@ RESULTS_SCHEMA = 1
 NUMBER = (float, int, type(None))
 NEEDED = {
   **dict.fromkeys(('accuracy_matrix', 'top5_accuracy_matrix', 'seen_accuracy', 'task_sizes'), list),
-  **dict.fromkeys(('class_order', 'config', 'seconds', 'versions', 'device'), dict),
+  **dict.fromkeys(('config', 'seconds', 'versions', 'device'), dict),
+  'class_order': {'names': list, 'original_ids': list},
   'method': str,
   **dict.fromkeys(('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer'), NUMBER),
 }
@@ -51,7 +53,7 @@ class Workdir:
       raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
     try:
       hosts.word_of_main(self._claim)
-    except UserError:
+    except BaseException:
       os.close(self._lock)
       raise
 
@@ -70,14 +72,11 @@ class Workdir:
   def results_file(self) -> Path:
     return self.path / 'results.json'
 
-  def prune_teachers(self, kept: int) -> None:
-    """Removes all but the newest `kept` frozen models, of a complete run."""
-    if self.is_main and kept:
-      age = lambda folder: (int(folder.name.partition('_')[0]), '_' not in folder.name)  # a task's own comes last
-      folders = sorted((path for path in (self.path / 'teachers').glob('*') if path.is_dir()), key=age)
-      for folder in folders[:-kept]:
-        folder.with_name(folder.name + '.json').unlink(missing_ok=True)
-        shutil.rmtree(folder)
+  def remove_teachers(self, names: Sequence[str]) -> None:
+    """Removes frozen models, those that are there."""
+    for folder in (self.path / 'teachers' / name for name in names if self.is_main):
+      folder.with_name(folder.name + '.json').unlink(missing_ok=True)
+      shutil.rmtree(folder, ignore_errors=True)
 
   def write_results(self, results: dict) -> dict:
     """Writes them with a checksum, and returns what was written."""
@@ -195,9 +194,9 @@ def read_results(folder: Path) -> dict:
     raise UserError(
       f'{file} is of schema {schema}, this version of abd_jax reads {RESULTS_SCHEMA}. Use the version that wrote it.'
     )
-  wrong = [name for name, kind in NEEDED.items() if name not in results or not isinstance(results[name], kind)]
+  wrong = misshapen(results, NEEDED)
   if wrong or ('checksum' in results and not is_intact(results)):  # earlier versions wrote none
-    what = f' (it lacks {wrong[0]})' if wrong else ''
+    what = f' (it lacks {wrong})' if wrong else ''
     raise UserError(f'{file} is damaged{what}: put it back as it was, or choose another --workdir.')
   return results
 
