@@ -7,58 +7,63 @@
   abd-jax report runs/digits                              one HTML file about one or more runs
   abd-jax doctor                                          looks at this machine
 
-Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130: stopped by Ctrl-C.
+Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130 and 143: stopped by Ctrl-C or SIGTERM before
+there was anything to save.
 """
 
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+
+from abd_jax.run import streams
+from abd_jax.run.signals import stop_at_once
 
 VERBS = ('train', 'predict', 'export', 'extend', 'report', 'doctor')
 
 
 def cli(words: Sequence[str] | None = None) -> None:
   """Runs the verb that the first of `words` names, those of the command line unless given."""
-  signal.signal(signal.SIGINT, _stop)
+  stop_at_once()
+  streams.open_closed()
+  streams.let_go('stderr')
   sys.exit(_run(list(sys.argv[1:] if words is None else words)))
-
-
-def _stop(number: int, frame: object) -> None:
-  """Ends the process at once: as an exception, Ctrl-C would get lost or become another one inside some imports.
-
-  Whatever is written is written atomically. A run puts a handler of its own before this one while it runs.
-  """
-  os.write(sys.stderr.fileno(), b'stopped; the same command resumes a run from its newest checkpoint\n')
-  os._exit(130)
 
 
 def _run(words: list[str]) -> int:
   """The exit code."""
-  asks_help = {'-h', '-help', '--help'} & set(words)
-  verb = words[0] if words and words[0] not in asks_help else ''
-  from abd_jax.errors import UserError, disk_errors_told, nearest
+  from abd_jax.errors import UserError, disk_errors_told
 
   try:
-    if not verb:
-      print((__doc__ or '').strip(), flush=True)
-      return 0 if asks_help else 2
-    if verb not in VERBS:
-      raise UserError(f"'{verb}' is not a command.{nearest(verb, VERBS)}")
-    command = import_module(f'abd_jax.commands.{verb}')
-    if asks_help:
-      print((command.__doc__ or '').strip(), flush=True)
-      return 0
-    _quiet()
-    with disk_errors_told('what this command makes'):
-      return command.run(words[1:]) or 0
+    with disk_errors_told('standard output, or what this command makes,'):
+      code = _do(words)
+      sys.stdout.flush()
+      return code
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
   except BrokenPipeError:  # the reader of our output has seen enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    streams.give_up(1)
     return 0
+  streams.drop_unwritten()
   return 2
+
+
+def _do(words: list[str]) -> int:
+  """The exit code of what the words ask for. Raises UserError."""
+  from abd_jax.errors import UserError, nearest
+
+  asks_help = {'-h', '-help', '--help'} & set(words)
+  verb = words[0] if words and words[0] not in asks_help else ''
+  if not verb:
+    print((__doc__ or '').strip())
+    return 0 if asks_help else 2
+  if verb not in VERBS:
+    raise UserError(f"'{verb}' is not a command.{nearest(verb, VERBS)}")
+  command = import_module(f'abd_jax.commands.{verb}')
+  if asks_help:
+    print((command.__doc__ or '').strip())
+    return 0
+  _quiet()
+  return command.run(words[1:]) or 0
 
 
 def _quiet() -> None:

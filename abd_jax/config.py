@@ -16,6 +16,7 @@ Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 
 # Fields that are one of a few words.
 CHOICES = {
+  'collapse': ('stop', 'tell'),
   'precision': ('float32', 'bfloat16'),
   'bn_gamma_init': ('ones', 'uniform'),
   'model.variant': ('abd', 'rdfcil', 'imagenet'),
@@ -152,7 +153,8 @@ def default() -> Config:
   c.eval_batch_size = 512  # images
   c.oracle_dir = ''  # where upper bounds are kept and found; '': beside the workdir
   c.chunk_steps = 100  # steps between looks at the host; one compiled scan on GPU and TPU
-  c.teachers_kept = 0  # >0: of a complete run only so many of the newest frozen models stay; 0: all
+  c.teachers_kept = 0  # >0: only so many of the newest frozen models stay, and those that the run still needs; 0: all
+  c.collapse = 'stop'  # of a student at chance, or a generator that dreams of one thing: the run; or it is only told
   c.checkpoint_seconds = 60.0  # between checkpoints, at the end of a chunk
   c.max_seconds = 0.0  # >0: save and stop after this long; the same command resumes it
   return c

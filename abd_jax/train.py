@@ -18,17 +18,18 @@ from abd_jax.config import changed, completed
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import PooledImages
 from abd_jax.data.pipeline import StreamedPool
+from abd_jax.devices import backend
 from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics, upper_bound
-from abd_jax.report.pictures import save_grid
-from abd_jax.run import queue
+from abd_jax.report.pictures import is_picture, save_grid
+from abd_jax.run import health, queue
 from abd_jax.run.build import Blueprint, build
-from abd_jax.run.progress import EvalHistory
+from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.results import results_of
-from abd_jax.run.schedule import BASE, NamedPhase
+from abd_jax.run.schedule import BASE, NamedPhase, Schedule, no_longer_kept
 from abd_jax.run.session import Session
-from abd_jax.run.workdir import Workdir, read_finished, with_found
+from abd_jax.run.workdir import Workdir, check_path, read_finished, with_found
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
 from abd_jax.steps.student import in_batches
@@ -45,6 +46,8 @@ def train_and_evaluate(config, workdir: str) -> dict:
     UserError: a mistake in either, in one line.
     Paused: told to stop before the end, by config.max_seconds or a signal; the same call resumes.
   """
+  check_path(workdir)
+  backend.devices()  # none is told before anything is looked at
   config = with_found(workdir, completed(config))
   if config.trials > 1:
     raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
@@ -56,7 +59,8 @@ def train_and_evaluate(config, workdir: str) -> dict:
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
     results = files.write_results(results)
-    files.prune_teachers(config.teachers_kept)
+    schedule = blueprint.schedule
+    files.remove_teachers(no_longer_kept(schedule.frozen_before(schedule.tasks.num_tasks, ''), config.teachers_kept))
   return results
 
 
@@ -71,7 +75,9 @@ def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
   schedule = blueprint.schedule
   total_steps = schedule.total_steps(blueprint.stream.labels)
   with Session(files, blueprint.abstract, blueprint.begin(), blueprint.config, total_steps) as session:
-    learner, progress = Learner(blueprint, session), session.progress
+    progress = session.progress
+    _check_position(schedule, progress)
+    learner = Learner(blueprint, session)
     if blueprint.lacks_old_tests():
       session.console.line('the test images of the classes learnt before are not at hand: only new ones are evaluated')
     for task in range(progress.task, schedule.tasks.num_tasks):
@@ -83,7 +89,15 @@ def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
         else:
           progress.task_done()
         session.save(kind, state)
-    return results_of(blueprint, files, progress.history, progress.seconds, learner.steps())
+    return results_of(blueprint, files, progress.history, progress.seconds, learner.steps(), progress.stretches)
+
+
+def _check_position(schedule: Schedule, progress: Progress) -> None:
+  """Raises UserError for a place that this run does not have."""
+  tasks = schedule.tasks.num_tasks
+  names = ['', *(phase.name for phase in schedule.phases(progress.task))] if 0 <= progress.task < tasks else ['']
+  if not 0 <= progress.task <= tasks or progress.phase not in names or progress.step < 0:
+    raise UserError('the newest checkpoint stands where this run has no step. Choose another --workdir.')
 
 
 def _upper_bound(blueprint: Blueprint, files: Workdir) -> dict:
@@ -93,13 +107,14 @@ def _upper_bound(blueprint: Blueprint, files: Workdir) -> dict:
 
   planned = upper_bound.plan(config, tasks, blueprint.seed, root)
   parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()
-  labels, history = blueprint.stream.test_labels(tasks.num_tasks - 1), EvalHistory()
-  for part in parts:
+  labels, history, stretches = blueprint.stream.test_labels(tasks.num_tasks - 1), EvalHistory(), []
+  for task, part in enumerate(parts):
+    stretches += [one | {'task': task} for one in part.get('stretches', [])]  # earlier versions wrote none
     history.class_accuracy, history.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
     history.accuracy.append(metrics.by_task(history.class_accuracy, labels, tasks.task_of_class))
     history.top5_accuracy.append(metrics.by_task(history.class_top5_accuracy, labels, tasks.task_of_class))
   total: Any = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
-  return results_of(blueprint, files, history, total('seconds'), total('steps'))
+  return results_of(blueprint, files, history, total('seconds'), total('steps'), stretches)
 
 
 class Learner:
@@ -118,6 +133,8 @@ class Learner:
     self.teachers: tuple[FrozenModel, ...] = ()
     self.memory = memory_lib.empty(self.stream.image_shape)
     frozen = self.schedule.frozen_before(session.progress.task, session.progress.phase)
+    gone = no_longer_kept(frozen, self._kept())
+    frozen = [name for name in frozen if name not in gone]
     for name in frozen:  # also those of no more use here: they are part of what the run leaves
       if name != BASE:
         session.checkpoints.verify_teacher(name)
@@ -128,9 +145,14 @@ class Learner:
     self._pooled: dict[int, PooledImages | StreamedPool] = {}  # of the task at hand
     # Only now, with all that can be damaged read, is anything written.
     self.stream.on_read(session.workdir.log_read)
+    self._redraw(frozen)
     tested = self.stream.test_split(self.tasks.num_tasks - 1)
     self.test_labels = tested.labels
     self.test_images = tested if blueprint.streams else tested.decode()[0]
+
+  def _kept(self) -> int:
+    """How many of the newest frozen models stay while the run goes on; 0: all."""
+    return max(self.config.teachers_kept, self.schedule.teachers_kept) if self.config.teachers_kept else 0
 
   def _first_student(self) -> TrainState:
     """Untrained, but for a run that starts from the model of another: that is its newest teacher."""
@@ -152,7 +174,7 @@ class Learner:
     else:
       self.dream(task)
     if phase.evaluates:
-      self.evaluate(task)
+      self.evaluate(task, phase)
     if phase.frozen:
       self.freeze(task, phase)
     return ('student', self.student) if phase.training else ('generator', self.generator)
@@ -179,7 +201,7 @@ class Learner:
     mesh = self.blueprint.mesh
     return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
 
-  def evaluate(self, task: int) -> None:
+  def evaluate(self, task: int, phase: NamedPhase) -> None:
     """Accuracy on the test images of every task so far, predicting among all classes seen."""
     of_task = self.tasks.task_of_class[self.test_labels]
     n = int(np.sum(of_task <= task))  # test images are sorted by task
@@ -196,7 +218,14 @@ class Learner:
       metrics.accuracy_row(hits_in_5, labels, classes),
     )
     names = list(self.stream.class_names[:classes])
+    if self._learning_steps(task) >= health.JUDGED:
+      self.session.collapsed(phase.name, health.at_chance(hits, of_task == task, classes))
     self.session.evaluated(float(np.mean(hits)), names, metrics.confusion(labels, ranking[:, 0], classes))
+
+  def _learning_steps(self, task: int) -> int:
+    """Of the student, on one task."""
+    pool = self._pool(task).pool
+    return sum(self.schedule.phase_steps(task, phase, pool) for phase in self.schedule.phases(task))
 
   def dream(self, task: int) -> None:
     """Trains the generator against the student as it now is, and keeps a picture of what it dreams."""
@@ -207,10 +236,25 @@ class Learner:
       self.generator = self.steps_of.new_generator(task).replace(step=self.generator.step)
     inputs = ConstantRate(self.config.inversion)
     self.generator = self.session.run('generator', 'dreaming', self.steps_of.invert, self.generator, data, inputs)
-    dreams, labels = jax.device_get(self.steps_of.picture(self.generator.variables, data))
+    dreams, labels = self._draw(task, freeze(self.student, self.generator))
+    if inputs.steps >= health.JUDGED:
+      self.session.collapsed('dreaming', health.dead(dreams, labels, sum(self.tasks.sizes[: task + 1])))
+
+  def _draw(self, task: int, model: FrozenModel) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the picture of what `model` is dreamed of after `task`: (images f[n, h, w, c], labels i[n])."""
+    data = self._phase_data(task).replace(teachers=(model.replace(generator={}),))
+    dreams, labels = jax.device_get(self.steps_of.picture(model.generator, data))
     if self.session.workdir.is_main:
       names = [self.stream.class_names[label] for label in labels]
       save_grid(dreams, names, self.session.workdir.dream_file(task))
+    return dreams, labels
+
+  def _redraw(self, names: list[str]) -> None:
+    """Makes anew what is missing or damaged of the pictures that belong to frozen models."""
+    for task in (int(name) for name in names if name.isdigit()):
+      if self.schedule.dreams_after(task) and not is_picture(self.session.workdir.dream_file(task)):
+        abstract = self.blueprint.abstract_snapshot(str(task))
+        self._draw(task, self.session.checkpoints.load_teacher(str(task), abstract).model)
 
   def freeze(self, task: int, phase: NamedPhase) -> None:
     """The student, and the generator if it has just dreamed of it, become the newest teacher; a memory is refreshed."""
@@ -225,9 +269,16 @@ class Learner:
         features = in_batches(embed, pooled.task_images, self.config.eval_batch_size)
       rows = self.schedule.kept_rows(task, min(phase.index, last), pooled.pool, features)
       memory = memory_lib.pad(pooled.take(rows), self.schedule.memory_size)
+    self._remove_old(task, phase)
     snapshot = TaskSnapshot(model, memory)
     self.session.checkpoints.save_teacher(phase.frozen, snapshot, self.blueprint.manifest(task))
     self._adopt(snapshot)
+
+  def _remove_old(self, task: int, phase: NamedPhase) -> None:
+    """Makes room for a frozen model. Nothing goes that the newest checkpoint needs: it stands in this phase."""
+    if old := no_longer_kept(self.schedule.frozen_before(task, phase.name), self._kept()):
+      self.session.checkpoints.wait()
+      self.session.workdir.remove_teachers(old)
 
   def _adopt(self, snapshot: TaskSnapshot) -> None:
     """Makes its model the newest teacher, and its memory the memory."""

@@ -56,6 +56,7 @@ def job(config: Config, workdir: Path) -> Job:
 
   def run(max_seconds: float) -> dict:
     config.max_seconds = max_seconds
+    config.collapse = 'tell'  # what collapses is a result too
     use_compilation_cache(str(workdir.parent / CACHE))
     return train_and_evaluate(config, str(workdir))
 

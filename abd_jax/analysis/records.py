@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shlex
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,10 @@ from abd_jax.analysis.diagnose import diagnose
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
 from abd_jax.report.runs import RunRecord
-from abd_jax.run import results as results_lib
 from abd_jax.run.mirrors import confusion_file, read_confusion
-from abd_jax.run.workdir import FREE_FIELDS, read_json
+from abd_jax.run.workdir import FREE_FIELDS, read_json, read_results
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
-NEEDED = ('accuracy_matrix', 'seen_accuracy', 'final_accuracy', 'average_accuracy', 'forgetting', 'class_order',
-          'seconds', 'versions', 'device', 'commit')  # fmt: skip
 
 
 def read_run(
@@ -39,7 +37,7 @@ def read_run(
   if not (folder / 'config.json').is_file():
     raise UserError(f'{folder} holds no run: it has no config.json. Name the --workdir of one.')
   config = flatten(default().to_dict()) | flatten(read_json(folder / 'config.json'))
-  results = _results(folder / 'results.json')
+  results = read_results(folder) if (folder / 'results.json').exists() else None
   records = _lines(folder / 'metrics.jsonl')
   evaluations = [record for record in records if record.get('phase') == 'evaluating']
   rows = results['accuracy_matrix'] if results else [record['accuracy'] for record in evaluations]
@@ -65,20 +63,6 @@ def read_run(
     pictures=pictures,
     note=note,
   )
-
-
-def _results(file: Path) -> dict[str, Any] | None:
-  if not file.exists():
-    return None
-  results = read_json(file)
-  if results.get('schema_version') != results_lib.SCHEMA:
-    raise UserError(
-      f'{file} is of schema {results.get("schema_version")}, this version of abd_jax reads {results_lib.SCHEMA}. Use '
-      'the version that wrote it.'
-    )
-  if missing := [name for name in NEEDED if name not in results]:
-    raise UserError(f'{file} is damaged (it lacks {missing[0]}): put it back as it was, or leave this run out.')
-  return results
 
 
 def _lines(file: Path) -> list[dict]:
@@ -116,7 +100,7 @@ def _look(folder: Path, data_dir: str, tell: Callable[[str], None]) -> tuple[dic
   try:
     with np.load(file) as arrays:
       return diagnosis, dict(arrays), ''
-  except (OSError, ValueError, EOFError) as error:
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
     raise UserError(f'{file} is damaged: delete the folder {file.parent.name} there to have it made anew.') from error
 
 

@@ -74,15 +74,12 @@ def versions() -> Iterator[Finding]:
 
 def devices() -> Iterator[Finding]:
   """What JAX computes on, and whether a GPU lies idle."""
-  import jax
+  from abd_jax.devices import backend
 
   try:
-    there = jax.devices()
-  except RuntimeError as error:  # a platform that was asked for and cannot start
-    asked = os.environ.get('JAX_PLATFORMS', '')
-    yield Finding(
-      f'JAX finds no device: {" ".join(str(error).split())[:200]}', f"Set JAX_PLATFORMS=cpu, not '{asked}'."
-    )
+    there = backend.devices()
+  except UserError as error:
+    yield Finding('JAX cannot compute here', f'{error}')
     return
   idle = there[0].platform == 'cpu' and Path('/dev/nvidiactl').exists()
   yield Finding(

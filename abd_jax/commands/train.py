@@ -19,7 +19,9 @@ import sys
 
 from abd_jax.commands.options import apply, load_config, parse
 from abd_jax.config import Config, check
+from abd_jax.devices.memory import check_memory
 from abd_jax.errors import Paused, UserError
+from abd_jax.run import streams
 
 
 def run(words: list[str]) -> None:
@@ -36,20 +38,20 @@ def run(words: list[str]) -> None:
 def learn(config: Config, workdir: str) -> None:
   """Runs or resumes `config` in `workdir`, prints what came of it, and what to do next."""
   check(config)  # before JAX is imported, which takes seconds
+  check_memory()
   from abd_jax.devices.malloc import keep_freed_memory
 
   keep_freed_memory()  # before JAX starts its threads
-  import jax
-
   from abd_jax.devices.backend import use_compilation_cache
+  from abd_jax.devices.hosts import join_cluster
   from abd_jax.report.tables import SUMMARY, summary_line, table
   from abd_jax.train import train_and_evaluate
 
+  streams.let_go('stdout')  # what it will take stands in results.json too
   use_compilation_cache(os.path.join(workdir, 'compilation_cache'))
   cluster = config.cluster
   if config.distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
-    known = lambda value, unset: None if value == unset else value
-    jax.distributed.initialize(known(cluster.coordinator, ''), known(cluster.count, 0), known(cluster.rank, -1))
+    join_cluster(cluster.coordinator, cluster.count, cluster.rank)
   try:
     if config.trials > 1:
       from abd_jax.commands.trials import learn_trials, summary

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,7 +192,7 @@ def _labels(builder: Any, split: str, scan: Callable[[], np.ndarray]) -> np.ndar
     with np.load(file, allow_pickle=False) as saved:
       if str(saved['stamp']) == stamp:
         return saved['labels'].astype(np.int32)
-  except (OSError, ValueError, KeyError, EOFError):
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     pass  # there is none, or it is not whole
   labels = scan()
   try:

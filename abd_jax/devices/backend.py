@@ -2,8 +2,24 @@
 
 import functools
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+
+from abd_jax.errors import UserError
+
+
+def devices(local: bool = False) -> Sequence[Any]:
+  """All of them, or this process's. Raises UserError if JAX finds none where it was told to look."""
+  try:
+    return jax.local_devices() if local else jax.devices()
+  except (RuntimeError, AssertionError) as error:  # the latter: of a platform whose plugin is not installed
+    asked = os.environ.get('JAX_PLATFORMS', '')
+    reason = (str(error) or 'its plugin is not installed').splitlines()[0].partition(' (set ')[0][:160]
+    raise UserError(
+      f'JAX finds no device of JAX_PLATFORMS={asked} ({reason}). Unset it, or install what it needs: abd-jax doctor.'
+    ) from error
 
 
 def pin_numbers() -> None:

@@ -1,6 +1,8 @@
 """Several hosts agreeing: what one of them says, and when all have come to the same point."""
 
 import json
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,47 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from abd_jax.errors import InUse, UserError
+
+PATIENCE = 300.0  # seconds that the first process is waited for
+
+
+def join_cluster(coordinator: str, count: int, rank: int) -> None:
+  """Makes this process one of several. '', 0 and -1: as the cluster says. Raises UserError if there is none."""
+  known = lambda value, unset: None if value == unset else value
+  if coordinator:
+    host, port = _address(coordinator)
+    if rank > 0:
+      _wait_for(host, port)
+  try:
+    jax.distributed.initialize(known(coordinator, ''), known(count, 0), known(rank, -1))
+  except Exception as error:  # of many kinds, depending on the cluster
+    reason = ' '.join(str(error).split())[:160]
+    raise UserError(
+      f'no cluster to be one of ({reason}). Give each --config.cluster.coordinator=HOST:PORT, .count and .rank, '
+      'or leave --config.distributed out.'
+    ) from error
+
+
+def _address(coordinator: str) -> tuple[str, int]:
+  host, _, port = coordinator.rpartition(':')
+  if not (host and port.isdecimal() and 0 < int(port) < 65536):
+    raise UserError(f'config.cluster.coordinator={coordinator} must be HOST:PORT, such as 10.0.0.1:1234.')
+  return host.strip('[]'), int(port)
+
+
+def _wait_for(host: str, port: int) -> None:
+  """Returns once the first process listens. Raises UserError if it does not: JAX would end the process instead."""
+  end = time.monotonic() + PATIENCE
+  while True:
+    try:
+      return socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+      if time.monotonic() > end:
+        raise UserError(
+          f'config.cluster.coordinator={host}:{port} has not answered for {PATIENCE:.0f} s '
+          f'({error.strerror or error}). Start the process of rank 0 there.'
+        ) from error
+    time.sleep(0.5)
 
 
 def is_main() -> bool:

@@ -34,6 +34,18 @@ def matrix_picture(counts: np.ndarray, side: int = 480) -> np.ndarray:
   return shades.repeat(max(1, side // len(counts)), 0).repeat(max(1, side // len(counts)), 1)
 
 
+def is_picture(file: Path) -> bool:
+  """Whether a PNG is there, and whole: its parts carry checksums."""
+  from PIL import Image
+
+  try:
+    with Image.open(file) as picture:
+      picture.verify()
+  except Exception:  # Pillow's readers raise whatever they like
+    return False
+  return True
+
+
 def read_picture(file: Path) -> np.ndarray:
   """u8[h, w, 3] of a PNG."""
   from PIL import Image

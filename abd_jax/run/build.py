@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from abd_jax import config as config_lib
 from abd_jax import methods
 from abd_jax.data.sources import TaskStream
+from abd_jax.devices import backend
 from abd_jax.devices.backend import pin_numbers
+from abd_jax.devices.memory import check_memory
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Method
@@ -54,6 +55,13 @@ class Blueprint(NamedTuple):
     """Whether images are decoded as the steps need them, for there are too many or they are cut out at random."""
     data, images = self.config.data, self.schedule.pool_size(self.stream.sizes)
     return data.crop == 'resized' or images * math.prod(self.stream.image_shape) > data.device_mib * 2**20
+
+  def image_bytes(self) -> int:
+    """Of the images that the host keeps: a task's with the memory as they are decoded and as they are pooled, tests."""
+    if self.streams:
+      return 0
+    tests = len(self.stream.test_labels(self.schedule.tasks.num_tasks - 1))
+    return (2 * self.schedule.pool_size(self.stream.sizes) + tests) * math.prod(self.stream.image_shape)
 
   def begin(self) -> Progress:
     """Where the run stands before its first step."""
@@ -116,7 +124,9 @@ def build(config) -> Blueprint:
     'student': abstract_like(steps.new_student, mesh.replicated),
     'generator': abstract_like(lambda: steps.new_generator(0), mesh.replicated),
   }
-  return Blueprint(config, method, stream, mesh, components, steps, schedule, abstract, base)
+  blueprint = Blueprint(config, method, stream, mesh, components, steps, schedule, abstract, base)
+  check_memory(blueprint.image_bytes())
+  return blueprint
 
 
 def _check_classes(stream: TaskStream, known: int) -> None:
@@ -141,7 +151,7 @@ def _check_classes(stream: TaskStream, known: int) -> None:
 
 
 def _devices(count: int) -> Sequence[Any]:
-  devices = jax.devices()
+  devices = backend.devices()
   if count > len(devices):
     raise UserError(f'config.devices={count}, but there are {len(devices)} here. Use 0 for all of them.')
   return devices[: count or len(devices)]

@@ -13,6 +13,7 @@ from abd_jax.devices import hosts
 from abd_jax.errors import UserError
 from abd_jax.run.integrity import checksum_of_arrays, is_intact, sealed
 from abd_jax.run.manifest import read_manifest, write_manifest
+from abd_jax.run.progress import Progress, progress_from
 from abd_jax.state import TaskSnapshot, freeze
 
 PyTree = Any
@@ -43,7 +44,7 @@ class Checkpoints:
     items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(sealed(progress)))
     self._managers[kind].save(progress['saves'][kind], args=items)
 
-  def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], dict | None]:
+  def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], Progress | None]:
     """(newest state of each kind that has one, newest progress or None).
 
     abstract: shapes, dtypes and shardings per kind. Raises UserError if a checkpoint cannot be read.
@@ -59,16 +60,19 @@ class Checkpoints:
         f'{folder} was written by an earlier version of abd_jax. Finish the run with that version, or choose another '
         '--workdir.'
       )
-    progress = self._restore(last, newest[last], 'progress', ocp.args.JsonRestore())
-    if not is_intact(progress):
+    saved = self._restore(last, newest[last], 'progress', ocp.args.JsonRestore())
+    if not is_intact(saved):
       raise self._damaged(last, newest[last], 'its progress is not as it was saved')
-    states = {}
-    for kind, number in progress['saves'].items():
+    del saved['checksum']
+    progress, states = progress_from(saved, f'checkpoint {folder}'), {}
+    for kind, number in progress.saves.items():
+      if kind not in abstract:
+        raise self._damaged(last, newest[last], f"it tells of '{kind}'")
       args = ocp.args.StandardRestore(abstract[kind])
       states[kind] = self._restore(kind, number, 'state', args, abstract[kind])
-      if checksum_of_arrays(states[kind]) != progress['checksums'][kind]:
+      if checksum_of_arrays(states[kind]) != progress.checksums.get(kind):
         raise self._damaged(kind, number, 'its arrays are not as they were saved')
-    return states, {name: value for name, value in progress.items() if name != 'checksum'}
+    return states, progress
 
   def _restore(self, kind: str, number: int, item: str, args: Any, abstract: PyTree = None) -> Any:
     path = Path(self._managers[kind].directory) / str(number)

@@ -30,18 +30,23 @@ def peak_memory() -> dict[str, int]:
   return {'host': host} | ({'device': stats['peak_bytes_in_use']} if 'peak_bytes_in_use' in stats else {})
 
 
+def device() -> dict:
+  """What a run computes on, and how many of it."""
+  first = jax.devices()[0]
+  return {
+    'platform': first.platform,
+    'kind': first.device_kind,
+    'count': jax.device_count(),
+    'cpu_cores': os.cpu_count(),
+    'cpu_model': cpu_model(),
+  }
+
+
 def environment() -> dict:
   """Versions, device and commit, for results.json."""
-  device = jax.devices()[0]
   return {
     'versions': {'python': platform.python_version()} | {name: version(name) for name in PACKAGES},
-    'device': {
-      'platform': device.platform,
-      'kind': device.device_kind,
-      'count': jax.device_count(),
-      'cpu_cores': os.cpu_count(),
-      'cpu_model': cpu_model(),
-    },
+    'device': device(),
     'commit': _commit(),
   }
 

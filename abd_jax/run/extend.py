@@ -20,7 +20,7 @@ from abd_jax.methods.types import Method
 from abd_jax.protocol.tasks import Tasks, parse_class_order, split
 from abd_jax.run.load import load_snapshot
 from abd_jax.run.progress import EvalHistory
-from abd_jax.run.workdir import read_json
+from abd_jax.run.workdir import read_json, read_results
 from abd_jax.state import FrozenModel, TaskSnapshot
 
 PyTree = Any
@@ -75,7 +75,7 @@ def read_base(workdir: str | Path) -> Base:
   if not (folder / 'teachers').is_dir():
     raise UserError(f"{folder} holds no model to start from: method '{config.method}' leaves none of all classes.")
   _, manifest, snapshot = load_snapshot(folder)
-  return Base(folder, config, manifest, jax.device_get(snapshot), read_json(folder / 'results.json'))
+  return Base(folder, config, manifest, jax.device_get(snapshot), read_results(folder))
 
 
 class JoinedSource:

@@ -10,7 +10,7 @@ from jax import export
 
 from abd_jax import methods
 from abd_jax.config import Config, restored
-from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.backend import devices, full_precision_matmul
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
@@ -185,7 +185,7 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
   name = str(there[-1] if task is None else task)
   manifest = read_manifest(folder / name)
   config = restored(manifest['config'])
-  method, mesh = methods.get(config), DataMesh(jax.local_devices()[:1])
+  method, mesh = methods.get(config), DataMesh(devices(local=True)[:1])
   image_shape = tuple(manifest['image_shape'])
   components = make_components(config, len(manifest['class_order']['names']), image_shape, mesh.constrain)
   abstract = {

@@ -6,10 +6,18 @@ from typing import Any
 
 from abd_jax import __version__
 from abd_jax.errors import UserError
-from abd_jax.run.integrity import checksum_of_file, is_intact, sealed
+from abd_jax.run.integrity import checksum_of_file, is_intact, misshapen, sealed
 from abd_jax.run.workdir import FREE_FIELDS, read_json, write_atomically
 
 SCHEMA = 1
+NEEDED = {
+  'task': int,
+  'class_order': {'names': list, 'original_ids': list},
+  'task_sizes': list,
+  'image_shape': list,
+  'config': dict,
+  'files': dict,
+}
 
 
 def manifest_file(folder: Path) -> Path:
@@ -70,8 +78,10 @@ def read_manifest(folder: Path) -> dict:
     )
   if not is_intact(manifest):
     raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
-  there = checksums(folder)
-  expected = manifest.get('files', {})
+  if (wrong := misshapen(manifest, NEEDED)) or len(manifest['image_shape']) != 3:
+    raise UserError(f'{file} is not a manifest ({wrong or "image_shape"}): put it back as it was, or choose another '
+                    '--workdir.')  # fmt: skip
+  there, expected = checksums(folder), manifest['files']
   for name in sorted(expected.keys() | there.keys()):
     if expected.get(name) != there.get(name):
       what = 'is missing' if name not in there else 'is damaged' if name in expected else 'does not belong there'

@@ -1,11 +1,11 @@
 """Where a run stands: everything about it that is not an array, saved with every checkpoint."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from abd_jax.errors import UserError
 
-SCHEMA = 2
+SCHEMA = 3
 Row = list[float | None]
 
 
@@ -40,6 +40,14 @@ class Progress:
   checksums: dict[str, str] = field(default_factory=dict)  # of the arrays of each kind's newest save
   log_bytes: int = 0  # of metrics.jsonl
   log_checksum: str = ''  # of those bytes
+  stretches: list[dict[str, Any]] = field(default_factory=list)  # where in the run which devices took over
+
+  def runs_on(self, device: dict[str, Any]) -> bool:
+    """Notes what the run goes on with from here; whether that is something else than before."""
+    changed = not self.stretches or self.stretches[-1]['device'] != device
+    if changed:
+      self.stretches.append({'task': self.task, 'phase': self.phase, 'step': self.step, 'device': device})
+    return changed and len(self.stretches) > 1
 
   def step_done(self, step: int) -> None:
     self.step = step
@@ -72,12 +80,23 @@ class Progress:
     return asdict(self)
 
 
-def progress_from(saved: dict[str, Any], where: str) -> Progress:
-  """What `next_save` gave. Raises UserError if another version of this package wrote it."""
-  if saved.get('schema_version') != SCHEMA or set(saved) != {one.name for one in fields(Progress)}:
+def progress_from(saved: Any, where: str) -> Progress:
+  """What `next_save` gave. Raises UserError if another version of this package wrote it, or it is of another shape."""
+  if isinstance(saved, dict) and saved.get('schema_version') == 2:  # which did not know of devices
+    saved = saved | {'schema_version': SCHEMA, 'stretches': []}
+  like = asdict(Progress())
+  if not isinstance(saved, dict) or saved.get('schema_version') != SCHEMA or saved.keys() != like.keys():
     raise UserError(
       f'{where} was written by another version of abd_jax. Finish the run with that version, or choose another '
       '--workdir.'
     )
-  history = EvalHistory(**saved['history'])
-  return Progress(**{**saved, 'history': history})
+  if not _alike(saved, like):
+    raise UserError(f'{where} is damaged: put it back as it was, or choose another --workdir.')
+  return Progress(**{**saved, 'history': EvalHistory(**saved['history'])})
+
+
+def _alike(value: Any, like: Any) -> bool:
+  """Whether a value is of the type of another and, of a dict that is not empty, has its keys with values alike."""
+  if isinstance(like, dict) and like:
+    return isinstance(value, dict) and value.keys() == like.keys() and all(_alike(value[k], like[k]) for k in like)
+  return type(value) is type(like)

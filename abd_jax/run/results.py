@@ -8,20 +8,23 @@ from abd_jax.protocol import metrics
 from abd_jax.run.build import Blueprint
 from abd_jax.run.environment import environment
 from abd_jax.run.progress import EvalHistory
-from abd_jax.run.workdir import Workdir
-
-SCHEMA = 1
+from abd_jax.run.workdir import RESULTS_SCHEMA, Workdir
 
 
 def results_of(
-  blueprint: Blueprint, files: Workdir, history: EvalHistory, seconds: dict[str, float], steps: dict[str, int]
+  blueprint: Blueprint,
+  files: Workdir,
+  history: EvalHistory,
+  seconds: dict[str, float],
+  steps: dict[str, int],
+  stretches: list[dict[str, Any]],
 ) -> dict[str, Any]:
   """The keys of results.json; docs/results.md documents them."""
   tasks = blueprint.schedule.tasks
   test_labels = blueprint.stream.test_labels(tasks.num_tasks - 1)
   counts = np.bincount(tasks.task_of_class[test_labels], minlength=tasks.num_tasks).tolist()
   return {
-    'schema_version': SCHEMA,
+    'schema_version': RESULTS_SCHEMA,
     'method': blueprint.config.method,
     'class_order': blueprint.class_order(),
     'task_sizes': list(tasks.sizes),
@@ -35,5 +38,6 @@ def results_of(
     'steps': steps,
     'seed': blueprint.seed,
     **environment(),
+    'stretches': stretches,
     'config': files.config,
   }

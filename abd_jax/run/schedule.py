@@ -124,6 +124,12 @@ class Schedule:
     assert policy is not None, 'this method stores no images'
     return memory_lib.kept_rows(policy, self.memory_size, pool, rows, features, rng)
 
+  def phase_steps(self, task: int, phase: NamedPhase, pool: Pool) -> int:
+    """Of the student."""
+    if phase.training is None:
+      return 0
+    return phase.training.epochs * steps_per_epoch(len(self.rows(task, phase.index, pool)), self.batch_size)
+
   def total_steps(self, labels: Callable[[int], np.ndarray]) -> int:
     """Steps of all phases and of all dreaming. labels: i32[n] of a task's training images.
 
@@ -136,7 +142,12 @@ class Schedule:
         total += self.inversion_steps
         continue
       pool = memory_lib.join(labels(task), stored)
-      total += phase.training.epochs * steps_per_epoch(len(self.rows(task, phase.index, pool)), self.batch_size)
+      total += self.phase_steps(task, phase, pool)
       if self.method.memory and phase.frozen:
         stored = pool.labels[self.kept_rows(task, phase.index, pool, None, in_order)]
     return total
+
+
+def no_longer_kept(names: list[str], kept: int) -> list[str]:
+  """Those of the folders of frozen models, the newest last, that are not among the newest `kept`; 0: all are kept."""
+  return [name for name in names[:-kept] if name != BASE] if kept else []

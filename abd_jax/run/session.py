@@ -1,5 +1,6 @@
 """One process's stretch of a run: where it stands, when it saves, when it must stop."""
 
+import math
 import time
 from contextlib import contextmanager
 from typing import Any
@@ -9,11 +10,12 @@ import numpy as np
 
 from abd_jax.devices import hosts
 from abd_jax.errors import Paused, UserError
+from abd_jax.run import health
 from abd_jax.run.checkpoint import Checkpoints
 from abd_jax.run.console import Console
-from abd_jax.run.environment import peak_memory
+from abd_jax.run.environment import device, peak_memory
 from abd_jax.run.integrity import checksum_of_arrays
-from abd_jax.run.progress import Progress, progress_from
+from abd_jax.run.progress import Progress
 from abd_jax.run.signals import PauseSignals
 from abd_jax.run.workdir import Workdir
 from abd_jax.steps import chunks
@@ -32,9 +34,9 @@ class Session:
     self.workdir = workdir
     self.checkpoints = Checkpoints(workdir.path)
     self.states, saved = self.checkpoints.restore(abstract)
-    self.progress = progress_from(saved, f'checkpoint {workdir.path / "checkpoints"}') if saved else begin
+    self.progress = saved or begin
     workdir.cut_log(self.progress.log_bytes, self.progress.log_checksum)
-    self._chunk_steps = config.chunk_steps
+    self._chunk_steps, self._collapse = config.chunk_steps, config.collapse
     self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
     self._began = self._saved = time.monotonic()
     self._total_steps = total_steps
@@ -46,6 +48,8 @@ class Session:
     self.console = Console(self._total_steps, done)
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
     self._signals = PauseSignals(self.console.line).__enter__()
+    if self.progress.runs_on(device()):
+      self.console.line('other devices than before: rounding differs from here on; results.json names both')
     return self
 
   def __exit__(self, *exc) -> None:
@@ -78,16 +82,18 @@ class Session:
   def run(self, kind: str, phase: str, chunk: chunks.Chunk, state: PyTree, data: PyTree, inputs: StepInputs) -> PyTree:
     """Runs what is left of the named phase, which trains `kind`; logs, saves, and returns the state after it.
 
-    Raises Paused if told to stop, UserError if a loss is no longer finite.
+    Raises Paused if told to stop, UserError if a loss or a parameter is no longer finite.
     """
     progress, marks = self.progress, [time.monotonic(), self.progress.step]
 
     def on_chunk(state: PyTree, metrics: PyTree, done: int) -> None:
       means = {key: float(np.mean(values)) for key, values in metrics.items()}
-      if not np.isfinite(list(means.values())).all():
+      # Parameters too: what the last update of all did to them, no loss has seen.
+      broken = [name for name, value in means.items() if not math.isfinite(value)] or health.not_finite(state)
+      if broken:
         raise UserError(
-          f'task {progress.task + 1}, {phase}: a loss is not finite after step {done} ({means}). Lower its learning '
-          'rate in another --workdir.'
+          f'task {progress.task + 1}, {phase}: {broken[0]} is not finite after step {done}. Lower its learning rate in '
+          'another --workdir.'
         )
       now, count = time.monotonic(), done - marks[1]
       rate = count * inputs.images_per_step / (now - marks[0])
@@ -115,6 +121,17 @@ class Session:
     row = self.progress.history.accuracy[-1]
     self._log({'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen})
     self.console.line(f'after task {len(row)}: accuracy on all classes seen {100 * seen:.1f} %')
+
+  def collapsed(self, phase: str, why: str) -> None:
+    """Ends the run, or tells of it, as config.collapse says; '' is no reason. Raises UserError."""
+    if not why:
+      return
+    where = f'task {self.progress.task + 1}, {phase}, after step {self.progress.step}: {why}'
+    if self._collapse == 'stop':
+      raise UserError(
+        f'{where}. Choose other rates or weights in another --workdir; --config.collapse=tell resumes nevertheless.'
+      )
+    self.console.line(where)
 
   def _log(self, record: dict) -> None:
     self.progress.logged(*self.workdir.log({'task': self.progress.task} | record))

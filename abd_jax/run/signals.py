@@ -6,7 +6,24 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from abd_jax.run.streams import PATIENCE, put
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def stop_at_once() -> None:
+  """From now on each of SIGNALS ends the process, with one line and the exit code that shells give a signal.
+
+  As an exception, Ctrl-C would get lost or become another one inside some imports. Whatever is written is written
+  atomically. A run puts handlers of its own before these while it runs.
+  """
+  for number in SIGNALS:
+    signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+  put(2, b'stopped; the same command resumes a run from its newest checkpoint\n', PATIENCE)
+  os._exit(128 + number)
 
 
 class PauseSignals:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,28 @@ import xxhash
 from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
-from abd_jax.run.integrity import is_intact, sealed
+from abd_jax.run.integrity import is_intact, misshapen, sealed
 from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
 
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
   'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'cluster.coordinator', 'cluster.count',
   'cluster.rank', 'data.dir', 'data.download', 'data.prepared', 'data.device_mib', 'oracle_dir', 'teachers_kept',
+  'collapse',
 )  # fmt: skip
 # Of several differences the one to tell: others follow from it.
 FIRST_TOLD = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
+
+RESULTS_SCHEMA = 1
+# Keys of results.json that are read here, and what they hold.
+NUMBER = (float, int, type(None))
+NEEDED = {
+  **dict.fromkeys(('accuracy_matrix', 'top5_accuracy_matrix', 'seen_accuracy', 'task_sizes'), list),
+  **dict.fromkeys(('config', 'seconds', 'versions', 'device'), dict),
+  'class_order': {'names': list, 'original_ids': list},
+  'method': str,
+  **dict.fromkeys(('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer'), NUMBER),
+}
 
 
 class Workdir:
@@ -40,7 +53,7 @@ class Workdir:
       raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
     try:
       hosts.word_of_main(self._claim)
-    except UserError:
+    except BaseException:
       os.close(self._lock)
       raise
 
@@ -59,14 +72,11 @@ class Workdir:
   def results_file(self) -> Path:
     return self.path / 'results.json'
 
-  def prune_teachers(self, kept: int) -> None:
-    """Removes all but the newest `kept` frozen models, of a complete run."""
-    if self.is_main and kept:
-      age = lambda folder: (int(folder.name.partition('_')[0]), '_' not in folder.name)  # a task's own comes last
-      folders = sorted((path for path in (self.path / 'teachers').glob('*') if path.is_dir()), key=age)
-      for folder in folders[:-kept]:
-        folder.with_name(folder.name + '.json').unlink(missing_ok=True)
-        shutil.rmtree(folder)
+  def remove_teachers(self, names: Sequence[str]) -> None:
+    """Removes frozen models, those that are there."""
+    for folder in (self.path / 'teachers' / name for name in names if self.is_main):
+      folder.with_name(folder.name + '.json').unlink(missing_ok=True)
+      shutil.rmtree(folder, ignore_errors=True)
 
   def write_results(self, results: dict) -> dict:
     """Writes them with a checksum, and returns what was written."""
@@ -142,6 +152,24 @@ class Workdir:
     os.close(self._lock)
 
 
+def check_path(workdir: str) -> None:
+  """Raises UserError for a workdir that the libraries which write there would not find, or not call the same."""
+  if '://' in workdir:
+    raise UserError(
+      f'--workdir={workdir}: runs live in folders. Mount it, or copy the folder there once it is complete.'
+    )
+  try:
+    same = os.fsencode(workdir) == workdir.encode()
+  except UnicodeEncodeError:
+    same = False
+  if not same:
+    shown = os.fsencode(workdir).decode(errors='replace')
+    raise UserError(
+      f'--workdir={shown}: this locale writes names of files otherwise than in UTF-8. Set LC_ALL=C.UTF-8 or '
+      'PYTHONUTF8=1, or choose a name in plain letters.'
+    )
+
+
 def read_finished(path: str, config_dict: dict) -> dict | None:
   """results.json of a run that is complete, or None: needs neither its data nor a lock.
 
@@ -153,12 +181,24 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
     if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
       return None
     check_same_config(folder, json.loads(json.dumps(config_dict)))
-    results = read_json(folder / 'results.json')
-    if 'checksum' in results and not is_intact(results):  # earlier versions wrote none
-      raise UserError(f'{folder / "results.json"} is damaged: put it back as it was, or choose another --workdir.')
-    return results
+    return read_results(folder)
 
   return hosts.word_of_main(read)
+
+
+def read_results(folder: Path) -> dict:
+  """results.json in `folder`. Raises UserError if it is damaged, or of another version."""
+  file = folder / 'results.json'
+  results = read_json(file)
+  if (schema := results.get('schema_version')) != RESULTS_SCHEMA:
+    raise UserError(
+      f'{file} is of schema {schema}, this version of abd_jax reads {RESULTS_SCHEMA}. Use the version that wrote it.'
+    )
+  wrong = misshapen(results, NEEDED)
+  if wrong or ('checksum' in results and not is_intact(results)):  # earlier versions wrote none
+    what = f' (it lacks {wrong})' if wrong else ''
+    raise UserError(f'{file} is damaged{what}: put it back as it was, or choose another --workdir.')
+  return results
 
 
 def with_found(path: str, config: Config) -> Config:

@@ -72,7 +72,9 @@ def test_a_full_disk_is_one_line_whatever_library_met_it(capsys, monkeypatch):
 
   monkeypatch.setattr(doctor, 'run', run)
   assert front._run(['doctor']) == 2
-  assert capsys.readouterr().err.startswith('error: what this command makes cannot be written (No space left')
+  assert capsys.readouterr().err.startswith(
+    'error: standard output, or what this command makes, cannot be written (No space left'
+  )
   monkeypatch.setattr(doctor, 'run', lambda words: 1 / 0)
   with pytest.raises(ZeroDivisionError):  # a mistake of ours is not hidden
     front._run(['doctor'])

@@ -13,6 +13,7 @@ from abd_jax.commands import options
 from abd_jax.commands import report as command
 from abd_jax.config import flatten
 from abd_jax.errors import Paused, UserError
+from abd_jax.run.integrity import sealed
 from abd_jax.run.workdir import FREE_FIELDS
 
 
@@ -70,7 +71,7 @@ def test_several_runs_lie_where_they_have_in_common(run, tmp_path, capsys):
 def test_class_names_of_any_kind(copy):
   results = json.loads((copy / 'results.json').read_text())
   results['class_order']['names'] = [f'<b>{k}</b> 🦊' for k in range(10)]
-  (copy / 'results.json').write_text(json.dumps(results))
+  (copy / 'results.json').write_text(json.dumps(sealed(results)))
   page = write(copy)
   assert '&lt;b&gt;0&lt;/b&gt; 🦊' in page and '<b>0</b> 🦊' not in page
 
