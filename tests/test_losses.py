@@ -87,7 +87,7 @@ class GoldenTest(chex.TestCase):
   def test_inversion(self):
     def terms(logits, hidden, image):
       mean, stored_mean, stored_var = hidden.mean((0, 1, 2)), jnp.array([0.1, -0.2]), jnp.array([0.5, 2.0])
-      var = jnp.square(hidden - mean).mean((0, 1, 2))
+      var = jnp.square(hidden - mean[None, None, None]).mean((0, 1, 2))
       return {
         'content': losses.content(logits, OLD),
         'diversity': losses.label_diversity(logits, OLD),
