@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from abd_jax.analysis.diagnose import diagnose
+from abd_jax.analysis.diagnose import diagnose, read_pictures
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
 from abd_jax.report.runs import RunRecord
 from abd_jax.run import results as results_lib
 from abd_jax.run.mirrors import confusion_file, read_confusion
-from abd_jax.run.workdir import FREE_FIELDS, read_json
+from abd_jax.run.workdir import FREE_FIELDS, read_json, read_lines
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
 NEEDED = ('accuracy_matrix', 'seen_accuracy', 'final_accuracy', 'average_accuracy', 'forgetting', 'class_order',
@@ -40,7 +40,7 @@ def read_run(
     raise UserError(f'{folder} holds no run: it has no config.json. Name the --workdir of one.')
   config = flatten(default().to_dict()) | flatten(read_json(folder / 'config.json'))
   results = _results(folder / 'results.json')
-  records = _lines(folder / 'metrics.jsonl')
+  records = read_lines(folder / 'metrics.jsonl')
   evaluations = [record for record in records if record.get('phase') == 'evaluating']
   rows = results['accuracy_matrix'] if results else [record['accuracy'] for record in evaluations]
   diagnosis, pictures, note = None, {}, ''
@@ -58,7 +58,7 @@ def read_run(
     seen=seen,
     class_names=tuple(order[:learnt]),
     confusion=confusion,
-    phases=_lines(folder / 'phases.jsonl'),
+    phases=read_lines(folder / 'phases.jsonl'),
     changed=_changed(config),
     command=command(config, folder.name),
     diagnosis=diagnosis,
@@ -81,20 +81,6 @@ def _results(file: Path) -> dict[str, Any] | None:
   return results
 
 
-def _lines(file: Path) -> list[dict]:
-  """The objects of a file of one JSON object a line; the last may be half written, by a run under way."""
-  if not file.exists():
-    return []
-  lines, found = file.read_text(errors='replace').splitlines(), []
-  for k, line in enumerate(lines):
-    try:
-      found.append(json.loads(line))
-    except ValueError as error:
-      if k + 1 < len(lines):
-        raise UserError(f'{file} is damaged in line {k + 1}: put it back as it was, or leave this run out.') from error
-  return found
-
-
 def _confusion(folder: Path, task: int) -> tuple[list[str], np.ndarray | None]:
   file = confusion_file(folder, task)
   if not file.exists():
@@ -112,12 +98,7 @@ def _look(folder: Path, data_dir: str, tell: Callable[[str], None]) -> tuple[dic
   except UserError as error:
     tell(f'{folder.name}: no diagnosis: {error}')
     return None, {}, f'No diagnosis: {error}'
-  file = folder / 'diagnosis' / 'images.npz'
-  try:
-    with np.load(file) as arrays:
-      return diagnosis, dict(arrays), ''
-  except (OSError, ValueError, EOFError) as error:
-    raise UserError(f'{file} is damaged: delete the folder {file.parent.name} there to have it made anew.') from error
+  return diagnosis, read_pictures(folder), ''
 
 
 def _changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -196,11 +196,31 @@ def read_json(file: Path) -> dict:
   """The object in `file`. Raises UserError if there is none."""
   try:
     content = json.loads(file.read_text())
-  except ValueError:
+  except (ValueError, RecursionError):
     content = None
   if not isinstance(content, dict):
     raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
   return content
+
+
+def read_lines(file: Path) -> list[dict]:
+  """The objects of a file of one JSON object a line, none if it is not there; the last may be half written.
+
+  Raises UserError if another line is damaged.
+  """
+  if not file.exists():
+    return []
+  lines, found = file.read_text(errors='replace').splitlines(), []
+  for k, line in enumerate(lines):
+    try:
+      record = json.loads(line)
+    except (ValueError, RecursionError):
+      record = None
+    if isinstance(record, dict):
+      found.append(record)
+    elif k + 1 < len(lines):
+      raise UserError(f'{file} is damaged in line {k + 1}: put it back as it was, or leave this run out.')
+  return found
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:
