@@ -193,5 +193,3 @@ def apparent_bytes(folder: Path) -> dict[str, int]:
         found[part] = found.get(part, 0) + facts.st_size
       seen.add((facts.st_dev, facts.st_ino))
   return found
-
-

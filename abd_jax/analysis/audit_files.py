@@ -73,14 +73,14 @@ def _after_the_end(file: Path) -> int:
 
 def _pictures(file: Path, dreams: int, confusions: int) -> Iterator[str]:
   """A line for each picture in TensorBoard's `file` that is not one of so many dreams and confusion matrices."""
-  from tensorboardX.proto.event_pb2 import Event
+  from tensorboardX.proto import event_pb2
 
-  event: Any = Event
+  messages: Any = event_pb2
   content, left = file.read_bytes(), {'dreams': dreams, 'confusion': confusions}
   try:
     while content:
       (length,) = struct.unpack('<Q', content[:8])  # TFRecord: length, checksum, event, checksum
-      for value in event.FromString(content[12 : 12 + length]).summary.value:
+      for value in messages.Event.FromString(content[12 : 12 + length]).summary.value:
         if not value.HasField('simple_value'):
           left[value.tag] = left.get(value.tag, 0) - 1
       content = content[16 + length :]

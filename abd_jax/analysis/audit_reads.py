@@ -28,7 +28,7 @@ def read_out_of_turn(folder: Path, tasks: Tasks, config: Config) -> Iterator[str
     classes = record.get('classes')
     task = task_of.get(frozenset(classes)) if isinstance(classes, list) and all(map(_is_id, classes)) else None
     if what != 'training' or split != 'train' or task is None:
-      yield f'{where}: {what} read images of the {split} split that are not one task\'s: classes {str(classes)[:80]}'
+      yield f"{where}: {what} read images of the {split} split that are not one task's: classes {str(classes)[:80]}"
     elif task < latest:
       yield f'{where}: images of task {task + 1} were read after task {latest + 1} had begun'
     else:

@@ -17,6 +17,7 @@ from abd_jax.analysis.images import RealImages, read_images
 from abd_jax.analysis.probe import linear_probe
 from abd_jax.errors import UserError
 from abd_jax.protocol import metrics
+from abd_jax.run.integrity import is_intact, sealed
 from abd_jax.run.load import LoadedModel, load_model
 from abd_jax.run.manifest import manifest_file
 from abd_jax.run.workdir import read_json, write_atomically
@@ -71,7 +72,7 @@ def diagnose(workdir: str | Path, data_dir: str = '', tell: Callable[[str], None
   file, stamp = folder / 'diagnosis' / 'diagnosis.json', _stamp(folder)
   if file.exists():
     found = read_json(file)
-    if (found.get('schema_version'), found.get('models')) == (SCHEMA, stamp):
+    if is_intact(found) and (found.get('schema_version'), found.get('models')) == (SCHEMA, stamp):
       return found
   newest = load_model(folder)
   tell(f'{folder.name}: looking at the models of {newest.task + 1} tasks')
@@ -81,7 +82,7 @@ def diagnose(workdir: str | Path, data_dir: str = '', tell: Callable[[str], None
   result, pictures = examine(subject)
   file.parent.mkdir(exist_ok=True)
   np.savez_compressed(file.with_name('images.npz'), allow_pickle=False, **pictures)
-  result = {'schema_version': SCHEMA, 'abd_jax': __version__, 'models': stamp} | result
+  result = sealed({'schema_version': SCHEMA, 'abd_jax': __version__, 'models': stamp} | result)
   write_atomically(file, json.dumps(result) + '\n')
   return result
 

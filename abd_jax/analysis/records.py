@@ -13,13 +13,12 @@ from abd_jax.analysis.diagnose import diagnose, read_pictures
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
 from abd_jax.report.runs import RunRecord
-from abd_jax.run import results as results_lib
 from abd_jax.run.mirrors import confusion_file, read_confusion
-from abd_jax.run.workdir import FREE_FIELDS, read_json, read_lines
+from abd_jax.run.schema import MAYBE, NUMBER, misfit
+from abd_jax.run.workdir import FREE_FIELDS, read_json, read_lines, read_results
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
-NEEDED = ('accuracy_matrix', 'seen_accuracy', 'final_accuracy', 'average_accuracy', 'forgetting', 'class_order',
-          'seconds', 'versions', 'device', 'commit')  # fmt: skip
+_PHASE = {'task': int, 'phase': str, 'steps': int, 'seconds': NUMBER}  # a line of phases.jsonl
 
 
 def read_run(
@@ -39,9 +38,9 @@ def read_run(
   if not (folder / 'config.json').is_file():
     raise UserError(f'{folder} holds no run: it has no config.json. Name the --workdir of one.')
   config = flatten(default().to_dict()) | flatten(read_json(folder / 'config.json'))
-  results = _results(folder / 'results.json')
-  records = read_lines(folder / 'metrics.jsonl')
-  evaluations = [record for record in records if record.get('phase') == 'evaluating']
+  results = read_results(folder / 'results.json') if (folder / 'results.json').exists() else None
+  evaluations = [record for record in _records(folder / 'metrics.jsonl', {}) if record.get('phase') == 'evaluating']
+  _check(folder / 'metrics.jsonl', evaluations, {'accuracy': [MAYBE], 'seen_accuracy': NUMBER})
   rows = results['accuracy_matrix'] if results else [record['accuracy'] for record in evaluations]
   diagnosis, pictures, note = None, {}, ''
   if look:
@@ -58,7 +57,7 @@ def read_run(
     seen=seen,
     class_names=tuple(order[:learnt]),
     confusion=confusion,
-    phases=read_lines(folder / 'phases.jsonl'),
+    phases=_records(folder / 'phases.jsonl', _PHASE),
     changed=_changed(config),
     command=command(config, folder.name),
     diagnosis=diagnosis,
@@ -67,18 +66,16 @@ def read_run(
   )
 
 
-def _results(file: Path) -> dict[str, Any] | None:
-  if not file.exists():
-    return None
-  results = read_json(file)
-  if results.get('schema_version') != results_lib.SCHEMA:
-    raise UserError(
-      f'{file} is of schema {results.get("schema_version")}, this version of abd_jax reads {results_lib.SCHEMA}. Use '
-      'the version that wrote it.'
-    )
-  if missing := [name for name in NEEDED if name not in results]:
-    raise UserError(f'{file} is damaged (it lacks {missing[0]}): put it back as it was, or leave this run out.')
-  return results
+def _records(file: Path, form: dict[str, Any]) -> list[dict]:
+  """The lines of `file`, each of that form. Raises UserError if one is not."""
+  records = read_lines(file)
+  _check(file, records, form)
+  return records
+
+
+def _check(file: Path, records: list[dict], form: dict[str, Any]) -> None:
+  if wrong := misfit(records, [form], 'record'):
+    raise UserError(f'{file} is damaged ({wrong}): put it back as it was, or leave this run out.')
 
 
 def _confusion(folder: Path, task: int) -> tuple[list[str], np.ndarray | None]:

@@ -67,7 +67,9 @@ def _lines(found: Any, form: str) -> list[str]:
 def _images(found: Any) -> str:
   if not found.capacity:
     return f'{found.method} keeps no image'
-  return f'{found.method} keeps up to {found.capacity} real images: {found.images} now, {found.distinct} of them different'
+  return (
+    f'{found.method} keeps up to {found.capacity} real images: {found.images} now, {found.distinct} of them different'
+  )
 
 
 def _verdict(found: Any) -> str:

@@ -115,8 +115,8 @@ def quality(groups: Sequence[Group]) -> list[str]:
     'dream what the teacher sees; its accuracy on test images says how far to trust it. Variety: the variance of '
     "dreams' features within a class, as a share of real images'. Nearest: the median distance to the nearest training "
     'image (root-mean-square of pixels in [0, 1]), of dreams and of test images, which nobody copied. Suspicious: '
-    'dreams that come nearer than all but 1 % of test images. Leaning: dreams nearer to a training image than to any of '
-    'as many test images, of which half are to be expected, by pixels and by features in units of their deviation.'
+    'dreams that come nearer than all but 1 % of test images. Leaning: dreams nearer to a training image than to any '
+    'of as many test images, of which half are to be expected; by pixels, and by features in units of their deviation.'
   )
   rows = [
     _quality_row(group.name, run, entry)

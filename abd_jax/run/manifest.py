@@ -7,9 +7,14 @@ from typing import Any
 from abd_jax import __version__
 from abd_jax.errors import UserError
 from abd_jax.run.integrity import checksum_of_file, is_intact, sealed
+from abd_jax.run.schema import misfit
 from abd_jax.run.workdir import FREE_FIELDS, read_json, write_atomically
 
 SCHEMA = 1
+_FORM = {
+  'task': int, 'class_order': {'names': [str], 'original_ids': [int]}, 'task_sizes': [int], 'image_shape': [int],
+  'config': {}, 'files': {},
+}  # fmt: skip
 
 
 def manifest_file(folder: Path) -> Path:
@@ -71,8 +76,13 @@ def read_manifest(folder: Path, check_files: bool = True) -> dict:
       f'{file} is of schema {manifest.get("schema_version")}, this version of abd_jax reads {SCHEMA}. Use the version '
       'that wrote it.'
     )
-  if not is_intact(manifest):
-    raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
+  wrong = misfit(manifest, _FORM)
+  if wrong or not is_intact(manifest) or len(manifest['image_shape']) != 3:
+    raise UserError(f'{file} is damaged{wrong and f" ({wrong})"}: put it back as it was, or choose another --workdir.')
+  sizes, ids = manifest['task_sizes'], manifest['class_order']['original_ids']
+  in_order = sorted(ids) == list(range(len(manifest['class_order']['names'])))
+  if not (0 <= manifest['task'] < len(sizes) and min(sizes) > 0 and sum(sizes) <= len(ids) and in_order):
+    raise UserError(f'{file} is damaged (its tasks and classes do not agree): put it back as it was.')
   if not check_files:
     return manifest
   there = checksums(folder)

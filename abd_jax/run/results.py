@@ -8,9 +8,7 @@ from abd_jax.protocol import metrics
 from abd_jax.run.build import Blueprint
 from abd_jax.run.environment import environment
 from abd_jax.run.progress import EvalHistory
-from abd_jax.run.workdir import Workdir
-
-SCHEMA = 1
+from abd_jax.run.workdir import RESULTS_SCHEMA, Workdir
 
 
 def results_of(
@@ -21,7 +19,7 @@ def results_of(
   test_labels = blueprint.stream.test_labels(tasks.num_tasks - 1)
   counts = np.bincount(tasks.task_of_class[test_labels], minlength=tasks.num_tasks).tolist()
   return {
-    'schema_version': SCHEMA,
+    'schema_version': RESULTS_SCHEMA,
     'method': blueprint.config.method,
     'class_order': blueprint.class_order(),
     'task_sizes': list(tasks.sizes),

@@ -63,7 +63,7 @@ def read_store(folder: Path) -> Store:
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, str, bytes]]:
-  """('file', path below `folder`, b'') for all that an index refers to; ('key', name, value or b'') for all it holds."""
+  """All that an index refers to: ('file', path below `folder`, b'') and ('key', name, value or b'')."""
   import tensorstore
 
   base: Any = tensorstore.KvStore.open({'driver': 'file', 'path': f'{folder}/'}).result()

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import xxhash
@@ -14,7 +15,9 @@ from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.run.integrity import is_intact, sealed
 from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
+from abd_jax.run.schema import MAYBE, NUMBER, misfit
 
+RESULTS_SCHEMA = 1
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
   'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'cluster.coordinator', 'cluster.count',
@@ -153,12 +156,33 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
     if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
       return None
     check_same_config(folder, json.loads(json.dumps(config_dict)))
-    results = read_json(folder / 'results.json')
-    if 'checksum' in results and not is_intact(results):  # earlier versions wrote none
-      raise UserError(f'{folder / "results.json"} is damaged: put it back as it was, or choose another --workdir.')
-    return results
+    return read_results(folder / 'results.json')
 
   return hosts.word_of_main(read)
+
+
+# What readers of results.json rely on.
+_RESULTS = {
+  'method': str, 'accuracy_matrix': [[MAYBE]], 'seen_accuracy': [MAYBE], 'final_accuracy': MAYBE,
+  'average_accuracy': MAYBE, 'forgetting': MAYBE, 'backward_transfer': MAYBE, 'class_order': {'names': [str]},
+  'task_sizes': [int], 'seconds': {}, 'versions': {}, 'commit': (str, NoneType),
+  'device': {'platform': str, 'kind': str, 'count': int, 'cpu_cores': (int, NoneType), 'cpu_model': str},
+}  # fmt: skip
+
+
+def read_results(file: Path) -> dict:
+  """The content of a results.json. Raises UserError if it is damaged, or of another schema."""
+  results = read_json(file)
+  if (schema := results.get('schema_version')) != RESULTS_SCHEMA:
+    raise UserError(
+      f'{file} is of schema {schema}, this version of abd_jax reads {RESULTS_SCHEMA}. Use the version that wrote it.'
+    )
+  wrong = misfit(results, _RESULTS) or misfit(list(results['seconds'].values()), [NUMBER], 'seconds')
+  if 'checksum' in results and not is_intact(results):  # earlier versions wrote none
+    wrong = wrong or 'its checksum is another'
+  if wrong:
+    raise UserError(f'{file} is damaged ({wrong}): put it back as it was, or choose another --workdir.')
+  return results
 
 
 def with_found(path: str, config: Config) -> Config:

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import snapshot
+from conftest import FIXTURES, snapshot
 from PIL import Image
 
 from abd_jax.analysis.audit import audit
@@ -21,19 +21,12 @@ from abd_jax.run.stored import read_store
 IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 
 
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  return tmp_path_factory.mktemp('audit')
-
-
 @pytest.fixture
-def run(root, learn, tmp_path):
-  """run(method, **fields) -> a copy of a complete run."""
+def run(tmp_path):
+  """run(method) -> a copy of a complete run of two tasks."""
 
-  def copy(method='abd', **fields):
-    learn(root / method, method=method, **fields)
-    shutil.copytree(root / method, tmp_path / method)
-    return tmp_path / method
+  def copy(method='abd'):
+    return shutil.copytree(FIXTURES / method, tmp_path / method)
 
   return copy
 
@@ -58,12 +51,12 @@ def test_bytes_are_those_of_du(run):
 
 
 def test_a_method_with_a_memory_says_how_many_images_it_keeps(run, capsys):
-  folder = run('e2e', memory__size=26)
+  folder = run('e2e')
   found = audit(folder)
-  assert found.findings == [] and found.capacity == 26 and found.images == found.distinct == 26
-  assert found.kept['memory.images'] == ((26, 8, 8, 1), 'uint8')
+  assert found.findings == [] and found.capacity == found.images == found.distinct == 12
+  assert found.kept['memory.images'] == ((12, 8, 8, 1), 'uint8')
   assert command.run([str(folder)]) == 0
-  assert 'e2e keeps up to 26 real images: 26 now, 26 of them different' in capsys.readouterr().out
+  assert 'e2e keeps up to 12 real images: 12 now, 12 of them different' in capsys.readouterr().out
 
 
 def test_what_it_prints(run, capsys):
@@ -74,7 +67,7 @@ def test_what_it_prints(run, capsys):
   argument = f'128,000 numbers (128.0 kB): {128000 / numbers:,.1f} times the numbers of the generator, '
   assert argument + f'{128000 / size:,.1f} times its bytes' in text and 'abd keeps no image' in text
   assert command.run([str(folder), '--format=arrays']) == 0
-  assert re.search(r'generator\.params\.project\.kernel +\| float32\[8, 32\] +\| 1,024 ', capsys.readouterr().out)
+  assert re.search(r'generator\.params\.project\.kernel +\| float32\[4, 64\] +\| 1,024 ', capsys.readouterr().out)
   (folder / 'photo.png').write_bytes(b'x')
   assert command.run([str(folder), '--format=json']) == 1
   found = json.loads(capsys.readouterr().out)
@@ -165,23 +158,23 @@ def read_line(**record):
 
 
 PLANTED = {
-  'file': (picture('photo.png'), 'photo.png (107 bytes) is nothing of a run'),
-  'hidden file': (picture('teachers/.0'), 'teachers/.0 (107 bytes) is nothing'),
-  'file beside arrays': (picture('teachers/0/photo'), 'teachers/0/photo (107 bytes) is nothing'),
+  'file': (picture('photo.png'), 'photo.png (75 bytes) is nothing of a run'),
+  'hidden file': (picture('teachers/.0'), 'teachers/.0 (75 bytes) is nothing'),
+  'file beside arrays': (picture('teachers/0/photo'), 'teachers/0/photo (75 bytes) is nothing'),
   'link': (lambda folder: (folder / 'a').symlink_to('/tmp'), 'a is a link to /tmp'),
-  'array in a checkpoint': (in_a_checkpoint, 'array params.past is uint8[2, 8, 8, 1], and none of this run: it can hold 2'),
+  'array in a checkpoint': (in_a_checkpoint, 'params.past is uint8[2, 8, 8, 1], and none of this run: it can hold 2'),
   'array in a teacher': (in_a_teacher, 'teachers/1: array memory.images is uint8[1, 8, 8, 1], and none of this run'),
   'wider array': (as_a_wider_kernel, 'array model.params.head.kernel is float32[4, 11], not float32[4, 10]'),
   'key of the store': (in_the_store_alone, 'past belongs to no array'),
   'file of the store': (as_a_file_of_the_store, f'{"0" * 32} (64 bytes) is nothing of a run'),
   'pictures of TensorBoard': (in_tensorboard, "holds 1 pictures too many named 'past'"),
-  'behind a picture': (append('dreams/task_1.png', IMAGE.tobytes()), 'dreams/task_1.png has 64 bytes after its picture'),
-  'picture of a task that dreams of nothing': (picture('dreams/task_3.png'), 'task_3.png: nothing was dreamed'),
+  'behind a picture': (append('dreams/task_1.png', IMAGE.tobytes()), 'task_1.png has 64 bytes after its picture'),
+  'picture of a task that dreams of nothing': (picture('dreams/task_2.png'), 'task_2.png: nothing was dreamed'),
   'lock': (append('.lock', IMAGE.tobytes()), '.lock holds 64 bytes'),
-  'log': (append('metrics.jsonl', b'{"x": [%s]}\n' % b','.join([b'1'] * 64)), 'holds a list of 64, longer than the classes'),
+  'log': (append('metrics.jsonl', b'{"x": [%s]}\n' % b','.join([b'1'] * 64)), 'holds a list of 64, longer than the'),
   'results': (edited('results.json', note='A' * 4096), 'results.json holds a text of 4096 letters'),
-  'config': (edited('config.json', past={'of': [IMAGE.tolist()]}), 'config.json holds a list of'),
-  'read of an earlier task': (read_line(), 'images of task 1 were read after task 3 had begun'),
+  'config': (edited('config.json', past={'of': [IMAGE.ravel().tolist()]}), 'config.json holds a list of 64'),
+  'read of an earlier task': (read_line(), 'images of task 1 were read after task 2 had begun'),
   'read of all': (read_line(classes=list(range(10))), "images of the train split that are not one task's"),
   'training on the test split': (read_line(split='test'), "images of the test split that are not one task's"),
   'testing on the training split': (read_line(**{'for': 'testing'}), 'training images were read for testing'),
@@ -198,28 +191,29 @@ def test_a_planted_image_and_a_read_out_of_turn_are_found(run, where):
 
 
 def test_an_image_in_the_memory_that_no_label_owns_up_to_is_found(run):
-  folder = run('e2e', memory__size=26)
+  folder = run('e2e')
 
   def hide(tree):
     tree['memory']['labels'] = np.array([*np.asarray(tree['memory']['labels'])[:-1], -1], np.int32)
 
-  rewrite(folder / 'teachers' / '2', hide)
-  seal_again(folder, '2')
+  rewrite(folder / 'teachers' / '1', hide)
+  seal_again(folder, '1')
   found = audit(folder)
-  assert found.findings == ['the memory holds pixels in 1 rows that have no label'] and found.images == 25
+  assert found.findings == ['the memory holds pixels in 1 rows that have no label'] and found.images == 11
 
 
-def test_what_the_report_put_there_is_told_but_is_not_the_runs(run, monkeypatch):
-  from abd_jax.analysis import diagnose
-  from abd_jax.commands import report
-
-  monkeypatch.setattr(diagnose, 'DREAMS', 64)
-  folder = run('base')
-  report.main([str(folder)])
+def test_what_the_report_put_there_is_told_but_is_not_the_runs(run):
+  folder = run('abd')
+  (folder / 'diagnosis').mkdir()
+  pictures = {'real_0': np.stack([IMAGE] * 6), 'dreamed_0_0': IMAGE[None], 'nearest_real_0': IMAGE[None]}
+  np.savez(folder / 'diagnosis' / 'images.npz', **pictures)
+  (folder / 'report.html').write_text('<html>')
   found = audit(folder)
   assert found.findings == []
-  assert 'diagnosis/images.npz: `report` put 36 real images there, read from the data set' in found.notes
-  assert 'report.html shows real images, read from the data set by `report`' in found.notes
+  assert found.notes == [
+    'diagnosis/images.npz: `report` put 7 real images there, read from the data set',
+    'report.html shows real images, read from the data set by `report`',
+  ]
 
 
 def test_a_frozen_model_that_is_damaged_is_a_finding(run):

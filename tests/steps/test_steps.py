@@ -240,7 +240,9 @@ def test_step_on_real_images_equals_the_restatement(name, x64):
 
 def probe(inputs):
   """A loss with a gradient everywhere, which also shows what it was given."""
-  value = jnp.sum(jnp.square(inputs.student.logits)) + jnp.sum(inputs.student.extra['gain'][None] * inputs.student.features)
+  value = jnp.sum(jnp.square(inputs.student.logits)) + jnp.sum(
+    inputs.student.extra['gain'][None] * inputs.student.features
+  )
   shown = {'images': inputs.images, 'labels': inputs.labels, 'draw': jax.random.uniform(inputs.key)}
   return value, shown | {'features': inputs.student.features, 'logits': inputs.student.logits}
 
