@@ -361,9 +361,16 @@ def changed(config: Config, fields: dict) -> Config:
 
 
 def restored(stored: dict) -> Config:
-  """The config that a run was written with, as JSON has it: fields that came later at their defaults."""
+  """The config that a run was written with, as JSON has it: fields that came later at their defaults.
+
+  Raises UserError if no run can have had it.
+  """
   config, known = default(), flatten(default().to_dict())
   tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value
   there = {name: tuples(value) for name, value in flatten(stored).items() if name in known}
-  config.update_from_flattened_dict(there)
+  try:
+    config.update_from_flattened_dict(there)
+    check(config)
+  except (TypeError, ValueError) as error:
+    raise UserError(f'the config of that run is damaged ({error}): put it back as it was.') from error
   return config.lock()

@@ -15,6 +15,9 @@ class UserError(Exception):
   The commands print that line without a traceback and exit with code 2.
   """
 
+  def __init__(self, text: str):
+    super().__init__(' '.join(text.splitlines()))  # a name in it may have line breaks of its own
+
 
 class InUse(UserError):
   """Another process runs in this workdir."""

@@ -19,7 +19,7 @@ NEVER = -1e30
 
 def mask_logits(logits: Array, where: Array | None) -> Array:
   """Logits f[n, c] with the classes outside `where` bool[c] made impossible."""
-  return logits if where is None else jnp.where(where, logits, NEVER)
+  return logits if where is None else jnp.where(where[None], logits, NEVER)
 
 
 def cross_entropy(logits: Array, labels: Array, where: Array | None = None) -> Array:
@@ -105,7 +105,7 @@ def distillation(student: Array, teacher: Array, where: Array, temperature: floa
   """
   q = jax.nn.softmax(mask_logits(teacher / temperature, where))
   log_p = jax.nn.log_softmax(mask_logits(student / temperature, where))
-  return -jnp.sum(jnp.where(where, q * log_p, 0.0), axis=-1)
+  return -jnp.sum(jnp.where(where[None], q * log_p, 0.0), axis=-1)
 
 
 def distillation_by_task(
@@ -138,7 +138,7 @@ def zero_padded_distillation(
   """
   q = jax.nn.softmax(mask_logits(teacher / temperature, old))
   log_p = jax.nn.log_softmax(mask_logits(student / temperature, seen))
-  return -jnp.sum(jnp.where(old, q * log_p, 0.0), axis=-1)
+  return -jnp.sum(jnp.where(old[None], q * log_p, 0.0), axis=-1)
 
 
 def multi_class_distillation(logits: Array, teacher: Array, labels: Array, old: Array, new: Array) -> Array:
@@ -146,9 +146,9 @@ def multi_class_distillation(logits: Array, teacher: Array, labels: Array, old: 
 
   Targets: the teacher's sigmoid for old classes, one-hot labels for new ones.
   """
-  targets = jnp.where(old, jax.nn.sigmoid(teacher), jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype))
+  targets = jnp.where(old[None], jax.nn.sigmoid(teacher), jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype))
   per_class = -(targets * jax.nn.log_sigmoid(logits) + (1.0 - targets) * jax.nn.log_sigmoid(-logits))
-  return jnp.sum(jnp.where(old | new, per_class, 0.0), axis=-1)
+  return jnp.sum(jnp.where((old | new)[None], per_class, 0.0), axis=-1)
 
 
 # Always Be Dreaming: equations 11 to 15.
@@ -181,7 +181,7 @@ def weighted_feature_distillation(
   count (None: all); the mean stays one over all. The heads' bias cancels.
   """
   difference = (features - teacher_features) @ jax.lax.stop_gradient(teacher_kernel)
-  squared = jnp.sum(jnp.where(old, jnp.square(difference), 0.0), axis=-1)
+  squared = jnp.sum(jnp.where(old[None], jnp.square(difference), 0.0), axis=-1)
   squared = squared if rows is None else jnp.where(rows, squared, 0.0)
   return jnp.mean(squared) / (jnp.maximum(jnp.sum(old), 1) if reduction == 'mean' else 1.0)
 
@@ -202,7 +202,7 @@ def finetune_cross_entropy(
 
   where: softmax over these classes: None for all of the head as released, the seen ones as in the paper.
   """
-  logits = jax.lax.stop_gradient(features) @ kernel + bias
+  logits = jax.lax.stop_gradient(features) @ kernel + bias[None]
   return jnp.mean(weights * cross_entropy(logits, labels, where))
 
 
@@ -216,7 +216,7 @@ def weighted_sum(terms: dict[str, Array], weights: dict[str, float]) -> Array:
 
 def hard_distillation(logits: Array, teacher: Array, is_real: Array, old: Array) -> Array:
   """Mean absolute difference of old classes' raw logits f[n, c], over the dreamed rows; f[]."""
-  difference = jnp.where(old & ~is_real[:, None], jnp.abs(logits - teacher), 0.0)
+  difference = jnp.where(old[None] & ~is_real[:, None], jnp.abs(logits - teacher), 0.0)
   return jnp.sum(difference) / (jnp.sum(~is_real) * jnp.maximum(jnp.sum(old), 1))
 
 

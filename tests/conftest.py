@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
+FIXTURES = REPO / 'tests' / 'fixtures' / 'v0.1.0'  # runs as that version left them
 _scratch = Path(tempfile.mkdtemp(prefix='abd_jax_tests_'))
 atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 

@@ -19,7 +19,7 @@ KERNEL = np.cos(0.5 * (4 * CLASSES + DIMS[:, None]))
 BIAS = 0.1 * CLASSES
 TEACHER_FEATURES = FEATURES + 0.05 * np.cos(ROWS + DIMS)
 TEACHER_KERNEL = KERNEL + 0.02 * np.sin(CLASSES - DIMS[:, None])
-TEACHER_LOGITS = TEACHER_FEATURES @ TEACHER_KERNEL + BIAS
+TEACHER_LOGITS = TEACHER_FEATURES @ TEACHER_KERNEL + BIAS[None]
 LABELS = np.array([3, 4, 3, 4, 0, 1, 2, 0], np.int32)
 IS_REAL, OLD, SEEN = np.arange(8) < 4, CLASSES < 3, CLASSES < 5
 NEW = SEEN & ~OLD
@@ -30,7 +30,7 @@ IMAGE = np.sin(0.37 * np.arange(108.0)).reshape(1, 3, 6, 6).transpose(0, 2, 3, 1
 def abd_terms(features, kernel, where=None):
   balance = losses.task_balance(LABELS, OLD, SEEN)
   return {
-    'local': 0.4 * losses.local_cross_entropy(features @ kernel + BIAS, LABELS, IS_REAL, NEW),
+    'local': 0.4 * losses.local_cross_entropy(features @ kernel + BIAS[None], LABELS, IS_REAL, NEW),
     'ft': losses.finetune_cross_entropy(features, kernel, BIAS, LABELS, balance, where),
     'kd': losses.weighted_feature_distillation(features, TEACHER_FEATURES, TEACHER_KERNEL, OLD),
   }
@@ -80,14 +80,14 @@ class GoldenTest(chex.TestCase):
       'kd of DeepInversion-LwF': 0.090725,
       'total of it': 0.807187,
     }
-    terms = self.variant(terms)(FEATURES @ KERNEL + BIAS, TEACHER_LOGITS)
+    terms = self.variant(terms)(FEATURES @ KERNEL + BIAS[None], TEACHER_LOGITS)
     chex.assert_trees_all_close(terms, golden, rtol=1e-4)
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_inversion(self):
     def terms(logits, hidden, image):
       mean, stored_mean, stored_var = hidden.mean((0, 1, 2)), jnp.array([0.1, -0.2]), jnp.array([0.5, 2.0])
-      var = jnp.square(hidden - mean).mean((0, 1, 2))
+      var = jnp.square(hidden - mean[None, None, None]).mean((0, 1, 2))
       return {
         'content': losses.content(logits, OLD),
         'diversity': losses.label_diversity(logits, OLD),

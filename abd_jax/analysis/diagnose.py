@@ -1,6 +1,7 @@
 """The diagnosis of a run: what its frozen models make of real and of dreamed images, task by task."""
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,16 +15,20 @@ from abd_jax.analysis.distances import dead, mid, mmd2
 from abd_jax.analysis.embedding import tsne
 from abd_jax.analysis.images import RealImages, read_images
 from abd_jax.analysis.probe import linear_probe
+from abd_jax.errors import UserError
 from abd_jax.protocol import metrics
+from abd_jax.run.integrity import is_intact, sealed
 from abd_jax.run.load import LoadedModel, load_model
 from abd_jax.run.manifest import manifest_file
 from abd_jax.run.workdir import read_json, write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 DREAMS = 1000  # of each task's model
+TRAINED = 20_000  # training images whose features are looked at, at most
 COMPARED = 1000  # real images of each kind, at most
 PLANE_POINTS = 200  # of each kind, in the picture by t-SNE
 SHOWN = 6  # dreams and real images of each class that are kept for pictures
+_LARGEST = 2**30  # bytes of all pictures
 PAIRS = 8  # dreams shown beside the training image nearest to them
 
 
@@ -67,7 +72,7 @@ def diagnose(workdir: str | Path, data_dir: str = '', tell: Callable[[str], None
   file, stamp = folder / 'diagnosis' / 'diagnosis.json', _stamp(folder)
   if file.exists():
     found = read_json(file)
-    if (found.get('schema_version'), found.get('models')) == (SCHEMA, stamp):
+    if is_intact(found) and (found.get('schema_version'), found.get('models')) == (SCHEMA, stamp):
       return found
   newest = load_model(folder)
   tell(f'{folder.name}: looking at the models of {newest.task + 1} tasks')
@@ -77,9 +82,22 @@ def diagnose(workdir: str | Path, data_dir: str = '', tell: Callable[[str], None
   result, pictures = examine(subject)
   file.parent.mkdir(exist_ok=True)
   np.savez_compressed(file.with_name('images.npz'), allow_pickle=False, **pictures)
-  result = {'schema_version': SCHEMA, 'abd_jax': __version__, 'models': stamp} | result
+  result = sealed({'schema_version': SCHEMA, 'abd_jax': __version__, 'models': stamp} | result)
   write_atomically(file, json.dumps(result) + '\n')
   return result
+
+
+def read_pictures(folder: Path) -> dict[str, np.ndarray]:
+  """The arrays of diagnosis/images.npz of a run. Raises UserError if it is damaged."""
+  file = folder / 'diagnosis' / 'images.npz'
+  try:
+    with zipfile.ZipFile(file) as archive:
+      if (size := sum(member.file_size for member in archive.infolist())) > _LARGEST:
+        raise ValueError(f'{size} bytes once unpacked')
+    with np.load(file, allow_pickle=False) as arrays:
+      return dict(arrays)
+  except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged archive
+    raise UserError(f'{file} is damaged: delete the folder {file.parent.name} there to have it made anew.') from error
 
 
 def _stamp(folder: Path) -> dict[str, Any]:
@@ -166,8 +184,8 @@ def probe(subject: Subject) -> dict:
   features. By task, and over all.
   """
   model, real = subject.models[-1], subject.real
-  images = _evenly(real.train, 20_000)
-  reader = linear_probe(model.features(images), _evenly(real.train_labels, 20_000))
+  images = _evenly(real.train, TRAINED)
+  reader = linear_probe(model.features(images), _evenly(real.train_labels, TRAINED))
   names = np.asarray(model.class_names)
   hits = {
     'head': model.predict(real.test)[0] == names[real.test_labels],
@@ -199,7 +217,11 @@ def dream_quality(subject: Subject, task: int) -> tuple[dict, dict[str, np.ndarr
   judge = dreams_lib.judge(train, real.train_labels[trained])  # among the classes that the teacher knows
   features = lambda images: list(model.layers(images).values())[-1]
   near = dreams_lib.privacy(dreams.pixels, train, subject.fraction(test))
-  variety = dreams_lib.diversity(features(dreams.images), labels, features(model.normalise(test)), test_labels)
+  ours, theirs = features(dreams.images), features(model.normalise(test))
+  learnt = features(model.normalise(_evenly(real.train[trained], TRAINED)))
+  learnt, *others = dreams_lib.in_deviations(learnt, ours, theirs)
+  near_features = dreams_lib.privacy(others[0], learnt, others[1])
+  variety = dreams_lib.diversity(ours, labels, theirs, test_labels)
   first = np.argsort(near.dreamed)[:PAIRS]
   pairs = {
     f'nearest_dreamed_{task}': _bytes(dreams.pixels[first]),
@@ -215,11 +237,19 @@ def dream_quality(subject: Subject, task: int) -> tuple[dict, dict[str, np.ndarr
     'class_confidence': _class_confidence(dreams),
     'histogram': np.bincount(labels, minlength=len(model.class_names)).tolist(),
     'diversity': None if np.isnan(variety) else variety,
+    **_nearness(near),
+    'features': _nearness(near_features),
+    'pair_distances': near.dreamed[first].tolist(),
+  }, pairs
+
+
+def _nearness(near: dreams_lib.Privacy) -> dict[str, Any]:
+  return {
     'nearest_dreamed': _quantiles(near.dreamed),
     'nearest_unseen': _quantiles(near.unseen),
     'suspicious': near.suspicious,
-    'pair_distances': near.dreamed[first].tolist(),
-  }, pairs
+    'closer': near.closer,
+  }
 
 
 def _class_confidence(dreams: Dreams) -> list[float | None]:

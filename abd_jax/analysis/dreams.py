@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from abd_jax.analysis.distances import dead
+
 JUDGE_SIDE = 16  # pixels that the judge sees of a larger image
 JUDGE_IMAGES = 4000  # that it learns from
 
@@ -45,17 +47,20 @@ def diversity(dreamed: np.ndarray, dreamed_labels: np.ndarray, real: np.ndarray,
 
 
 class Privacy(NamedTuple):
-  """How near dreams are to training images, in root-mean-square difference of pixels in [0, 1].
+  """How near dreams are to training images, in root-mean-square difference of pixels in [0, 1], or of features.
 
   Attributes:
     dreamed: f[n], each dream's distance to the training image nearest to it.
     unseen: f[m], the same of test images: how near an image comes that nobody copied.
     nearest: i[n], the row of the training image nearest to each dream.
+    closer: the share of dreams nearer to a training image than to any test image, among as many of each; a dream that
+      leans to neither counts half, so 0.5 is to be expected.
   """
 
   dreamed: np.ndarray
   unseen: np.ndarray
   nearest: np.ndarray
+  closer: float
 
   @property
   def suspicious(self) -> float:
@@ -63,13 +68,34 @@ class Privacy(NamedTuple):
     return float(np.mean(self.dreamed < np.quantile(self.unseen, 0.01)))
 
 
-def privacy(dreamed: np.ndarray, train: np.ndarray, test: np.ndarray) -> Privacy:
-  """The figure for dreams f[n, h, w, c] of a model of the images `train`, `test` being others of the same kind."""
+def privacy(dreamed: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0) -> Privacy:
+  """The figure for dreams of a model of the images `train`, `test` being others of the same kind.
+
+  All are pixels f[n, h, w, c] or features f[n, d]. seed: of which of the more numerous images are left out of `closer`.
+  """
+  dreamed, train, test = (np.reshape(images, (len(images), -1)).astype(np.float32) for images in (dreamed, train, test))
+  ours, nearest = _nearest(dreamed, train)
+  rng, count = np.random.default_rng(seed), min(len(train), len(test))
+  drawn = [images[rng.permutation(len(images))[:count]] for images in (train, test)]
+  to_train, to_test = (_nearest(dreamed, images)[0] for images in drawn)
+  closer = np.mean(to_train < to_test) + np.mean(to_train == to_test) / 2
+  return Privacy(ours, _nearest(test, train)[0], nearest, float(closer))
+
+
+def _nearest(images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(f[n] root-mean-square distance of each of f[n, d] to the nearest of f[m, d], i[n] its row)."""
   from sklearn.neighbors import NearestNeighbors
 
-  flat = lambda images: np.reshape(images, (len(images), -1)).astype(np.float32)
-  search = NearestNeighbors(n_neighbors=1, algorithm='brute').fit(flat(train))
-  ours, nearest = search.kneighbors(flat(dreamed))
-  theirs, _ = search.kneighbors(flat(test))
-  scale = np.prod(train.shape[1:]) ** 0.5
-  return Privacy(ours[:, 0] / scale, theirs[:, 0] / scale, nearest[:, 0])
+  distance, row = NearestNeighbors(n_neighbors=1, algorithm='brute').fit(among).kneighbors(images)
+  return distance[:, 0] / among.shape[1] ** 0.5, row[:, 0]
+
+
+def in_deviations(reference: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+  """Each set of features f[n, d] in units of the reference's standard deviations, without features that do not vary.
+
+  Where none of them varies there is no unit, and all stay as they are.
+  """
+  alive = ~dead(reference)
+  if not alive.any():
+    return [reference, *others]
+  return [features[:, alive] / reference[:, alive].std(0) for features in (reference, *others)]

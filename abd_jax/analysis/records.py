@@ -3,21 +3,22 @@
 import importlib.util
 import json
 import shlex
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from abd_jax.analysis.diagnose import diagnose
+from abd_jax.analysis.diagnose import diagnose, read_pictures
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
 from abd_jax.report.runs import RunRecord
 from abd_jax.run.mirrors import confusion_file, read_confusion
-from abd_jax.run.workdir import FREE_FIELDS, read_json, read_results
+from abd_jax.run.schema import MAYBE, NUMBER, misfit
+from abd_jax.run.workdir import FREE_FIELDS, read_json, read_lines, read_results
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
+_PHASE = {'task': int, 'phase': str, 'steps': int, 'seconds': NUMBER}  # a line of phases.jsonl
 
 
 def read_run(
@@ -37,9 +38,9 @@ def read_run(
   if not (folder / 'config.json').is_file():
     raise UserError(f'{folder} holds no run: it has no config.json. Name the --workdir of one.')
   config = flatten(default().to_dict()) | flatten(read_json(folder / 'config.json'))
-  results = read_results(folder) if (folder / 'results.json').exists() else None
-  records = _lines(folder / 'metrics.jsonl')
-  evaluations = [record for record in records if record.get('phase') == 'evaluating']
+  results = read_results(folder / 'results.json') if (folder / 'results.json').exists() else None
+  evaluations = [record for record in _records(folder / 'metrics.jsonl', {}) if record.get('phase') == 'evaluating']
+  _check(folder / 'metrics.jsonl', evaluations, {'accuracy': [MAYBE], 'seen_accuracy': NUMBER})
   rows = results['accuracy_matrix'] if results else [record['accuracy'] for record in evaluations]
   diagnosis, pictures, note = None, {}, ''
   if look:
@@ -56,7 +57,7 @@ def read_run(
     seen=seen,
     class_names=tuple(order[:learnt]),
     confusion=confusion,
-    phases=_lines(folder / 'phases.jsonl'),
+    phases=_records(folder / 'phases.jsonl', _PHASE),
     changed=_changed(config),
     command=command(config, folder.name),
     diagnosis=diagnosis,
@@ -65,18 +66,16 @@ def read_run(
   )
 
 
-def _lines(file: Path) -> list[dict]:
-  """The objects of a file of one JSON object a line; the last may be half written, by a run under way."""
-  if not file.exists():
-    return []
-  lines, found = file.read_text(errors='replace').splitlines(), []
-  for k, line in enumerate(lines):
-    try:
-      found.append(json.loads(line))
-    except ValueError as error:
-      if k + 1 < len(lines):
-        raise UserError(f'{file} is damaged in line {k + 1}: put it back as it was, or leave this run out.') from error
-  return found
+def _records(file: Path, form: dict[str, Any]) -> list[dict]:
+  """The lines of `file`, each of that form. Raises UserError if one is not."""
+  records = read_lines(file)
+  _check(file, records, form)
+  return records
+
+
+def _check(file: Path, records: list[dict], form: dict[str, Any]) -> None:
+  if wrong := misfit(records, [form], 'record'):
+    raise UserError(f'{file} is damaged ({wrong}): put it back as it was, or leave this run out.')
 
 
 def _confusion(folder: Path, task: int) -> tuple[list[str], np.ndarray | None]:
@@ -96,12 +95,7 @@ def _look(folder: Path, data_dir: str, tell: Callable[[str], None]) -> tuple[dic
   except UserError as error:
     tell(f'{folder.name}: no diagnosis: {error}')
     return None, {}, f'No diagnosis: {error}'
-  file = folder / 'diagnosis' / 'images.npz'
-  try:
-    with np.load(file) as arrays:
-      return diagnosis, dict(arrays), ''
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-    raise UserError(f'{file} is damaged: delete the folder {file.parent.name} there to have it made anew.') from error
+  return diagnosis, read_pictures(folder), ''
 
 
 def _changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

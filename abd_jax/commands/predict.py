@@ -99,12 +99,15 @@ def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
   """u8[h, w, c]. Raises UserError if it cannot be read, or is of another size."""
   from PIL import Image, ImageOps
 
+  from abd_jax.data.images import refuse_bombs
+
+  refuse_bombs()
   try:
     with Image.open(file) as image:
       pixels = ImageOps.exif_transpose(image).convert('L' if shape[-1] == 1 else 'RGB')
       found = np.asarray(pixels)
-  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+  except Exception as error:  # Pillow's plugins raise whatever they like
+    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:120] or type(error).__name__
     raise UserError(f'image {file} cannot be read ({reason}). Put it right, or leave it out.') from error
   if found.shape[:2] != shape[:2]:
     height, width = found.shape[:2]

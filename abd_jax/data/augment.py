@@ -53,7 +53,7 @@ def make_augment(
   """
   # Arithmetic in at least float32: bfloat16 rounds pixel/255 before the mean is taken off.
   wide = jnp.promote_types(dtype, jnp.float32)
-  centre, spread = np.asarray(mean, wide), np.asarray(std, wide)
+  centre, spread = (np.asarray(value, wide).reshape(1, 1, 1, -1) for value in (mean, std))
 
   def normalise(images: jax.Array) -> jax.Array:
     return ((images.astype(wide) / max_value - centre) / spread).astype(dtype)

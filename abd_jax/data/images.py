@@ -1,6 +1,7 @@
 """One image: from the bytes of a file or a record to uint8[h, w, c], and what is wrong with it where it cannot be."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ _AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the i
 _SHORT_SIDE = 256 / 224  # of a test image before its centre is cut out, in sides of that centre
 _ORIENTATION = 0x0112  # EXIF's tag
 _UNKNOWN = 'is no image that Pillow can read'
+_BOMB = 'has more pixels than are safe to decode'
 _MODES = {1: 'L', 3: 'RGB'}
 _DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')  # Pillow's modes of 16-bit grey
 
@@ -20,13 +22,23 @@ class BadImage(Exception):
   """What is wrong with an image, in a few words."""
 
 
+def refuse_bombs() -> None:
+  """Has Pillow raise, where it would warn, for an image of more pixels than it holds safe to decode."""
+  from PIL import Image
+
+  warnings.simplefilter('error', Image.DecompressionBombWarning)
+
+
 def _open(encoded: bytes) -> Any:
   from PIL import Image
 
   if not encoded:
     raise BadImage('has no bytes')
+  refuse_bombs()
   try:
     return Image.open(io.BytesIO(encoded))
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise BadImage(_BOMB) from error
   except Exception as error:  # Pillow's plugins raise whatever they like
     raise BadImage(_UNKNOWN) from error
 
@@ -181,11 +193,14 @@ def header(file: Any) -> Header:
   """What an image file, open for reading, says of itself without being decoded. Raises BadImage."""
   from PIL import Image
 
+  refuse_bombs()
   try:
     with Image.open(file) as image:
       turned = image.getexif().get(_ORIENTATION, 1) >= 5
       size = (image.width, image.height) if turned else (image.height, image.width)
       return Header(size, image.mode in ('1', 'L', 'LA', 'La', *_DEEP))
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise BadImage(_BOMB) from error
   except Exception as error:  # Pillow's plugins raise whatever they like
     raise BadImage(_UNKNOWN) from error
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # Parts of 65,536 that red, green and blue have in the luma of ITU-R BT.601, as in Pillow's convert('L').
-_LUMA = np.array([19595, 38470, 7471], np.int32)
+_LUMA = np.array([[[[19595, 38470, 7471]]]], np.int32)
 
 
 def brightness(images: jax.Array, factor: jax.Array) -> jax.Array:

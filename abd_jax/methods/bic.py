@@ -24,7 +24,7 @@ def corrected(output: Output, task_of_class, newest):
   def of_class(name):
     return jnp.where(task_of_class == newest, output.extra['bias'][name], output.extra['past'][name][task_of_class])
 
-  return of_class('scale') * output.logits + of_class('offset')
+  return of_class('scale')[None] * output.logits + of_class('offset')[None]
 
 
 def first_of_each_class(pool: Pool, share: float) -> np.ndarray:

@@ -43,7 +43,7 @@ def distill(inputs: LossInputs):
 
 
 def mapped(output: Output, layer):
-  return output.features[::2] @ layer['kernel'] + layer['bias']  # of real images: every other row
+  return output.features[::2] @ layer['kernel'] + layer['bias'][None]  # of real images: every other row
 
 
 def first_loss(inputs: LossInputs):
@@ -79,7 +79,7 @@ def make(config) -> Method:
   def start_task(params, extra, key, classes):
     kernel, (head_key, key) = params['head']['kernel'], jax.random.split(key)
     rows = 1e-3 * jax.random.normal(head_key, kernel.shape, kernel.dtype)
-    head = {'kernel': jnp.where(classes.new, rows, kernel), 'bias': jnp.zeros_like(params['head']['bias'])}
+    head = {'kernel': jnp.where(classes.new[None], rows, kernel), 'bias': jnp.zeros_like(params['head']['bias'])}
     return params | {'head': head}, {'maps': fresh_maps(key), 'counts': jnp.zeros_like(extra['counts'])}
 
   schedule = student_schedule(config)

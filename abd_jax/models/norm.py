@@ -41,13 +41,14 @@ class BatchNorm(nn.Module):
     width = (x.shape[-1],)
     stored_mean = self.variable('batch_stats', 'mean', jnp.zeros, width, self.param_dtype)
     stored_var = self.variable('batch_stats', 'var', jnp.ones, width, self.param_dtype)
+    row = lambda vector: vector.reshape(*(1,) * (x.ndim - 1), -1)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     reads_moments = self.is_mutable_collection('moments')
     if train or reads_moments:
       axes = tuple(range(x.ndim - 1))
       mean = wide.mean(axes)
       # Two passes: E[x^2] - E[x]^2 loses most digits of a small variance, and Eq. 5 takes its log.
-      var = jnp.square(wide - mean).mean(axes)
+      var = jnp.square(wide - row(mean)).mean(axes)
       if reads_moments:
         self.put_variable('moments', 'mean', mean)
         self.put_variable('moments', 'var', var)
@@ -57,9 +58,9 @@ class BatchNorm(nn.Module):
     scale = jax.lax.rsqrt(var + self.epsilon)
     if self.affine:
       scale = scale * self.param('scale', self.gamma_init, width, self.param_dtype)
-    y = (wide - mean) * scale
+    y = (wide - row(mean)) * row(scale)
     if self.affine:
-      y = y + self.param('bias', nn.initializers.zeros, width, self.param_dtype)
+      y = y + row(self.param('bias', nn.initializers.zeros, width, self.param_dtype))
     return y.astype(x.dtype)
 
 

@@ -115,7 +115,8 @@ def quality(groups: Sequence[Group]) -> list[str]:
     'dream what the teacher sees; its accuracy on test images says how far to trust it. Variety: the variance of '
     "dreams' features within a class, as a share of real images'. Nearest: the median distance to the nearest training "
     'image (root-mean-square of pixels in [0, 1]), of dreams and of test images, which nobody copied. Suspicious: '
-    'dreams that come nearer than all but 1 % of test images.'
+    'dreams that come nearer than all but 1 % of test images. Leaning: dreams nearer to a training image than to any '
+    'of as many test images, of which half are to be expected; by pixels, and by features in units of their deviation.'
   )
   rows = [
     _quality_row(group.name, run, entry)
@@ -124,7 +125,8 @@ def quality(groups: Sequence[Group]) -> list[str]:
     for entry in (run.diagnosis or {}).get('dreams', [])
   ]
   header = ('run, after task', 'agreement, %', 'chance', 'classifier on real', 'confidence', 'variety',
-            'nearest: dreams', 'test images', 'suspicious, %', 'dreams per class')  # fmt: skip
+            'nearest: dreams', 'test images', 'suspicious, %', 'by features', 'leaning, %', 'by features',
+            'dreams per class')  # fmt: skip
   agreement = h.figure(figures.agreement_curves(known), 'Agreement of the independent classifier with the teacher.')
   return [h.paragraph(words), h.charts(agreement), h.table(header, rows), *_pairs(known)]
 
@@ -135,7 +137,8 @@ def _quality_row(name: str, run: RunRecord, entry: dict) -> tuple[str, ...]:
   counts = entry['histogram']
   return (
     f'{name}, {entry["task"] + 1}', share('agreement'), share('chance'), share('judge_accuracy'), share('confidence'),
-    variety, f'{entry["nearest_dreamed"][2]:.3f}', f'{entry["nearest_unseen"][2]:.3f}', share('suspicious'),
+    variety, f'{entry["nearest_dreamed"][2]:.3f}', f'{entry["nearest_unseen"][2]:.3f}',
+    *(f'{100 * near[key]:.1f}' for key in ('suspicious', 'closer') for near in (entry, entry['features'])),
     f'{min(counts)} to {max(counts)}',
   )  # fmt: skip
 

@@ -153,9 +153,10 @@ def _short(value: Any) -> str:
 def _facts(results: dict[str, Any]) -> list[tuple[str, str]]:
   device, versions = results['device'], results['versions']
   commit = results['commit'] or 'not known'
+  named = 'cpu_model' in device  # earlier versions named none
+  cores = f', {device["cpu_cores"]} cores of {device["cpu_model"]}' if named else ''
   return [
     ('commit', commit.rstrip('+') + (', with changes' if commit.endswith('+') else '')),
-    ('device', f'{device["count"]} × {device["kind"]} ({device["platform"]}), {device["cpu_cores"]} cores of '
-               f'{device["cpu_model"]}'),
+    ('device', f'{device["count"]} × {device["kind"]} ({device["platform"]}){cores}'),
     ('versions', ', '.join(f'{name} {version}' for name, version in versions.items())),
   ]  # fmt: skip

@@ -148,10 +148,14 @@ class Checkpoints:
     self._checkpointer.close()
 
 
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-  """Dotted path -> shape of every array."""
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+  """Dotted path -> leaf, by the names that a checkpoint gives them."""
   word = lambda key: str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key))))
-  return {'.'.join(map(word, path)): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
+  return {'.'.join(map(word, path)): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+  return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
 
 
 def _words(shape: tuple[int, ...] | None) -> str:

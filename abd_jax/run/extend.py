@@ -75,7 +75,7 @@ def read_base(workdir: str | Path) -> Base:
   if not (folder / 'teachers').is_dir():
     raise UserError(f"{folder} holds no model to start from: method '{config.method}' leaves none of all classes.")
   _, manifest, snapshot = load_snapshot(folder)
-  return Base(folder, config, manifest, jax.device_get(snapshot), read_results(folder))
+  return Base(folder, config, manifest, jax.device_get(snapshot), read_results(folder / 'results.json'))
 
 
 class JoinedSource:

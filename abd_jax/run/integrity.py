@@ -43,21 +43,6 @@ def is_intact(record: Any) -> bool:
   return isinstance(record, dict) and record.get('checksum') == _checksum_of_record(record)
 
 
-def misshapen(record: dict[str, Any], kinds: dict[str, Any]) -> str:
-  """The first of the keys that a record lacks, or whose value is not of the kind asked for; '' if there is none.
-
-  kinds: key -> a type, a tuple of types, or the same of the dict that stands there.
-  """
-  for name, kind in kinds.items():
-    value = record.get(name, ...)
-    if isinstance(kind, dict):
-      if not isinstance(value, dict) or (inside := misshapen(value, kind)):
-        return name if not isinstance(value, dict) else f'{name}.{inside}'
-    elif not isinstance(value, kind):
-      return name
-  return ''
-
-
 def _checksum_of_record(record: dict[str, Any]) -> str:
   content = {name: value for name, value in record.items() if name != 'checksum'}
   return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -174,6 +174,23 @@ def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
   return LoadedModel(config, snapshot.model, manifest)
 
 
+def abstract_states(manifest: dict, name: str) -> dict[str, Any]:
+  """Shapes, dtypes and placement of what a run of that manifest stores: 'student', 'generator', 'teacher'.
+
+  name: of the teacher's folder. No data set is needed, and no array made.
+  """
+  config, image_shape = restored(manifest['config']), tuple(manifest['image_shape'])
+  method, mesh = methods.get(config), DataMesh(devices(local=True)[:1])
+  components = make_components(config, len(manifest['class_order']['names']), image_shape, mesh.constrain)
+  abstract = {
+    'student': abstract_like(lambda: init_student(components, image_shape, method.extra_init, 0), mesh.replicated),
+    'generator': abstract_like(lambda: init_generator(components, 0, 0), mesh.replicated),
+  }
+  dreamed = method.inverts and name.isdigit() and int(name) + 1 < len(manifest['task_sizes'])
+  memory_size = config.memory.size if method.memory else 0
+  return abstract | {'teacher': abstract_snapshot(abstract, dreamed, memory_size, image_shape, mesh.replicated)}
+
+
 def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:
   """(config, manifest, what was frozen) of the model that `load_model` gives."""
   folder = Path(workdir).absolute() / 'teachers'
@@ -184,17 +201,7 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
     raise UserError(f'{folder} holds no model after task {task} (0-based). There are: {", ".join(map(str, there))}.')
   name = str(there[-1] if task is None else task)
   manifest = read_manifest(folder / name)
-  config = restored(manifest['config'])
-  method, mesh = methods.get(config), DataMesh(devices(local=True)[:1])
-  image_shape = tuple(manifest['image_shape'])
-  components = make_components(config, len(manifest['class_order']['names']), image_shape, mesh.constrain)
-  abstract = {
-    'student': abstract_like(lambda: init_student(components, image_shape, method.extra_init, 0), mesh.replicated),
-    'generator': abstract_like(lambda: init_generator(components, 0, 0), mesh.replicated),
-  }
-  dreamed = method.inverts and int(name) + 1 < len(manifest['task_sizes'])
-  memory_size = config.memory.size if method.memory else 0
-  snapshot = abstract_snapshot(abstract, dreamed, memory_size, image_shape, mesh.replicated)
+  config, snapshot = restored(manifest['config']), abstract_states(manifest, name)['teacher']
   checkpoints = Checkpoints(Path(workdir))
   try:
     return config, manifest, checkpoints.load_teacher(name, snapshot)

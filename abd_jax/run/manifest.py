@@ -6,18 +6,15 @@ from typing import Any
 
 from abd_jax import __version__
 from abd_jax.errors import UserError
-from abd_jax.run.integrity import checksum_of_file, is_intact, misshapen, sealed
+from abd_jax.run.integrity import checksum_of_file, is_intact, sealed
+from abd_jax.run.schema import misfit
 from abd_jax.run.workdir import FREE_FIELDS, read_json, write_atomically
 
 SCHEMA = 1
-NEEDED = {
-  'task': int,
-  'class_order': {'names': list, 'original_ids': list},
-  'task_sizes': list,
-  'image_shape': list,
-  'config': dict,
-  'files': dict,
-}
+_FORM = {
+  'task': int, 'class_order': {'names': [str], 'original_ids': [int]}, 'task_sizes': [int], 'image_shape': [int],
+  'config': {}, 'files': {},
+}  # fmt: skip
 
 
 def manifest_file(folder: Path) -> Path:
@@ -62,8 +59,11 @@ def write_manifest(folder: Path, description: dict) -> None:
   )
 
 
-def read_manifest(folder: Path) -> dict:
-  """The manifest of `folder`, whose files are as it says. Raises UserError if there is none, or they are not."""
+def read_manifest(folder: Path, check_files: bool = True) -> dict:
+  """The manifest of `folder`, whose files are as it says. Raises UserError if there is none, or they are not.
+
+  check_files: whether they are looked at.
+  """
   file = manifest_file(folder)
   if not file.exists():
     raise UserError(
@@ -76,12 +76,17 @@ def read_manifest(folder: Path) -> dict:
       f'{file} is of schema {manifest.get("schema_version")}, this version of abd_jax reads {SCHEMA}. Use the version '
       'that wrote it.'
     )
-  if not is_intact(manifest):
-    raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
-  if (wrong := misshapen(manifest, NEEDED)) or len(manifest['image_shape']) != 3:
-    raise UserError(f'{file} is not a manifest ({wrong or "image_shape"}): put it back as it was, or choose another '
-                    '--workdir.')  # fmt: skip
-  there, expected = checksums(folder), manifest['files']
+  wrong = misfit(manifest, _FORM)
+  if wrong or not is_intact(manifest) or len(manifest['image_shape']) != 3:
+    raise UserError(f'{file} is damaged{wrong and f" ({wrong})"}: put it back as it was, or choose another --workdir.')
+  sizes, ids = manifest['task_sizes'], manifest['class_order']['original_ids']
+  in_order = sorted(ids) == list(range(len(manifest['class_order']['names'])))
+  if not (0 <= manifest['task'] < len(sizes) and min(sizes) > 0 and sum(sizes) <= len(ids) and in_order):
+    raise UserError(f'{file} is damaged (its tasks and classes do not agree): put it back as it was.')
+  if not check_files:
+    return manifest
+  there = checksums(folder)
+  expected = manifest.get('files', {})
   for name in sorted(expected.keys() | there.keys()):
     if expected.get(name) != there.get(name):
       what = 'is missing' if name not in there else 'is damaged' if name in expected else 'does not belong there'

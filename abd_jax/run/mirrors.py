@@ -88,8 +88,11 @@ def write_confusion(file: Path, class_names: list[str], counts: np.ndarray) -> N
 def read_confusion(file: Path) -> tuple[list[str], np.ndarray]:
   """(class names, counts i[c, c]) of what `write_confusion` wrote. Raises ValueError if it is damaged."""
   with file.open(newline='') as opened:
-    header, *rows = csv.reader(opened)
+    try:
+      header, *rows = csv.reader(opened)
+    except csv.Error as error:
+      raise ValueError(f'{file} is no CSV') from error
   counts = np.array([[int(cell) for cell in row[1:]] for row in rows])
-  if counts.shape != (len(header) - 1,) * 2:
+  if counts.shape != (len(header) - 1,) * 2 or counts.dtype.kind != 'i':
     raise ValueError(f'{file} is not a square table')
   return header[1:], counts

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import xxhash
@@ -13,9 +14,11 @@ import xxhash
 from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
-from abd_jax.run.integrity import is_intact, misshapen, sealed
+from abd_jax.run.integrity import is_intact, sealed
 from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
+from abd_jax.run.schema import MAYBE, NUMBER, misfit
 
+RESULTS_SCHEMA = 1
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
   'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'cluster.coordinator', 'cluster.count',
@@ -24,17 +27,6 @@ FREE_FIELDS = (
 )  # fmt: skip
 # Of several differences the one to tell: others follow from it.
 FIRST_TOLD = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
-
-RESULTS_SCHEMA = 1
-# Keys of results.json that are read here, and what they hold.
-NUMBER = (float, int, type(None))
-NEEDED = {
-  **dict.fromkeys(('accuracy_matrix', 'top5_accuracy_matrix', 'seen_accuracy', 'task_sizes'), list),
-  **dict.fromkeys(('config', 'seconds', 'versions', 'device'), dict),
-  'class_order': {'names': list, 'original_ids': list},
-  'method': str,
-  **dict.fromkeys(('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer'), NUMBER),
-}
 
 
 class Workdir:
@@ -181,23 +173,32 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
     if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
       return None
     check_same_config(folder, json.loads(json.dumps(config_dict)))
-    return read_results(folder)
+    return read_results(folder / 'results.json')
 
   return hosts.word_of_main(read)
 
 
-def read_results(folder: Path) -> dict:
-  """results.json in `folder`. Raises UserError if it is damaged, or of another version."""
-  file = folder / 'results.json'
+# What readers of results.json rely on.
+_RESULTS = {
+  'method': str, 'accuracy_matrix': [[MAYBE]], 'top5_accuracy_matrix': [[MAYBE]], 'seen_accuracy': [MAYBE],
+  'final_accuracy': MAYBE, 'average_accuracy': MAYBE, 'forgetting': MAYBE, 'backward_transfer': MAYBE,
+  'class_order': {'names': [str]}, 'task_sizes': [int], 'seconds': {}, 'versions': {}, 'config': {},
+  'commit': (str, NoneType), 'device': {'platform': str, 'kind': str, 'count': int},
+}  # fmt: skip
+
+
+def read_results(file: Path) -> dict:
+  """The content of a results.json. Raises UserError if it is damaged, or of another schema."""
   results = read_json(file)
   if (schema := results.get('schema_version')) != RESULTS_SCHEMA:
     raise UserError(
       f'{file} is of schema {schema}, this version of abd_jax reads {RESULTS_SCHEMA}. Use the version that wrote it.'
     )
-  wrong = misshapen(results, NEEDED)
-  if wrong or ('checksum' in results and not is_intact(results)):  # earlier versions wrote none
-    what = f' (it lacks {wrong})' if wrong else ''
-    raise UserError(f'{file} is damaged{what}: put it back as it was, or choose another --workdir.')
+  wrong = misfit(results, _RESULTS) or misfit(list(results['seconds'].values()), [NUMBER], 'seconds')
+  if 'checksum' in results and not is_intact(results):  # earlier versions wrote none
+    wrong = wrong or 'its checksum is another'
+  if wrong:
+    raise UserError(f'{file} is damaged ({wrong}): put it back as it was, or choose another --workdir.')
   return results
 
 
@@ -236,11 +237,31 @@ def read_json(file: Path) -> dict:
   """The object in `file`. Raises UserError if there is none."""
   try:
     content = json.loads(file.read_text())
-  except ValueError:
+  except (ValueError, RecursionError):
     content = None
   if not isinstance(content, dict):
     raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
   return content
+
+
+def read_lines(file: Path) -> list[dict]:
+  """The objects of a file of one JSON object a line, none if it is not there; the last may be half written.
+
+  Raises UserError if another line is damaged.
+  """
+  if not file.exists():
+    return []
+  lines, found = file.read_text(errors='replace').splitlines(), []
+  for k, line in enumerate(lines):
+    try:
+      record = json.loads(line)
+    except (ValueError, RecursionError):
+      record = None
+    if isinstance(record, dict):
+      found.append(record)
+    elif k + 1 < len(lines):
+      raise UserError(f'{file} is damaged in line {k + 1}: put it back as it was, or leave this run out.')
+  return found
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:

@@ -42,7 +42,9 @@ def test_a_run_that_dreams(root, learn, few_dreams):
   assert len(found['plane']['dreamed']) == 16  # every fourth of 64
   for entry in found['dreams']:
     assert sum(entry['histogram']) == 64 and len(entry['histogram']) == 2 * (entry['task'] + 1)
-    assert 0 <= entry['suspicious'] <= 1 and len(entry['pair_distances']) == lib.PAIRS
+    for near in (entry, entry['features']):
+      assert 0 <= near['suspicious'] <= 1 and 0 <= near['closer'] <= 1 and near['nearest_unseen'][2] > 0
+    assert len(entry['pair_distances']) == lib.PAIRS
     assert entry['judge_accuracy'] > 0.9
   with np.load(root / 'abd' / 'diagnosis' / 'images.npz') as pictures:
     assert pictures['real_5'].shape == (lib.SHOWN, 8, 8, 1) and pictures['real_5'].dtype == np.uint8

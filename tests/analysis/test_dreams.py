@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from abd_jax.analysis.dreams import diversity, judge, privacy
+from abd_jax.analysis.dreams import diversity, in_deviations, judge, privacy
 
 
 def squares(seed, n, side=8):
@@ -40,6 +40,16 @@ def test_privacy_tells_copies_from_images_of_the_same_kind():
   train, test, others = (squares(k, 300)[0] for k in range(3))
   fresh = privacy(others, train, test)
   assert fresh.suspicious < 0.05 and 0.8 < np.median(fresh.dreamed) / np.median(fresh.unseen) < 1.2
+  assert 0.4 < fresh.closer < 0.6
   copied = privacy(train[[7, 3]] + 1e-3, train, test)
+  assert copied.closer == 1 and privacy(test[:9], train, test).closer == 0
   assert copied.suspicious == 1 and list(copied.nearest) == [7, 3]
   np.testing.assert_allclose(copied.dreamed, 1e-3, rtol=1e-2)  # root mean square of the pixels' difference
+
+
+def test_features_are_measured_in_deviations_and_those_that_do_not_vary_left_out():
+  reference = np.array([[0.0, 5.0, 1.0], [2.0, 5.0, 3.0]])
+  scaled, other = in_deviations(reference, np.array([[4.0, 6.0, -3.0]]))
+  np.testing.assert_array_equal(scaled, [[0, 1], [2, 3]])
+  np.testing.assert_array_equal(other, [[4, -3]])
+  assert [one.shape for one in in_deviations(np.ones((2, 3)), np.zeros((4, 3)))] == [(2, 3), (4, 3)]

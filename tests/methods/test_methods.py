@@ -67,7 +67,7 @@ def later(method, phase=0, **fields) -> Phase:
 
 
 def look(features, kernel, bias, extra):
-  return Output(features, features @ kernel + bias, kernel, bias, extra)
+  return Output(features, features @ kernel + bias[None], kernel, bias, extra)
 
 
 def evaluate(phase, of=None, **changes):

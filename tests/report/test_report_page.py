@@ -24,7 +24,9 @@ def diagnosis(names, tasks, dreams=True):
   entry = lambda t: {
     'task': t, 'dreams': 8, 'agreement': 0.5, 'judge_accuracy': 1.0, 'chance': 0.5 / (t + 1), 'confidence': 0.9,
     'class_confidence': [0.9, None] * (t + 1), 'histogram': [8, 0] * (t + 1), 'diversity': None,
-    'nearest_dreamed': [0.1] * 5, 'nearest_unseen': [0.2] * 5, 'suspicious': 0.0, 'pair_distances': [0.1, 0.2],
+    'nearest_dreamed': [0.1] * 5, 'nearest_unseen': [0.2] * 5, 'suspicious': 0.0, 'closer': 0.5,
+    'pair_distances': [0.1, 0.2],
+    'features': {'nearest_dreamed': [0.1] * 5, 'nearest_unseen': [0.2] * 5, 'suspicious': 0.125, 'closer': 0.375},
   }  # fmt: skip
   return {
     'class_names': list(names),

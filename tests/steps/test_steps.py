@@ -240,7 +240,9 @@ def test_step_on_real_images_equals_the_restatement(name, x64):
 
 def probe(inputs):
   """A loss with a gradient everywhere, which also shows what it was given."""
-  value = jnp.sum(jnp.square(inputs.student.logits)) + jnp.sum(inputs.student.extra['gain'] * inputs.student.features)
+  value = jnp.sum(jnp.square(inputs.student.logits)) + jnp.sum(
+    inputs.student.extra['gain'][None] * inputs.student.features
+  )
   shown = {'images': inputs.images, 'labels': inputs.labels, 'draw': jax.random.uniform(inputs.key)}
   return value, shown | {'features': inputs.student.features, 'logits': inputs.student.logits}
 
@@ -470,7 +472,7 @@ def test_a_method_may_predict_by_logits_of_its_own(x64):
   at = scene()
   gain = np.array([3, -2, 1, -1], np.float64)  # of the first four classes
   classes = Classes(jnp.array([0, 1, 2, 3], jnp.int32), jnp.int32(TASK))
-  own = lambda output, classes: output.logits[:, :4] * output.extra['gain'] + classes.task
+  own = lambda output, classes: output.logits[:, :4] * output.extra['gain'][None] + classes.task
   at = at._replace(state=at.state.replace(extra={'gain': gain}))
   ranking = ranking_of(at, Method((), (), logits=own), classes)
   assert ranking.shape == (NUM_IMAGES, 4)  # no more columns than classes

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tarfile
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -16,9 +15,11 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
+from abd_jax.data.archives import read_members
 from abd_jax.errors import UserError
 
 _SHAPE = (32, 32, 3)
+_LARGEST = 2**30  # bytes unpacked; it is about 185 MB
 _TIMEOUT = 30.0  # seconds without an answer
 
 
@@ -53,8 +54,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     archive = fetch(self.URL, self.MD5, Path(dl_manager.download_dir), self.download)
-    with tarfile.open(archive) as tar:  # Read front to back: going back would decompress it again.
-      files = {os.path.basename(member.name): file.read() for member in tar if (file := tar.extractfile(member))}
+    files = read_members(archive, _LARGEST)
+    if missing := {name for names in self.FILES.values() for name in names} - files.keys():
+      raise UserError(f'{archive} has no {min(missing)}; delete it and run again.')
     features: Any = self.info.features
     for label, (_, names) in self.LABELS.items():
       features[label].names = files[names].decode().split()

@@ -3,8 +3,10 @@
 import os
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
+from abd_jax.data.archives import check_members
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, image_files, lines, unique_names
 from abd_jax.data.builders.cifar10 import fetch
 from abd_jax.data.options import Options
@@ -12,6 +14,7 @@ from abd_jax.errors import UserError
 
 FOLDER = 'tiny-imagenet-200'
 _SHAPE = (64, 64, 3)
+_LARGEST = 2**31  # bytes unpacked; it is about 500 MB
 
 
 class Builder(FileBuilder, skip_registration=True):
@@ -36,14 +39,15 @@ class Builder(FileBuilder, skip_registration=True):
 
 
 def _unpacked(archive: Path) -> Path:
-  """The folder of `archive`, unpacked beside it. Raises UserError if there is no room for it."""
+  """The folder of `archive`, unpacked beside it. Raises UserError if there is no room for it, or it is not sound."""
   target = archive.with_name(FOLDER)
   try:
     with tempfile.TemporaryDirectory(prefix='incomplete.', dir=archive.parent) as scratch:
       with zipfile.ZipFile(archive) as content:
+        check_members(archive, [(member.filename, member.file_size) for member in content.infolist()], _LARGEST)
         content.extractall(scratch)
       os.replace(Path(scratch, FOLDER), target)
-  except (OSError, zipfile.BadZipFile) as error:
+  except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
     if not target.exists():  # otherwise another process was faster
       raise UserError(f'{archive} cannot be unpacked ({getattr(error, "strerror", None) or error}).') from None
   return target

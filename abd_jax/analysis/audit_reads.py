@@ -1,0 +1,39 @@
+"""reads.jsonl, held against the promise: of the training images only the current task's classes were looked at."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from abd_jax.config import Config
+from abd_jax.protocol.tasks import Tasks
+from abd_jax.run.workdir import read_lines
+
+FILE = 'reads.jsonl'
+
+
+def read_out_of_turn(folder: Path, tasks: Tasks, config: Config) -> Iterator[str]:
+  """A line for each read that the promise does not allow. Raises UserError if the file is damaged."""
+  if not (folder / FILE).exists():
+    yield f'{FILE} is missing: nothing says which images the run looked at'
+    return
+  task_of = {frozenset(tasks.original_ids(task)): task for task in range(len(tasks.sizes))}
+  latest = 0
+  for number, record in enumerate(read_lines(folder / FILE), 1):
+    what, split = record.get('for'), record.get('split')
+    where = f'{FILE}, line {number}'
+    if what == 'testing':
+      held_out = split == 'train' and record.get('folds') == config.data.folds > 0
+      if split == 'train' and not held_out:
+        yield f'{where}: training images were read for testing'
+      continue
+    classes = record.get('classes')
+    task = task_of.get(frozenset(classes)) if isinstance(classes, list) and all(map(_is_id, classes)) else None
+    if what != 'training' or split != 'train' or task is None:
+      yield f"{where}: {what} read images of the {split} split that are not one task's: classes {str(classes)[:80]}"
+    elif task < latest:
+      yield f'{where}: images of task {task + 1} were read after task {latest + 1} had begun'
+    else:
+      latest = task
+
+
+def _is_id(value: object) -> bool:
+  return isinstance(value, int)

@@ -1,0 +1,249 @@
+"""What a run keeps, and images planted in it."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from conftest import FIXTURES, snapshot
+from PIL import Image
+
+from abd_jax.analysis.audit import audit
+from abd_jax.commands import audit as command
+from abd_jax.errors import UserError
+from abd_jax.run.integrity import sealed
+from abd_jax.run.manifest import checksums
+from abd_jax.run.stored import read_store
+
+IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+
+
+@pytest.fixture
+def run(tmp_path):
+  """run(method) -> a copy of a complete run of two tasks."""
+
+  def copy(method='abd'):
+    return shutil.copytree(FIXTURES / method, tmp_path / method)
+
+  return copy
+
+
+def test_a_data_free_run_keeps_a_student_and_a_generator_and_nothing_is_found(run):
+  folder = run()
+  before = snapshot(folder)
+  found = audit(folder)
+  assert found.findings == [] and found.notes == []
+  assert (found.method, found.capacity, found.images, found.distinct) == ('abd', 0, 0, 0)
+  assert found.kept['params.head.kernel'] == ((4, 10), 'float32') and found.kept['params.head.kernel'].nbytes == 160
+  assert {name.partition('.')[0] for name in found.kept} == {'params', 'batch_stats', 'generator'}
+  assert found.group('generator.')[0] > found.group('params.')[0] > 0
+  assert snapshot(folder) == before
+
+
+def test_bytes_are_those_of_du(run):
+  folder = run()
+  (folder / 'twice').hardlink_to(folder / 'config.json')
+  said = subprocess.run(['du', '-sb', folder], capture_output=True, text=True, check=True).stdout
+  assert sum(audit(folder).bytes.values()) == int(said.split()[0])
+
+
+def test_a_method_with_a_memory_says_how_many_images_it_keeps(run, capsys):
+  folder = run('e2e')
+  found = audit(folder)
+  assert found.findings == [] and found.capacity == found.images == found.distinct == 12
+  assert found.kept['memory.images'] == ((12, 8, 8, 1), 'uint8')
+  assert command.run([str(folder)]) == 0
+  assert 'e2e keeps up to 12 real images: 12 now, 12 of them different' in capsys.readouterr().out
+
+
+def test_what_it_prints(run, capsys):
+  folder = run()
+  assert command.run([str(folder)]) == 0
+  text = capsys.readouterr().out
+  numbers, size = audit(folder).group('generator.')
+  argument = f'128,000 numbers (128.0 kB): {128000 / numbers:,.1f} times the numbers of the generator, '
+  assert argument + f'{128000 / size:,.1f} times its bytes' in text and 'abd keeps no image' in text
+  assert command.run([str(folder), '--format=arrays']) == 0
+  assert re.search(r'generator\.params\.project\.kernel +\| float32\[4, 64\] +\| 1,024 ', capsys.readouterr().out)
+  (folder / 'photo.png').write_bytes(b'x')
+  assert command.run([str(folder), '--format=json']) == 1
+  found = json.loads(capsys.readouterr().out)
+  assert found['findings'] == ['photo.png (1 bytes) is nothing of a run: it can hold images']
+  assert {'name': 'params.head.kernel', 'shape': [4, 10], 'dtype': 'float32', 'bytes': 160} in found['kept']
+
+
+def newest(folder, kind='student'):
+  return max((folder / 'checkpoints' / kind).iterdir(), key=lambda path: int(path.name)) / 'state'
+
+
+def rewrite(store, change):
+  """Writes an array store anew as `change` leaves its tree."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    tree = checkpointer.restore(store)
+    change(tree)
+    shutil.rmtree(store)
+    checkpointer.save(store, tree)
+
+
+def seal_again(folder, name):
+  """A manifest that agrees with what now stands in the folder, as one who hides something would write it."""
+  file = folder / 'teachers' / f'{name}.json'
+  file.write_text(json.dumps(sealed(json.loads(file.read_text()) | {'files': checksums(folder / 'teachers' / name)})))
+
+
+def in_a_checkpoint(folder):
+  rewrite(newest(folder), lambda tree: tree['params'].update(past=np.stack([IMAGE, IMAGE])))
+
+
+def in_a_teacher(folder):
+  rewrite(folder / 'teachers' / '1', lambda tree: tree.update(memory={'images': IMAGE[None]}))
+  seal_again(folder, '1')
+
+
+def as_a_wider_kernel(folder):
+  def widen(tree):
+    head = tree['model']['params']['head']
+    head['kernel'] = np.concatenate([head['kernel'], IMAGE.reshape(-1, 1)[:4].astype(np.float32)], 1)
+
+  rewrite(folder / 'teachers' / '0', widen)
+  seal_again(folder, '0')
+
+
+def in_the_store_alone(folder):
+  import tensorstore
+
+  base = {'driver': 'file', 'path': f'{newest(folder)}/'}
+  store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
+  store['past'] = IMAGE.tobytes()
+
+
+def as_a_file_of_the_store(folder):
+  (newest(folder, 'generator') / 'd' / ('0' * 32)).write_bytes(IMAGE.tobytes())
+
+
+def in_tensorboard(folder):
+  from tensorboardX import SummaryWriter
+
+  with SummaryWriter(str(folder / 'tensorboard')) as writer:
+    writer.add_image('dreams', IMAGE, 0, dataformats='HWC')
+    writer.add_image('past', IMAGE, 0, dataformats='HWC')
+
+
+def append(name, content):
+  def plant(folder):
+    with (folder / name).open('ab') as file:
+      file.write(content)
+
+  return plant
+
+
+def picture(name):
+  def plant(folder):
+    (folder / name).parent.mkdir(exist_ok=True)
+    Image.fromarray(IMAGE[..., 0]).save(folder / name, format='png')
+
+  return plant
+
+
+def edited(name, **content):
+  return lambda folder: (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | content))
+
+
+def read_line(**record):
+  read = {'for': 'training', 'split': 'train', 'classes': [7, 8], 'images': 294} | record
+  return append('reads.jsonl', (json.dumps(read) + '\n').encode())
+
+
+PLANTED = {
+  'file': (picture('photo.png'), 'photo.png (75 bytes) is nothing of a run'),
+  'hidden file': (picture('teachers/.0'), 'teachers/.0 (75 bytes) is nothing'),
+  'file beside arrays': (picture('teachers/0/photo'), 'teachers/0/photo (75 bytes) is nothing'),
+  'link': (lambda folder: (folder / 'a').symlink_to('/tmp'), 'a is a link to /tmp'),
+  'array in a checkpoint': (in_a_checkpoint, 'params.past is uint8[2, 8, 8, 1], and none of this run: it can hold 2'),
+  'array in a teacher': (in_a_teacher, 'teachers/1: array memory.images is uint8[1, 8, 8, 1], and none of this run'),
+  'wider array': (as_a_wider_kernel, 'array model.params.head.kernel is float32[4, 11], not float32[4, 10]'),
+  'key of the store': (in_the_store_alone, 'past belongs to no array'),
+  'file of the store': (as_a_file_of_the_store, f'{"0" * 32} (64 bytes) is nothing of a run'),
+  'pictures of TensorBoard': (in_tensorboard, "holds 1 pictures too many named 'past'"),
+  'behind a picture': (append('dreams/task_1.png', IMAGE.tobytes()), 'task_1.png has 64 bytes after its picture'),
+  'picture of a task that dreams of nothing': (picture('dreams/task_2.png'), 'task_2.png: nothing was dreamed'),
+  'lock': (append('.lock', IMAGE.tobytes()), '.lock holds 64 bytes'),
+  'log': (append('metrics.jsonl', b'{"x": [%s]}\n' % b','.join([b'1'] * 64)), 'holds a list of 64, longer than the'),
+  'results': (edited('results.json', note='A' * 4096), 'results.json holds a text of 4096 letters'),
+  'config': (edited('config.json', past={'of': [IMAGE.ravel().tolist()]}), 'config.json holds a list of 64'),
+  'read of an earlier task': (read_line(), 'images of task 1 were read after task 2 had begun'),
+  'read of all': (read_line(classes=list(range(10))), "images of the train split that are not one task's"),
+  'training on the test split': (read_line(split='test'), "images of the test split that are not one task's"),
+  'testing on the training split': (read_line(**{'for': 'testing'}), 'training images were read for testing'),
+  'no word of what was read': (lambda folder: (folder / 'reads.jsonl').unlink(), 'reads.jsonl is missing'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('where', PLANTED)
+def test_a_planted_image_and_a_read_out_of_turn_are_found(run, where):
+  folder = run()
+  plant, what = PLANTED[where]
+  plant(folder)
+  assert any(what in line for line in audit(folder).findings), audit(folder).findings
+
+
+def test_an_image_in_the_memory_that_no_label_owns_up_to_is_found(run):
+  folder = run('e2e')
+
+  def hide(tree):
+    tree['memory']['labels'] = np.array([*np.asarray(tree['memory']['labels'])[:-1], -1], np.int32)
+
+  rewrite(folder / 'teachers' / '1', hide)
+  seal_again(folder, '1')
+  found = audit(folder)
+  assert found.findings == ['the memory holds pixels in 1 rows that have no label'] and found.images == 11
+
+
+def test_what_the_report_put_there_is_told_but_is_not_the_runs(run):
+  folder = run('abd')
+  (folder / 'diagnosis').mkdir()
+  pictures = {'real_0': np.stack([IMAGE] * 6), 'dreamed_0_0': IMAGE[None], 'nearest_real_0': IMAGE[None]}
+  np.savez(folder / 'diagnosis' / 'images.npz', **pictures)
+  (folder / 'report.html').write_text('<html>')
+  found = audit(folder)
+  assert found.findings == []
+  assert found.notes == [
+    'diagnosis/images.npz: `report` put 7 real images there, read from the data set',
+    'report.html shows real images, read from the data set by `report`',
+  ]
+
+
+def test_a_frozen_model_that_is_damaged_is_a_finding(run):
+  folder = run()
+  index = folder / 'teachers' / '0' / 'manifest.ocdbt'
+  index.write_bytes(index.read_bytes()[:40])
+  assert [line for line in audit(folder).findings if 'teachers/0 cannot be read' in line]
+  with pytest.raises(UserError, match='cannot be read'):
+    read_store(folder / 'teachers' / '0')
+
+
+@pytest.mark.parametrize(
+  ('words', 'match'),
+  [
+    ([], 'give the workdir of one run'),
+    (['a', 'b'], 'give the workdir of one run'),
+    (['a', '--format=xml'], '--format=xml is not one of table, arrays, json'),
+    (['a'], 'holds no run: it has no config.json'),
+  ],
+)
+def test_mistakes_are_told(words, match):
+  with pytest.raises(UserError, match=match):
+    command.run(words)
+
+
+def test_a_run_without_a_model_and_an_upper_bound_keep_nothing(run):
+  folder = run()
+  shutil.rmtree(folder / 'teachers')
+  with pytest.raises(UserError, match='keeps nothing yet'):
+    audit(folder)
+  edited('config.json', method='oracle')(folder)
+  with pytest.raises(UserError, match='holds an upper bound'):
+    audit(folder)
