@@ -46,13 +46,17 @@ def read(planned: Planned, results: Path) -> tuple[dict | None, str]:
     return None, f'{file.name} is of schema {version}, this reads {SCHEMA}: delete it and run again.'
   if missing := set(KEPT) - set(found):
     return None, f'{file.name} lacks {min(missing)}: delete it and run again.'
-  # A field it does not name came later, and counts as its default.
-  asked, ran = fields_of(planned.load({})), fields_of(default()) | found['config']
-  if differing := [name for name in sorted(asked) if ran[name] != asked[name] and _reads(planned.row.method, name)]:
-    name = differing[0]
-    with_field = f'{file.name} ran with config.{name}={ran[name]!r}'
-    return None, f'{with_field}, now {asked[name]!r}: delete it and run again.'
+  if differs := differing(planned, found['config']):
+    return None, f'{file.name} ran with config.{differs}: delete it and run again.'
   return found, ''
+
+
+def differing(planned: Planned, config: dict) -> str:
+  """'<field>=<value>, now <value>', of a field in which `config`, that of a run, is not what is planned now; or ''."""
+  # A field it does not name came later, and counts as its default.
+  asked, ran = fields_of(planned.load({})), fields_of(default()) | config
+  names = [name for name in sorted(asked) if ran[name] != asked[name] and _reads(planned.row.method, name)]
+  return f'{names[0]}={ran[names[0]]!r}, now {asked[names[0]]!r}' if names else ''
 
 
 def _reads(method: str, field: str) -> bool:
@@ -121,8 +125,8 @@ def _job(planned: Planned, arguments: argparse.Namespace) -> Job:
   return Job(planned.name, run)
 
 
-def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
-  """Runs what has no result yet, as far as the command line allows; what another process runs is left to it."""
-  outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
+def execute(jobs: list[Job], arguments: argparse.Namespace) -> None:
+  """Runs them as far as the command line allows; what another process runs is left to it."""
+  outcome = queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
     tell(str(outcome.pause))
