@@ -94,6 +94,13 @@ def _kept(found: dict, trial: int) -> dict:
   return kept | {'dreams': dreams, 'plane': None if trial else found['plane']}
 
 
+def measured(config: str) -> tuple[list[Planned], dict[str, dict]]:
+  """(the runs that figures of a config show, what has been measured of them)."""
+  table = TABLES[TABLE]
+  planned = looked_at(plan(table, config, table.trials))
+  return planned, gather(planned, file_of(config))
+
+
 def groups(planned: Sequence[Planned], found: dict[str, dict]) -> list[Group]:
   """The trials of each method that have been measured, under the name of its row."""
   cells = by_cell(list(planned), found)
@@ -112,6 +119,12 @@ def _record(method: str, trial: int, kept: dict) -> RunRecord:
 def dreaming(of: Sequence[Group]) -> list[Group]:
   """Those that Figures 2 and B can show: with dreamed images to measure."""
   return [group for group in of if figures.distance_ratios(group)[0][0] is not None]
+
+
+def planes(of: Sequence[Group]) -> dict[str, str]:
+  """Method -> Figure C of it, for those whose trial 0 has been measured."""
+  firsts = [(run.config['method'], run) for group in of for run in group.runs if run.config['trial'] == 0]
+  return {method: figures.plane(run) for method, run in firsts}
 
 
 def distances(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -166,7 +179,7 @@ def agreements(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ..
 
 def section(config: str) -> str:
   """What docs/report.md shows of a config's measurements: MID and MMD^2, probe and head, agreement of dreams."""
-  of = groups(*_measured(config))
+  of = groups(*measured(config))
   parts = [
     ('MID(old, dreamed) / MID(old, new), of the features that the head sees', ratios(of, 'mid')),
     ('The same of MMD²', ratios(of, 'mmd2')),
@@ -174,9 +187,3 @@ def section(config: str) -> str:
     ('Agreement of an independent classifier with the teacher on its dreams, %', agreements(of)),
   ]
   return '\n\n'.join(f'{title}:\n\n{markdown(*table)}' for title, table in parts)
-
-
-def _measured(config: str) -> tuple[list[Planned], dict[str, dict]]:
-  table = TABLES[TABLE]
-  planned = looked_at(plan(table, config, table.trials))
-  return planned, gather(planned, file_of(config))

@@ -19,7 +19,6 @@ from abd_jax.errors import UserError
 from abd_jax.protocol import metrics
 from abd_jax.report import charts, figures
 from abd_jax.report.charts import Series
-from abd_jax.report.runs import Group
 from abd_jax.report.tables import table as markdown
 from experiments import diagnosis, options, runs, table
 from experiments.files import write
@@ -73,7 +72,7 @@ def _of_results(asked: table.Asked, arguments: argparse.Namespace) -> Drawn:
     raise _nothing(asked, arguments.results)
   series = {name: Series(name, trials, k) for k, (name, trials) in enumerate(lines.items())}
   means = {name: [f'{value:.4g}' for value in one.mean_std()[0]] for name, one in series.items()}
-  ticks = [str(k + 1) for k in range(asked.planned[0].tasks)] if is_omega else [SECONDS]
+  ticks = [str(k + 1) for k in range(len(next(iter(means.values()))))] if is_omega else [SECONDS]
   header, rows = ('method', *ticks), [(name, *values) for name, values in means.items()]
   if is_omega:
     papers = {
@@ -82,7 +81,8 @@ def _of_results(asked: table.Asked, arguments: argparse.Namespace) -> Drawn:
     if any(papers.values()):
       header = (*header, "paper's, all tasks")
       rows = [(*row, '-' if papers[row[0]] is None else f'{papers[row[0]]:.1f}') for row in rows]
-    picture = charts.curves(list(series.values()), ticks, 'tasks learnt', 'Ω up to the task', 'Figure A', '%')
+    most = max(100, *(max(one.mean_std()[0]) for one in series.values()))
+    picture = charts.curves(list(series.values()), ticks, 'tasks learnt', 'Ω up to the task', 'Figure A', '%', most)
   else:
     picture = _bars_of(lines)
   absent = [cell.row.name for cell in cells if cell.row.name not in lines]
@@ -110,14 +110,9 @@ def _of_models(asked: table.Asked, arguments: argparse.Namespace) -> Drawn:
     header, rows = diagnosis.distances(shown, distance)
     return Drawn({'': figures.distance_bars(shown, distance)}, header, rows, notes)
   if arguments.figure == 'C':
-    return Drawn(planes(shown), *diagnosis.distances(shown, 'mid'), notes)
+    pictures = {f'_{method}': picture for method, picture in diagnosis.planes(shown).items()}
+    return Drawn(pictures, *diagnosis.distances(shown, 'mid'), notes)
   return Drawn({'': figures.probe_bars(shown)}, *diagnosis.probes(shown), notes)
-
-
-def planes(of: Sequence[Group]) -> dict[str, str]:
-  """'_<method>' -> Figure C of it, for those whose trial 0 has been measured."""
-  firsts = [(run.config['method'], run) for group in of for run in group.runs if run.config['trial'] == 0]
-  return {f'_{method}': figures.plane(run) for method, run in firsts}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -119,7 +119,8 @@ class Frame:
         self.parts.append(text(x, self.bottom + 15, labels[k], 'middle'))
       elif k % every == 0:
         turn = f'transform="rotate(-35 {x:.1f} {self.bottom + 12:.1f})"'
-        self.parts.append(text(x, self.bottom + 12, shortened(labels[k], 16), 'end', turn))
+        room_left = int(x / (0.9 * CHARACTER))  # down to the left, as far as the picture goes
+        self.parts.append(text(x, self.bottom + 12, shortened(labels[k], min(16, room_left)), 'end', turn))
     below = self.bottom + (20 if fits or numbers else 24 + 0.57 * CHARACTER * min(longest, 16))
     if label:
       self.parts.append(text(WIDTH - RIGHT, below + 10, label, 'end'))
@@ -127,9 +128,9 @@ class Frame:
 
 
 def _round_step(step: float) -> float:
-  """The least of 1, 2, 5, times a power of ten, that is no smaller."""
+  """The least of 1, 2, 2.5, 5, times a power of ten, that is no smaller."""
   power = 10.0 ** np.floor(np.log10(max(step, 1e-12)))
-  return float(next(power * k for k in (1, 2, 5, 10) if power * k >= step * (1 - 1e-9)))
+  return float(next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= step * (1 - 1e-9)))
 
 
 def _extent(series: Sequence[Series], zero: bool) -> tuple[float, float]:
