@@ -140,12 +140,14 @@ def distances(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list
 
 def ratios(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
   """(header, rows) of distance(old, dreamed) / distance(old, new) after each task, 'mid' or 'mmd2'."""
-  rows = []
+  rows, tasks = [], 0
   for group in dreaming(of):
-    by_task = zip(*figures.distance_ratios(group, distance), strict=True)
-    rows.append((group.name, *map(_mean, by_task), PAPER.get(group.name, '-')))
-  tasks = max((len(row) - 2 for row in rows), default=0)
-  return ('method', *(f'after task {k + 2}' for k in range(tasks)), "paper's, after task 2"), rows
+    trials = figures.distance_ratios(group, distance)
+    values = [value for trial in trials for value in trial if value is not None]
+    below = f'{sum(value < 1 for value in values)} of {len(values)}'
+    rows.append((group.name, *map(_mean, zip(*trials, strict=True)), below, PAPER.get(group.name, '-')))
+    tasks = len(trials[0])
+  return ('method', *(f'after task {k + 2}' for k in range(tasks)), 'below 1', "paper's, after task 2"), rows
 
 
 def _mean(values: Sequence[float | None]) -> str:

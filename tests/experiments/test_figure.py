@@ -108,8 +108,8 @@ def test_trials_are_summed_up_and_those_without_dreams_left_out():
   of = diagnosis.groups(planned, found)
   assert [group.name for group in of] == ['DeepInversion', 'Always Be Dreaming', 'R-DFCIL', 'LwF', 'Base']
   header, rows = diagnosis.ratios(of, 'mid')
-  assert header == ('method', 'after task 2', 'after task 3', "paper's, after task 2")
-  assert rows == [('Always Be Dreaming', '0.75 ± 0.25', '0.75 ± 0.25', 'below 1')]
+  assert header == ('method', 'after task 2', 'after task 3', 'below 1', "paper's, after task 2")
+  assert rows == [('Always Be Dreaming', '0.75 ± 0.25', '0.75 ± 0.25', '2 of 4', 'below 1')]
   _, rows = diagnosis.probes(of)
   assert rows[0] == ('DeepInversion', '50.0 ± 0.0', '75.0 ± 0.0', '+25.0 ± 0.0', '-')
   _, rows = diagnosis.agreements(of)
