@@ -133,11 +133,11 @@ def _round_step(step: float) -> float:
   return float(next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= step * (1 - 1e-9)))
 
 
-def _extent(series: Sequence[Series], zero: bool) -> tuple[float, float]:
+def _extent(series: Sequence[Series]) -> tuple[float, float]:
+  """From 0, or below, to the top of the highest band."""
   ends = [value for one in series for at in (one.mean_std(),) for value in (*(at[0] - at[1]), *(at[0] + at[1]))]
   finite = [value for value in ends if np.isfinite(value)] or [0.0]
-  low, high = min(finite), max(finite)
-  low = min(low, 0.0) if zero else low
+  low, high = min(0.0, *finite), max(finite)
   return low, high if high > low else low + 1.0
 
 
@@ -145,7 +145,7 @@ def curves(
   series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '', top=None
 ) -> str:
   """Means over trials with bands of one standard deviation. top: the y axis's end, else the highest value's."""
-  low, high = _extent(series, True)
+  low, high = _extent(series)
   frame = Frame(low, top or high, y_label, unit=unit)
   xs = frame.middles(len(ticks))
   for one in series:
@@ -164,9 +164,9 @@ def curves(
 
 def bars(series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '') -> str:
   """A bar of each series over each tick, the mean over trials; a dot for each trial, where there are several."""
-  low, high = _extent(series, True)
-  high = max([high, *(value for one in series for row in one.trials for value in row if value is not None)])
-  frame = Frame(low, high, y_label, unit=unit)
+  values = [value for one in series for row in one.trials for value in row if value is not None]
+  low, high = min([0.0, *values]), max([0.0, *values])
+  frame = Frame(low, high if high > low else low + 1.0, y_label, unit=unit)
   room = (WIDTH - LEFT - RIGHT) / len(ticks)
   wide = min(room * 0.8 / len(series), 34)
   for k, one in enumerate(series):
@@ -244,11 +244,17 @@ SHAPES = (  # of points at x, y: circle, triangle, square
 
 
 def scatter(sets: Sequence[tuple[str, Sequence[Sequence[float]], int]], title: str) -> str:
-  """Sets of points (name, [x, y] each, look) on one plane without axes, looks 0, 1, 2 of their own shapes."""
+  """Sets of points (name, [x, y] each, look) on one plane without axes, looks 0, 1, 2 of their own shapes.
+
+  Turned to lie flat: the plane has no directions of its own.
+  """
   points = np.concatenate([np.asarray(one[1], float).reshape(-1, 2) for one in sets])
+  _, flat = np.linalg.eigh(np.cov(points.T, bias=True))
+  turn = flat[:, ::-1]  # the direction of most variance first
+  points = points @ turn
   low, span = points.min(0), max(float(np.ptp(points, axis=0).max()), 1e-9)
   side = WIDTH - 2 * RIGHT
-  parts, place = [], lambda at: RIGHT + (np.asarray(at, float) - low) / span * side
+  parts, place = [], lambda at: RIGHT + (np.asarray(at, float) @ turn - low) / span * side
   for _, those, look in sets:
     path = ''.join(SHAPES[look % 3].format(x=x, y=y) for x, y in map(place, those))
     parts.append(f'<path d="{path}" fill="{colour(look)}" fill-opacity="0.75"/>')
