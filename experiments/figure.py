@@ -1,106 +1,169 @@
-"""Figures A and D of the paper: python -m experiments figure --figure=A --config=digits
+"""Figures 2, A, B, C and D of the paper, and the linear probe: python -m experiments figure --figure=2 --config=digits
 
-A: Omega up to each task. D: seconds of a training step, without compiling. Both are of the runs of the table of all
-methods: those without a result are run first, as `table` does. Writes an SVG and a CSV, and prints the numbers.
+  2, B    how far dreams and new classes lie from old ones, by Mean Image Distance and by MMD^2, after the second task
+  C       features on a plane by t-SNE, after the second task of trial 0
+  probe   accuracy of a linear probe on the features beside that of the method's own head
+  A, D    Omega up to each task; seconds of a training step, without compiling
+
+A and D are of the runs of the table of all methods. The others look into the frozen models of DeepInversion, ABD,
+R-DFCIL, LwF and Base, and keep what they measure in --measured, so that a picture can be drawn again without workdirs.
+Runs that lack are run first, as `table` does. Writes SVG and CSV, and prints the numbers.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from abd_jax.errors import UserError
 from abd_jax.protocol import metrics
+from abd_jax.report import charts, figures
+from abd_jax.report.charts import Series
 from abd_jax.report.tables import table as markdown
-from experiments import options, runs, table
+from experiments import diagnosis, options, runs, table
 from experiments.files import write
 from experiments.plan import Cell, by_cell, upper_bound
+from experiments.summary import summarise
 
-COLOURS = ('#4e79a7', '#f28e2b', '#e15759', '#76b7b2', '#59a14f', '#edc948', '#b07aa1', '#ff9da7', '#9c755f', '#79706e')
-TABLE = 'methods'  # whose runs the figures show
+TABLE = diagnosis.TABLE  # whose runs the figures show
+OF_RESULTS, OF_MODELS = ('A', 'D'), ('2', 'B', 'C', 'probe')
+SECONDS = 'seconds of a training step'
 Cells = dict[Cell, dict[int, dict]]  # row and tasks -> trial -> what its run found
+Lines = dict[str, list[list[float]]]  # method -> for each trial, values
 
 
-def omega_curves(cells: Cells) -> dict[str, list[float]]:
-  """Method -> mean over trials of Omega up to each task, percent; for methods whose upper bound has run too."""
+class Drawn(NamedTuple):
+  """A figure: pictures, each under the end of its file's name, the numbers as a table, and what lacks."""
+
+  pictures: dict[str, str]
+  header: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  notes: list[str]
+
+
+def omega_curves(cells: Cells) -> Lines:
+  """Omega up to each task, percent; for methods whose upper bound has run too."""
   curves = {}
   for cell, trials in cells.items():
     upper = upper_bound(cells, cell.tasks)
     pairs = [(trials[trial], upper[trial]) for trial in trials if trial in upper]
-    if of_trials := [metrics.omega_curve(one['seen_accuracy'], most['seen_accuracy']) for one, most in pairs]:
-      curves[cell.row.name] = [100 * sum(values) / len(values) for values in zip(*of_trials, strict=True)]
+    if pairs:
+      of_trials = [metrics.omega_curve(one['seen_accuracy'], most['seen_accuracy']) for one, most in pairs]
+      curves[cell.row.name] = [[100 * value for value in values] for values in of_trials]
   return curves
 
 
-def step_seconds(cells: Cells) -> dict[str, list[float]]:
-  """Method -> [seconds of one training step of the student], mean over trials."""
-  seconds = {}
-  for cell, trials in cells.items():
-    if steps := [result['seconds']['train'] / result['steps']['student'] for result in trials.values()]:
-      seconds[cell.row.name] = [sum(steps) / len(steps)]
-  return seconds
+def step_seconds(cells: Cells) -> Lines:
+  """[seconds of one training step of the student] for each trial."""
+  return {
+    cell.row.name: [[result['seconds']['train'] / result['steps']['student']] for result in trials.values()]
+    for cell, trials in cells.items()
+    if trials
+  }
 
 
-def svg(lines: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> str:
-  """Curves over 1, 2, ...; of single values, bars."""
-  width, height, left, top = 460, 300, 60, 20
-  most, length = max(max(values) for values in lines.values()), max(map(len, lines.values()))
-  x = lambda k: left + width * (k / max(length - 1, 1))
-  y = lambda value: top + height * (1 - value / most)
-  text = lambda at_x, at_y, words, more='': f'<text x="{at_x:.1f}" y="{at_y:.1f}" {more}>{words}</text>'
-  parts = [f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#999"/>']
-  parts += [text(left - 6, y(most * k / 4) + 4, f'{most * k / 4:.3g}', 'text-anchor="end"') for k in range(5)]
-  parts += [text(left, top - 6, y_label), text(left + width, top + height + 32, x_label, 'text-anchor="end"')]
-  if length > 1:
-    parts += [text(x(k), top + height + 16, k + 1, 'text-anchor="middle"') for k in range(length)]
-  for k, (name, values) in enumerate(lines.items()):
-    colour = f'stroke="{COLOURS[k % len(COLOURS)]}"' + (' stroke-dasharray="5 3"' if k >= len(COLOURS) else '')
-    points = [(x(i), y(value)) for i, value in enumerate(values)]
-    if length == 1:
-      at = left + width * (k + 0.5) / len(lines)
-      points = [(at, y(0)), (at, y(values[0]))]
-    path = ' '.join(f'{a:.1f},{b:.1f}' for a, b in points)
-    parts.append(f'<polyline points="{path}" fill="none" {colour} stroke-width="{2 if length > 1 else 16}"/>')
-    row = top + 12 + 17 * k
-    parts.append(f'<path d="M{left + width + 12} {row}h22" {colour} stroke-width="3"/>')
-    parts.append(text(left + width + 40, row + 4, f'{name}: {values[-1]:.3g}'))
-  body = '\n'.join(parts)
-  size = f'viewBox="0 0 {left + width + 260} {top + height + 50}"'
-  return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">\n{body}\n</svg>\n'
+def _of_results(asked: table.Asked, arguments: argparse.Namespace) -> Drawn:
+  """A or D. Raises UserError if nothing it needs has run."""
+  found, complaints = runs.gather(asked.planned, arguments.results)
+  cells = by_cell(asked.planned, found)
+  is_omega = arguments.figure == 'A'
+  lines = omega_curves(cells) if is_omega else step_seconds(cells)
+  if not lines:
+    raise _nothing(asked, arguments.results)
+  series = {name: Series(name, trials, k) for k, (name, trials) in enumerate(lines.items())}
+  means = {name: [f'{value:.4g}' for value in one.mean_std()[0]] for name, one in series.items()}
+  ticks = [str(k + 1) for k in range(len(next(iter(means.values()))))] if is_omega else [SECONDS]
+  header, rows = ('method', *ticks), [(name, *values) for name, values in means.items()]
+  if is_omega:
+    papers = {
+      line['method']: line['paper_omega'] for line in summarise(asked.table, asked.config, asked.planned, found)
+    }
+    if any(papers.values()):
+      header = (*header, "paper's, all tasks")
+      rows = [(*row, '-' if papers[row[0]] is None else f'{papers[row[0]]:.1f}') for row in rows]
+    most = max(100, *(max(one.mean_std()[0]) for one in series.values()))
+    picture = charts.curves(list(series.values()), ticks, 'tasks learnt', 'Ω up to the task', 'Figure A', '%', most)
+  else:
+    picture = _bars_of(lines)
+  absent = [cell.row.name for cell in cells if cell.row.name not in lines]
+  return Drawn({'': picture}, header, rows, complaints + [f'not run: {name}' for name in absent])
 
 
-FIGURES = {
-  'A': (omega_curves, 'task', 'Omega up to the task, %'),
-  'D': (step_seconds, '', 'seconds of a training step'),
-}
+def _bars_of(lines: Mapping[str, list[list[float]]]) -> str:
+  """A bar for each method, with a dot for each trial."""
+  most = max(map(len, lines.values()))
+  by_trial = [[values[k][0] if k < len(values) else None for values in lines.values()] for k in range(most)]
+  return charts.bars([Series(SECONDS, by_trial, 0)], list(lines), '', 'seconds', 'Figure D')
+
+
+def _of_models(asked: table.Asked, arguments: argparse.Namespace) -> Drawn:
+  """2, B, C or the probe. Raises UserError if nothing it needs has been measured."""
+  file = _measured(asked, arguments)
+  found = diagnosis.gather(asked.planned, file)
+  of = diagnosis.groups(asked.planned, found)
+  distance = {'2': 'mid', 'B': 'mmd2'}.get(arguments.figure)
+  shown = diagnosis.dreaming(of) if distance or arguments.figure == 'C' else of
+  if not shown:
+    raise _nothing(asked, file)
+  notes = [f'not measured: {one.name}' for one in asked.planned if one.name not in found]
+  if distance:
+    header, rows = diagnosis.distances(shown, distance)
+    return Drawn({'': figures.distance_bars(shown, distance)}, header, rows, notes)
+  if arguments.figure == 'C':
+    pictures = {f'_{method}': picture for method, picture in diagnosis.planes(shown).items()}
+    return Drawn(pictures, *diagnosis.distances(shown, 'mid'), notes)
+  return Drawn({'': figures.probe_bars(shown)}, *diagnosis.probes(shown), notes)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--figure', default='A', choices=list(FIGURES))
+  parser.add_argument('--figure', default='A', choices=OF_MODELS + OF_RESULTS)
   parser.add_argument('--tasks', type=options.whole(1), default=0, metavar='N', help="default: the table's first split")
+  measured = 'numbers of all but A and D; default: experiments/results/diagnosis_<config>.json'
+  parser.add_argument('--measured', type=Path, metavar='FILE', help=measured)
   runs.add_arguments(parser)
   table.add_choice(parser)
   parser.set_defaults(output=Path('runs/figures'))
 
 
 def main(arguments: argparse.Namespace) -> None:
-  measure, x_label, y_label = FIGURES[arguments.figure]
-  asked = _in_tasks(table.ask(TABLE, arguments), arguments.tasks)
+  of_models = arguments.figure in OF_MODELS
+  asked = _of_methods(_in_tasks(table.ask(TABLE, arguments), arguments.tasks), arguments)
+  wanted, file = table.chosen(asked, arguments), _measured(asked, arguments)
+  if of_models:
+    lacking = diagnosis.missing(wanted, file)
+  else:
+    lacking = runs.missing(wanted, arguments.results)
   if arguments.print_commands:
-    return table.print_commands(asked, arguments)
-  runs.execute(table.chosen(asked, arguments), arguments)
-  found, complaints = runs.gather(asked.planned, arguments.results)
-  cells = by_cell(asked.planned, found)
-  lines, tasks = measure(cells), asked.planned[0].tasks
-  if not lines:
-    raise UserError(f'no finished run of {asked.config} in {tasks} tasks lies in {arguments.results}.')
-  header = ('method', *(str(k + 1) for k in range(len(next(iter(lines.values()))))))
-  rows = [(name, *(f'{value:.4g}' for value in values)) for name, values in lines.items()]
-  stem = arguments.output / f'figure_{arguments.figure}_{asked.config}_{tasks}_tasks'
-  write(stem.with_suffix('.csv'), '\n'.join(','.join(row) for row in (header, *rows)) + '\n')
-  write(stem.with_suffix('.svg'), svg(lines, x_label, y_label))
-  absent = [cell.row.name for cell in cells if cell.row.name not in lines]
-  notes = [f'- {complaint}' for complaint in complaints] + [f'- not run: {name}' for name in absent]
-  print('\n'.join([y_label, markdown(header, rows), *notes, str(stem.with_suffix('.svg'))]))
+    return table.print_commands(asked, lacking, arguments)
+  jobs = (
+    diagnosis.jobs(lacking, file, arguments) if of_models else runs.jobs(runs.at_once(lacking, arguments), arguments)
+  )
+  runs.execute(jobs, arguments)
+  drawn = (_of_models if of_models else _of_results)(asked, arguments)
+  stem = f'figure_{arguments.figure}_{asked.config}_{asked.planned[0].tasks}_tasks'
+  files = {arguments.output / f'{stem}{end}.svg': picture for end, picture in drawn.pictures.items()}
+  for place, picture in files.items():
+    write(place, charts.standalone(picture))
+  lines = [','.join(row) for row in (drawn.header, *drawn.rows)]
+  write(arguments.output / f'{stem}.csv', '\n'.join(lines) + '\n')
+  print('\n'.join([markdown(drawn.header, drawn.rows), *(f'- {note}' for note in drawn.notes), *map(str, files)]))
+
+
+def _nothing(asked: table.Asked, where: Path) -> UserError:
+  return UserError(f'no finished run of {asked.config} in {asked.planned[0].tasks} tasks lies in {where}.')
+
+
+def _measured(asked: table.Asked, arguments: argparse.Namespace) -> Path:
+  return arguments.measured or diagnosis.file_of(asked.config)
+
+
+def _of_methods(asked: table.Asked, arguments: argparse.Namespace) -> table.Asked:
+  """For figures of models: only the runs they show, and the words that ask for them."""
+  if arguments.figure not in OF_MODELS:
+    return asked
+  words = ['figure', f'--figure={arguments.figure}', *asked.words[2:], f'--tasks={asked.planned[0].tasks}']
+  words += [f'--measured={arguments.measured}'] if arguments.measured else []
+  return asked._replace(planned=diagnosis.looked_at(asked.planned), words=words)
 
 
 def _in_tasks(asked: table.Asked, tasks: int) -> table.Asked:

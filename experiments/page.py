@@ -1,4 +1,4 @@
-"""Writes experiments/README.md and the README's tables and picture: python -m experiments page
+"""Writes experiments/README.md, and the tables and pictures of documents: python -m experiments page
 
 Every number in them is read from a file in experiments/results/ that a run wrote. A test compares the pages with what
 this renders.
@@ -7,8 +7,9 @@ this renders.
 import argparse
 
 from abd_jax.errors import UserError
+from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
-from experiments import benchmark, runs, search
+from experiments import benchmark, diagnosis, runs, search
 from experiments.files import RESULTS, ROOT, read_json, write
 from experiments.jobs import has_config
 from experiments.paper import TABLES
@@ -19,6 +20,7 @@ from experiments.summary import hardware, short_commit, summarise
 
 README, PAGE = ROOT / 'README.md', ROOT / 'experiments/README.md'
 RUNNING, PICTURE = ROOT / 'docs/running.md', ROOT / 'docs/images/results.svg'
+REPORT, FIGURES = ROOT / 'docs/report.md', ROOT / 'docs/images'
 # Tables 1, 2 and 4 are parts of A, B and E.
 SHOWN = (
   ('methods', 'digits'),
@@ -71,6 +73,16 @@ def picture() -> str:
       values = [100 * result['final_accuracy'] for result in trials.values()]
       bars.append(Bar(one.row.name, group, line['accuracy'], line['accuracy_std'], values, one.row.method == 'abd'))
   return results_svg(bars)
+
+
+def figures_on_digits() -> dict[str, str]:
+  """File in docs/images/ -> Figures 2, B and C, the probe."""
+  of = diagnosis.groups(*diagnosis.measured('digits'))
+  dreaming = diagnosis.dreaming(of)
+  drawn = {f'figure_{name}': figures.distance_bars(dreaming, key) for name, key in (('2', 'mid'), ('B', 'mmd2'))}
+  drawn |= {f'figure_C_{method}': picture for method, picture in diagnosis.planes(dreaming).items()}
+  drawn |= {'figure_probe': figures.probe_bars(of)}
+  return {f'{name}_digits.svg': charts.standalone(picture) for name, picture in drawn.items()}
 
 
 def steps_on_cpu() -> str:
@@ -149,6 +161,11 @@ def running(text: str) -> str:
   return with_block(text, 'steps', steps_on_cpu())
 
 
+def report(text: str) -> str:
+  """docs/report.md with what was measured on digits rendered anew. Raises UserError if it lacks the mark."""
+  return with_block(text, 'diagnosis', diagnosis.section('digits'))
+
+
 def with_block(text: str, name: str, content: str) -> str:
   """`text` with what stands between the marks of `name` exchanged."""
   opening, closing = f'<!-- {name}: python -m experiments page -->', f'<!-- end {name} -->'
@@ -166,5 +183,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
   del arguments
   texts = {PAGE: page(), README: readme(README.read_text()), RUNNING: running(RUNNING.read_text()), PICTURE: picture()}
+  texts |= {REPORT: report(REPORT.read_text())} | {FIGURES / name: svg for name, svg in figures_on_digits().items()}
   for file, text in texts.items():
     write(file, text)

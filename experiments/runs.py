@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from abd_jax.commands.options import READERS
-from abd_jax.config import Config, default, flatten
+from abd_jax.config import Config, changed, default, flatten
 from abd_jax.errors import UserError
 from abd_jax.run import processes, queue
 from abd_jax.run.processes import Run
@@ -47,13 +47,17 @@ def read(planned: Planned, results: Path) -> tuple[dict | None, str]:
     return None, f'{file.name} is of schema {version}, this reads {SCHEMA}: delete it and run again.'
   if missing := set(KEPT) - set(found):
     return None, f'{file.name} lacks {min(missing)}: delete it and run again.'
-  # A field it does not name came later, and counts as its default.
-  asked, ran = fields_of(planned.load({})), fields_of(default()) | found['config']
-  if differing := [name for name in sorted(asked) if ran[name] != asked[name] and _reads(planned.row.method, name)]:
-    name = differing[0]
-    with_field = f'{file.name} ran with config.{name}={ran[name]!r}'
-    return None, f'{with_field}, now {asked[name]!r}: delete it and run again.'
+  if differs := differing(planned, found['config']):
+    return None, f'{file.name} ran with config.{differs}: delete it and run again.'
   return found, ''
+
+
+def differing(planned: Planned, config: dict) -> str:
+  """'<field>=<value>, now <value>', of a field in which `config`, that of a run, is not what is planned now; or ''."""
+  # A field it does not name came later, and counts as its default.
+  asked, ran = fields_of(planned.load({})), fields_of(default()) | config
+  names = [name for name in sorted(asked) if ran[name] != asked[name] and _reads(planned.row.method, name)]
+  return f'{names[0]}={ran[names[0]]!r}, now {asked[names[0]]!r}' if names else ''
 
 
 def _reads(method: str, field: str) -> bool:
@@ -126,22 +130,30 @@ def _config(planned: Planned, arguments: argparse.Namespace) -> Config:
   return planned.load({'data.dir': arguments.data_dir, 'oracle_dir': str((arguments.runs / 'oracles').absolute())})
 
 
-def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
-  """Runs what has no result yet, as far as the command line allows; what another process runs is left to it."""
-  waiting = missing(planned, arguments.results)[: arguments.max_runs]
-  places = processes.accelerators() if arguments.at_once != 1 and len(waiting) > 1 else []
-  if (at_once := min(arguments.at_once or len(places), len(waiting))) > 1:
-    return _execute_at_once(waiting, processes.shares(at_once, places, arguments.runs / CACHE), arguments)
-  outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
+def execute(jobs: list[Job], arguments: argparse.Namespace) -> None:
+  """Runs them as far as the command line allows; what another process runs is left to it."""
+  outcome = queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
     tell(str(outcome.pause))
 
 
-def _execute_at_once(waiting: list[Planned], environments: list[dict], arguments: argparse.Namespace) -> None:
-  """In processes. Raises UserError if one of them fails, once the results of the others are kept."""
-  own = [Run(one.name, _config(one, arguments), (arguments.runs / one.name).absolute()) for one in waiting]
+def at_once(planned: list[Planned], arguments: argparse.Namespace) -> list[Planned]:
+  """Runs what has no result in processes, if it is to run in several; returns what is left to this one.
+
+  Raises UserError if a process fails, once the results of the others are kept.
+  """
+  waiting = missing(planned, arguments.results)[: arguments.max_runs]
+  places = processes.accelerators() if arguments.at_once != 1 and len(waiting) > 1 else []
+  if (count := min(arguments.at_once or len(places), len(waiting))) < 2:
+    return planned
+  tells = {'collapse': 'tell'}  # as in jobs.job
+  own = [
+    Run(one.name, changed(_config(one, arguments), tells), (arguments.runs / one.name).absolute()) for one in waiting
+  ]
+  environments = processes.shares(count, places, (arguments.runs / CACHE).absolute())
   codes = processes.run_all(own, environments, tell, arguments.max_seconds)
   complete = {run.name for run in own if (run.workdir / 'results.json').is_file()}
   queue.execute([_job(one, arguments) for one in waiting if one.name in complete])  # only read now
   if failed := [name for name, code in codes.items() if code]:
     raise UserError(f'{failed[0]} ended with exit code {codes[failed[0]]}; what it said stands above.')
+  return []

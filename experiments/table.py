@@ -57,9 +57,10 @@ def main(arguments: argparse.Namespace) -> None:
   if not (arguments.table or arguments.rows):
     raise UserError('which table? Say --table=1 or another one, or --rows=abd,lwf --config=digits.')
   asked = ask_rows(arguments) if arguments.rows else ask(arguments.table, arguments)
+  wanted = chosen(asked, arguments)
   if arguments.print_commands:
-    return print_commands(asked, arguments)
-  runs.execute(chosen(asked, arguments), arguments)
+    return print_commands(asked, runs.missing(wanted, arguments.results), arguments)
+  runs.execute(runs.jobs(runs.at_once(wanted, arguments), arguments), arguments)
   found, complaints = runs.gather(asked.planned, arguments.results)
   lines = summarise(asked.table, asked.config, asked.planned, found)
   elsewhere = '' if asked.config == asked.table.config else f'; here on {asked.config}'
@@ -92,7 +93,7 @@ def ask_rows(arguments: argparse.Namespace) -> Asked:
 def _asked(name: str, table: Table, config: str, word: str, arguments: argparse.Namespace) -> Asked:
   trials = arguments.trials or table.trials
   planned = plan(table, config, trials, arguments.quick)
-  words = [word, f'--config={config}', f'--trials={trials}', *['--quick'] * arguments.quick]
+  words = ['table', word, f'--config={config}', f'--trials={trials}', *['--quick'] * arguments.quick]
   return Asked(name, table, config, planned, words)
 
 
@@ -104,9 +105,9 @@ def chosen(asked: Asked, arguments: argparse.Namespace) -> list[Planned]:
   return [one for one in asked.planned if arguments.only in ('', one.name)]
 
 
-def print_commands(asked: Asked, arguments: argparse.Namespace) -> None:
-  """One line for each run without a result, for a SLURM array or many hosts."""
+def print_commands(asked: Asked, lacking: list[Planned], arguments: argparse.Namespace) -> None:
+  """One line for each of the runs, for a SLURM array or many hosts."""
   places = {place: getattr(arguments, place) for place in ('data_dir', 'runs', 'results')}
   words = [f'--{place}={at}' for place, at in places.items() if at != options.OPTIONS[place]['default']]
-  for one in runs.missing(chosen(asked, arguments), arguments.results):
-    print(shlex.join(['python', '-m', 'experiments', 'table', *asked.words, *words, f'--only={one.name}']))
+  for one in lacking:
+    print(shlex.join(['python', '-m', 'experiments', *asked.words, *words, f'--only={one.name}']))

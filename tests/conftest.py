@@ -121,6 +121,31 @@ def learn(compile_once, tiny_config):
   return run
 
 
+@pytest.fixture
+def few_dreams(monkeypatch):
+  """A diagnosis looks at as many as tell right from wrong in a test."""
+  from abd_jax.analysis import diagnose
+
+  monkeypatch.setattr(diagnose, 'DREAMS', 64)
+  monkeypatch.setattr(diagnose, 'PLANE_POINTS', 20)
+
+
+@pytest.fixture(scope='session')
+def _diagnosed(tmp_path_factory):
+  return tmp_path_factory.mktemp('diagnosed') / 'run'
+
+
+@pytest.fixture
+def diagnosed(_diagnosed, learn, few_dreams):
+  """The workdir of a run that dreams, with its diagnosis: one for all tests, so a test changes only copies."""
+  from abd_jax.analysis.diagnose import diagnose
+
+  if not (_diagnosed / 'diagnosis' / 'diagnosis.json').exists():
+    learn(_diagnosed)
+    diagnose(_diagnosed)
+  return _diagnosed
+
+
 def snapshot(path):
   """Name -> bytes of every file under `path`."""
   return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob('*')) if file.is_file()}

@@ -76,7 +76,7 @@ def diagnose(workdir: str | Path, data_dir: str = '', tell: Callable[[str], None
       return found
   newest = load_model(folder)
   tell(f'{folder.name}: looking at the models of {newest.task + 1} tasks')
-  real = read_images(folder, newest.tasks, newest.task, data_dir)
+  real = read_images(folder, newest.task, data_dir)
   models = [*(load_model(folder, task) for task in range(newest.task)), newest]
   subject = Subject(models, [_dreams_of(model) for model in models], real)
   result, pictures = examine(subject)

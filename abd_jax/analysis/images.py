@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from abd_jax.config import restored
-from abd_jax.data.sources import open_dataset
-from abd_jax.protocol.tasks import Tasks
+from abd_jax.config import completed, restored
+from abd_jax.data.records import Split
+from abd_jax.errors import UserError
+from abd_jax.run.extend import JoinedDataset, open_stream, read_base
 from abd_jax.run.workdir import read_json
+
+MOST_BYTES = 2**29  # raw images read of each split: analyses hold them several times over
 
 
 class RealImages(NamedTuple):
@@ -24,17 +27,32 @@ class RealImages(NamedTuple):
   white: float
 
 
-def read_images(workdir: Path, tasks: Tasks, upto: int, data_dir: str = '') -> RealImages:
-  """Those of tasks 0 .. upto of the run in `workdir`, folds as it had them.
+def read_images(workdir: Path, upto: int, data_dir: str = '') -> RealImages:
+  """Those of tasks 0 .. upto of the run in `workdir`, cut, scaled and folded as it had them.
 
-  data_dir: where the prepared data lie; '' for where the run found them. Nothing is downloaded. Raises UserError if
-  they are not there.
+  Of large images every k-th, so that a split takes no more than MOST_BYTES. Nothing is downloaded.
+
+  Args:
+    data_dir: where the prepared data lie; '' for where the run found them.
+
+  Raises:
+    UserError: they are not there, or the run extends one of other data.
   """
-  where = restored(read_json(workdir / 'config.json')).data
-  data = open_dataset(where.name, data_dir or where.dir, folds=where.folds, fold=where.fold, download=False)
-  known = [original for task in range(upto + 1) for original in tasks.original_ids(task)]
-  train, train_labels = data.train(known)
-  test, test_labels = data.test(known)
+  config = completed(restored(read_json(workdir / 'config.json'))).unlock()
+  config.data.download = False
+  config.data.dir = data_dir or config.data.dir
+  stream = open_stream(config.lock(), read_base(config.extends) if config.extends else None)
+  if isinstance(stream.dataset, JoinedDataset):
+    raise UserError(f'{workdir.name} extends a run on other data, whose training images it cannot read.')
+  known = [original for task in range(upto + 1) for original in stream.tasks.original_ids(task)]
+  train, test = _some(stream.dataset.train_split(known)), _some(stream.dataset.test_split(known))
+  labels = stream.tasks.learning_labels
   return RealImages(
-    train, tasks.learning_labels(train_labels), test, tasks.learning_labels(test_labels), where.max_value
+    *(train.decode()[0], labels(train.labels)), *(test.decode()[0], labels(test.labels)), config.data.max_value
   )
+
+
+def _some(split: Split) -> Split:
+  """As many of its images as fit, evenly in their order on disk."""
+  every = max(1, -(-len(split) * int(np.prod(split.view.shape)) // MOST_BYTES))
+  return split.take(np.arange(0, len(split), every))

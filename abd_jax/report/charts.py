@@ -119,7 +119,8 @@ class Frame:
         self.parts.append(text(x, self.bottom + 15, labels[k], 'middle'))
       elif k % every == 0:
         turn = f'transform="rotate(-35 {x:.1f} {self.bottom + 12:.1f})"'
-        self.parts.append(text(x, self.bottom + 12, shortened(labels[k], 16), 'end', turn))
+        room_left = int(x / (0.9 * CHARACTER))  # down to the left, as far as the picture goes
+        self.parts.append(text(x, self.bottom + 12, shortened(labels[k], min(16, room_left)), 'end', turn))
     below = self.bottom + (20 if fits or numbers else 24 + 0.57 * CHARACTER * min(longest, 16))
     if label:
       self.parts.append(text(WIDTH - RIGHT, below + 10, label, 'end'))
@@ -127,16 +128,16 @@ class Frame:
 
 
 def _round_step(step: float) -> float:
-  """The least of 1, 2, 5, times a power of ten, that is no smaller."""
+  """The least of 1, 2, 2.5, 5, times a power of ten, that is no smaller."""
   power = 10.0 ** np.floor(np.log10(max(step, 1e-12)))
-  return float(next(power * k for k in (1, 2, 5, 10) if power * k >= step * (1 - 1e-9)))
+  return float(next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= step * (1 - 1e-9)))
 
 
-def _extent(series: Sequence[Series], zero: bool) -> tuple[float, float]:
+def _extent(series: Sequence[Series]) -> tuple[float, float]:
+  """From 0, or below, to the top of the highest band."""
   ends = [value for one in series for at in (one.mean_std(),) for value in (*(at[0] - at[1]), *(at[0] + at[1]))]
   finite = [value for value in ends if np.isfinite(value)] or [0.0]
-  low, high = min(finite), max(finite)
-  low = min(low, 0.0) if zero else low
+  low, high = min(0.0, *finite), max(finite)
   return low, high if high > low else low + 1.0
 
 
@@ -144,7 +145,7 @@ def curves(
   series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '', top=None
 ) -> str:
   """Means over trials with bands of one standard deviation. top: the y axis's end, else the highest value's."""
-  low, high = _extent(series, True)
+  low, high = _extent(series)
   frame = Frame(low, top or high, y_label, unit=unit)
   xs = frame.middles(len(ticks))
   for one in series:
@@ -163,9 +164,9 @@ def curves(
 
 def bars(series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '') -> str:
   """A bar of each series over each tick, the mean over trials; a dot for each trial, where there are several."""
-  low, high = _extent(series, True)
-  high = max([high, *(value for one in series for row in one.trials for value in row if value is not None)])
-  frame = Frame(low, high, y_label, unit=unit)
+  values = [value for one in series for row in one.trials for value in row if value is not None]
+  low, high = min([0.0, *values]), max([0.0, *values])
+  frame = Frame(low, high if high > low else low + 1.0, y_label, unit=unit)
   room = (WIDTH - LEFT - RIGHT) / len(ticks)
   wide = min(room * 0.8 / len(series), 34)
   for k, one in enumerate(series):
@@ -243,11 +244,17 @@ SHAPES = (  # of points at x, y: circle, triangle, square
 
 
 def scatter(sets: Sequence[tuple[str, Sequence[Sequence[float]], int]], title: str) -> str:
-  """Sets of points (name, [x, y] each, look) on one plane without axes, looks 0, 1, 2 of their own shapes."""
+  """Sets of points (name, [x, y] each, look) on one plane without axes, looks 0, 1, 2 of their own shapes.
+
+  Turned to lie flat: the plane has no directions of its own.
+  """
   points = np.concatenate([np.asarray(one[1], float).reshape(-1, 2) for one in sets])
+  _, flat = np.linalg.eigh(np.cov(points.T, bias=True))
+  turn = flat[:, ::-1]  # the direction of most variance first
+  points = points @ turn
   low, span = points.min(0), max(float(np.ptp(points, axis=0).max()), 1e-9)
   side = WIDTH - 2 * RIGHT
-  parts, place = [], lambda at: RIGHT + (np.asarray(at, float) - low) / span * side
+  parts, place = [], lambda at: RIGHT + (np.asarray(at, float) @ turn - low) / span * side
   for _, those, look in sets:
     path = ''.join(SHAPES[look % 3].format(x=x, y=y) for x, y in map(place, those))
     parts.append(f'<path d="{path}" fill="{colour(look)}" fill-opacity="0.75"/>')

@@ -13,8 +13,9 @@ LABELS = {'mid': 'MID to real old classes', 'mmd2': 'MMD² to real old classes'}
 
 
 def accuracy_curves(groups: Sequence[Group]) -> str:
-  """Accuracy over all classes seen, after each task."""
-  series = [Series(group.name, [[100 * one for one in run.seen] for run in group.runs], group.look) for group in groups]
+  """Accuracy over all classes seen, after each task; none where a run could not test them."""
+  percent = lambda value: None if value is None else 100 * value
+  series = [Series(group.name, [list(map(percent, run.seen)) for run in group.runs], group.look) for group in groups]
   ticks = [str(k + 1) for k in range(max(len(run.seen) for group in groups for run in group.runs))]
   return charts.curves(series, ticks, 'tasks learnt', 'accuracy, all classes seen', 'Accuracy', '%', 100)
 

@@ -19,11 +19,13 @@ p { margin: .3rem 0 .8rem; max-width: 46rem; } .soft, figcaption, th, small { co
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.45rem; font-weight: 620; font-variant-numeric: tabular-nums; line-height: 1.25; }
 .tile span { font-size: .82rem; color: var(--soft); }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 1.2rem 1.6rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); gap: 1.2rem 1.6rem; }
 figure { margin: 0; min-width: 0; max-width: 440px; } figure svg { width: 100%; height: auto; display: block; }
 figure.wide { max-width: 760px; } figcaption { font-size: .84rem; line-height: 1.4; margin-top: .2rem; }
-.scroll { overflow-x: auto; max-width: 100%; } table { border-collapse: collapse; font-size: .86rem; }
-th, td { text-align: left; padding: .22rem .9rem .22rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+.scroll { overflow-x: auto; max-width: 100%; margin: .6rem 0 1rem; }
+table { border-collapse: collapse; font-size: .86rem; }
+th, td { text-align: left; padding: .22rem .9rem .22rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
+  overflow-wrap: break-word; }
 th { font-weight: 550; white-space: nowrap; overflow-wrap: normal; }
 td:first-child { white-space: nowrap; overflow-wrap: normal; } td.n, th.n { text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -36,7 +38,10 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px
 code { font: .86em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 details { margin: .5rem 0; } summary { cursor: pointer; font-weight: 550; } .note { border-left: 3px solid var(--c1);
   padding-left: .8rem; }
-@media print { body { max-width: none; padding: 0; font-size: 10.5pt; } h2 { break-after: avoid; }
+@media print { body { max-width: none; padding: 0; font-size: 10.5pt; }
+  .tiles { grid-template-columns: repeat(5, 1fr); } h2, h3, summary { break-after: avoid; }
   figure, .tile, tr { break-inside: avoid; } .charts { grid-template-columns: repeat(2, 1fr); }
-  * { -webkit-print-color-adjust: exact; print-color-adjust: exact; } .scroll { overflow: visible; } }
+  * { -webkit-print-color-adjust: exact; print-color-adjust: exact; } .scroll { overflow: visible; }
+  table { font-size: 7.5pt; } th { white-space: normal; } .dreams img { height: 30px; }
+  td, th { padding-right: .6rem; } }
 """

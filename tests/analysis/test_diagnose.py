@@ -11,21 +11,9 @@ from abd_jax.analysis.diagnose import diagnose
 from abd_jax.errors import Paused, UserError
 
 
-@pytest.fixture
-def few_dreams(monkeypatch):
-  """As many as tell right from wrong here."""
-  monkeypatch.setattr(lib, 'DREAMS', 64)
-  monkeypatch.setattr(lib, 'PLANE_POINTS', 20)
-
-
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  return tmp_path_factory.mktemp('diagnose')
-
-
-def test_a_run_that_dreams(root, learn, few_dreams):
-  results = learn(root / 'abd')
-  found = diagnose(root / 'abd')
+def test_a_run_that_dreams(diagnosed):
+  results = json.loads((diagnosed / 'results.json').read_text())
+  found = diagnose(diagnosed)
   assert [entry['task'] for entry in found['distances']] == [1, 2]
   assert [entry['task'] for entry in found['dreams']] == [0, 1]
   layers = found['distances'][0]['layers']
@@ -46,15 +34,14 @@ def test_a_run_that_dreams(root, learn, few_dreams):
       assert 0 <= near['suspicious'] <= 1 and 0 <= near['closer'] <= 1 and near['nearest_unseen'][2] > 0
     assert len(entry['pair_distances']) == lib.PAIRS
     assert entry['judge_accuracy'] > 0.9
-  with np.load(root / 'abd' / 'diagnosis' / 'images.npz') as pictures:
+  with np.load(diagnosed / 'diagnosis' / 'images.npz') as pictures:
     assert pictures['real_5'].shape == (lib.SHOWN, 8, 8, 1) and pictures['real_5'].dtype == np.uint8
     shown = sum(len(pictures[f'dreamed_1_{label}']) for label in range(4))
     assert 0 < shown <= 4 * lib.SHOWN and 'dreamed_0_2' not in pictures
 
 
-def test_it_is_kept_until_the_models_change(root, learn, few_dreams, tmp_path, monkeypatch):
-  learn(root / 'abd')
-  shutil.copytree(root / 'abd', tmp_path / 'run')
+def test_it_is_kept_until_the_models_change(diagnosed, tmp_path, monkeypatch):
+  shutil.copytree(diagnosed, tmp_path / 'run')
   found = diagnose(tmp_path / 'run')
   monkeypatch.setattr(lib, 'examine', lambda subject: ({'again': True}, {}))
   assert diagnose(tmp_path / 'run') == found
@@ -66,36 +53,30 @@ def test_it_is_kept_until_the_models_change(root, learn, few_dreams, tmp_path, m
     diagnose(tmp_path / 'run')
 
 
-def test_a_run_without_dreams_has_distances_to_new_classes_only(root, learn, few_dreams):
-  learn(root / 'base', method='base')
-  found = diagnose(root / 'base')
+def test_a_run_without_dreams_has_distances_to_new_classes_only_and_says_what_it_keeps(learn, few_dreams, tmp_path):
+  learn(tmp_path, method='rehearsal', memory__size=30)
+  found = diagnose(tmp_path)
   final = found['distances'][0]['layers']['stage2_block0']
   assert final['mid']['dreamed'] is None and final['mid']['new'] > 0 and found['dreams'] == []
   assert 'dreamed' not in found['plane'] and 'generator' not in found['kept_bytes']
-
-
-def test_a_run_with_a_memory_says_what_it_keeps(root, learn, few_dreams):
-  learn(root / 'rehearsal', method='rehearsal', memory__size=30)
-  found = diagnose(root / 'rehearsal')
   assert found['kept_images'] == 30 and found['kept_bytes']['images'] == 30 * (8 * 8 + 4)
 
 
-def test_a_run_under_way_is_looked_at_as_far_as_it_came(root, learn, few_dreams):
+def test_a_run_under_way_is_looked_at_as_far_as_it_came(learn, few_dreams, tmp_path):
   with pytest.raises(Paused):
-    learn(root / 'half', max_seconds=0.001)
+    learn(tmp_path, max_seconds=0.001)
   with pytest.raises(UserError, match='no frozen model'):
-    diagnose(root / 'half')
-  while not (root / 'half' / 'teachers' / '0.json').exists():
+    diagnose(tmp_path)
+  while not (tmp_path / 'teachers' / '0.json').exists():
     with pytest.raises(Paused):
-      learn(root / 'half', max_seconds=0.001)
-  found = diagnose(root / 'half')
+      learn(tmp_path, max_seconds=0.001)
+  found = diagnose(tmp_path)
   assert found['class_names'] == ['7', '8'] and found['distances'] == [] and found['plane'] is None
   assert len(found['dreams']) == 1
 
 
-def test_missing_data_are_told_in_one_line(root, learn, tmp_path):
-  learn(root / 'abd')
-  shutil.copytree(root / 'abd', tmp_path / 'run', ignore=shutil.ignore_patterns('diagnosis'))
+def test_missing_data_are_told_in_one_line(diagnosed, tmp_path):
+  shutil.copytree(diagnosed, tmp_path / 'run', ignore=shutil.ignore_patterns('diagnosis'))
   config = json.loads((tmp_path / 'run' / 'config.json').read_text())
   config['data']['name'] = 'nosuchdata'
   (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))

@@ -9,6 +9,7 @@ import pytest
 from conftest import assert_same_outcome, snapshot
 from PIL import Image
 
+from abd_jax.commands import report
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.build import build
 from abd_jax.run.extend import extended_config, read_base
@@ -92,6 +93,8 @@ def test_new_classes_are_learnt_dreamed_old_ones_kept_and_all_evaluated(
   assert load_model(tmp_path / 'more', 2).can_dream and not load_model(base(method)).can_dream
   assert load_model(tmp_path / 'more').class_names == tuple(results['class_order']['names'])
   assert (tmp_path / 'more' / 'dreams' / 'task_3.png').exists() and results['steps']['generator'] == 6
+  page = report.main([str(tmp_path / 'more')]).read_text()
+  assert f'{100 * results["final_accuracy"]:.1f} %' in page and 'extends a run on other data' in page
 
 
 def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters_config):
@@ -133,6 +136,7 @@ def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, 
   assert old == [None] * 3 and results['final_accuracy'] == new and results['forgetting'] is None
   assert results['seen_accuracy'][:3] == [None] * 3 and results['class_accuracy'][:6] == [None] * 6
   assert json.loads((tmp_path / 'more' / 'results.json').read_text()) == results
+  assert '<h2>Accuracy</h2>' in report.main([str(tmp_path / 'more')]).read_text()
 
 
 def bars(folder, names, side=8):

@@ -7,7 +7,6 @@ import shutil
 import pytest
 from conftest import REPO
 
-from abd_jax.analysis import diagnose as diagnose_lib
 from abd_jax.analysis.records import command as command_of
 from abd_jax.commands import options
 from abd_jax.commands import report as command
@@ -17,23 +16,9 @@ from abd_jax.run.integrity import sealed
 from abd_jax.run.workdir import FREE_FIELDS
 
 
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  return tmp_path_factory.mktemp('report')
-
-
 @pytest.fixture
-def run(root, learn, monkeypatch):
-  monkeypatch.setattr(diagnose_lib, 'DREAMS', 64)
-  if not (root / 'abd' / 'results.json').exists():
-    learn(root / 'abd')
-    diagnose_lib.diagnose(root / 'abd')
-  return root / 'abd'
-
-
-@pytest.fixture
-def copy(run, tmp_path):
-  return shutil.copytree(run, tmp_path / 'copy')
+def copy(diagnosed, tmp_path):
+  return shutil.copytree(diagnosed, tmp_path / 'copy')
 
 
 def write(*words):
@@ -61,9 +46,9 @@ def test_the_command_gives_the_same_config(tiny_config, monkeypatch):
   assert {name for name in asked if asked[name] != got[name]} <= set(FREE_FIELDS)
 
 
-def test_several_runs_lie_where_they_have_in_common(run, tmp_path, capsys):
+def test_several_runs_lie_where_they_have_in_common(diagnosed, tmp_path, capsys):
   for name in ('a', 'b'):
-    shutil.copytree(run, tmp_path / name)
+    shutil.copytree(diagnosed, tmp_path / name)
   write(tmp_path / 'a', tmp_path / 'b')
   assert (tmp_path / 'report.html').exists()
 
@@ -76,16 +61,16 @@ def test_class_names_of_any_kind(copy):
   assert '&lt;b&gt;0&lt;/b&gt; 🦊' in page and '<b>0</b> 🦊' not in page
 
 
-def test_a_run_under_way(root, learn, run):
+def test_a_run_under_way(learn, few_dreams, tmp_path):
   with pytest.raises(Paused):
-    learn(root / 'half', max_seconds=0.001)
-  page = write(root / 'half')
+    learn(tmp_path, max_seconds=0.001)
+  page = write(tmp_path)
   assert 'No task is complete yet.' in page and 'No diagnosis' in page
-  while not (root / 'half' / 'teachers' / '0.json').exists():
+  while not (tmp_path / 'teachers' / '0.json').exists():
     with pytest.raises(Paused):
-      learn(root / 'half', max_seconds=0.001)
-  (root / 'half' / 'metrics.jsonl').open('a').write('{"half a li')  # as a kill leaves it
-  assert 'accuracy so far, after task 1' in write(root / 'half')
+      learn(tmp_path, max_seconds=0.001)
+  (tmp_path / 'metrics.jsonl').open('a').write('{"half a li')  # as a kill leaves it
+  assert 'accuracy so far, after task 1' in write(tmp_path)
 
 
 def test_without_data_or_models_the_rest_is_shown(copy, capsys):

@@ -1,12 +1,15 @@
-"""experiments figure: curves and bars of the same files that the tables use."""
+"""experiments figure: of the files that the tables use, and of what frozen models told once."""
 
+import json
+import shutil
 from xml.etree import ElementTree
 
 import pytest
-from fakes import write
+from fakes import tiny_runs, write
 
 from abd_jax.errors import UserError
 from experiments import __main__ as command
+from experiments import diagnosis, runs
 from experiments.paper import TABLES
 from experiments.plan import plan
 
@@ -29,3 +32,102 @@ def test_figures_are_drawn_from_the_files_of_results(tmp_path, capsys):
   assert len(lines) == 12 and all('experiments table --table=methods' in line for line in lines)
   with pytest.raises(UserError, match='no finished run'):
     command.run(['figure', f'--results={tmp_path / "none"}', *words])
+
+
+def test_the_papers_omega_stands_beside_ours_where_the_data_are_its_own(tmp_path, capsys):
+  for one in plan(TABLES['methods'], 'cifar100', trials=1)[:2]:
+    write(tmp_path, one, 0.5)
+  command.run(['figure', f'--results={tmp_path}', '--max_runs=0', '--trials=1', f'--output={tmp_path}'])
+  (base,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith('| Base')]
+  assert base.split('|')[-2].strip() == '48.9'  # in five tasks
+
+
+ABD = 'digits-abd-tasks=5-trial=0'
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch, compile_once, digits_data, capsys):
+  """ask(figure, *words) -> what is printed of tiny runs in tmp_path."""
+  tiny_runs(monkeypatch)
+  places = [f'--{name}={tmp_path / name}' for name in ('runs', 'output')] + [f'--measured={tmp_path / "m.json"}']
+
+  def run(figure, *words):
+    capsys.readouterr()
+    command.run(['figure', f'--figure={figure}', '--config=digits', '--trials=1', *places, *words])
+    return capsys.readouterr().out
+
+  return run
+
+
+def test_models_are_looked_at_once_and_figures_need_no_workdir_after(ask, diagnosed, tmp_path):
+  shutil.copytree(diagnosed, tmp_path / 'runs' / ABD)  # as the command would leave it
+  printed = ask('2', f'--only={ABD}')
+  found = json.loads((diagnosed / 'diagnosis' / 'diagnosis.json').read_text())
+  final = found['distances'][0]['layers']['stage2_block0']['mid']
+  (row,) = [line for line in printed.splitlines() if line.startswith('| Always Be Dreaming')]
+  cells = [cell.strip() for cell in row.split('|')[2:-1]]
+  assert cells == [*(f'{value:.2f}' for value in (final['dreamed'], final['new'], final['dreamed'] / final['new'])),
+                   'below 1']  # fmt: skip
+  assert '- not measured: digits-deep_inversion-tasks=5-trial=0' in printed
+  shutil.rmtree(tmp_path / 'runs')
+  for figure, names in (('2', ['']), ('B', ['']), ('C', ['_abd']), ('probe', [''])):
+    assert (ask(figure, '--max_runs=0') == printed) == (figure == '2')
+    for name in names:
+      drawing = ElementTree.parse(tmp_path / 'output' / f'figure_{figure}_digits_5_tasks{name}.svg').getroot()
+      assert len(drawing) > 3
+  assert f'{100 * found["probe"]["probe"]["all"]:.1f}' in ask('probe', '--max_runs=0')
+  commands = ask('C', '--print_commands').splitlines()
+  assert len(commands) == 4 and all(' figure --figure=C ' in line and '--measured=' in line for line in commands)
+
+
+def test_what_ran_with_another_config_or_is_damaged_is_not_drawn(ask, diagnosed, tmp_path):
+  shutil.copytree(diagnosed, tmp_path / 'runs' / ABD)
+  ask('2', f'--only={ABD}')
+  content = json.loads((tmp_path / 'm.json').read_text())
+  content['runs'][ABD]['config']['inversion.lr'] = 7.0
+  (tmp_path / 'm.json').write_text(json.dumps(content))
+  with pytest.raises(UserError, match='no finished run of digits in 5 tasks'):
+    ask('2', '--max_runs=0')
+  for damage in ('{', '[]', '{"schema_version": 99}'):
+    (tmp_path / 'm.json').write_text(damage)
+    with pytest.raises(UserError, match=r'm\.json is') as error:
+      ask('2', '--max_runs=0')
+    assert '\n' not in str(error.value)
+
+
+def test_runs_that_lack_are_begun_and_resumed(ask, tmp_path):
+  with pytest.raises(UserError, match='no finished run'):
+    ask('2', f'--only={ABD}', '--max_seconds=0.01')
+  assert (tmp_path / 'runs' / ABD / 'config.json').exists() and not (tmp_path / 'm.json').exists()
+
+
+def test_trials_are_summed_up_and_those_without_dreams_left_out():
+  planned = diagnosis.looked_at(plan(TABLES['methods'], 'digits', 2))
+  assert [one.row.method for one in planned[:6]] == [*diagnosis.METHODS, diagnosis.METHODS[0]]
+  found = {one.name: measured(one, dreamed=(1 + one.trial) * (one.row.method == 'abd') or None) for one in planned}
+  of = diagnosis.groups(planned, found)
+  assert [group.name for group in of] == ['DeepInversion', 'Always Be Dreaming', 'R-DFCIL', 'LwF', 'Base']
+  header, rows = diagnosis.ratios(of, 'mid')
+  assert header == ('method', 'after task 2', 'after task 3', 'below 1', "paper's, after task 2")
+  assert rows == [('Always Be Dreaming', '0.75 ± 0.25', '0.75 ± 0.25', '2 of 4', 'below 1')]
+  _, rows = diagnosis.probes(of)
+  assert rows[0] == ('DeepInversion', '50.0 ± 0.0', '75.0 ± 0.0', '+25.0 ± 0.0', '-')
+  _, rows = diagnosis.agreements(of)
+  assert rows == [('Always Be Dreaming', '40.0 ± 0.0'), ('chance', '50.0')]
+
+
+def measured(planned, dreamed):
+  """What a run's entry might hold: two later tasks, new classes at distance 2."""
+  distance = {'final': {name: {'new': 2.0, 'dreamed': dreamed} for name in ('mid', 'mmd2')}}
+  dreams = [{'task': 0, 'agreement': 0.4, 'chance': 0.5}] if dreamed else []
+  return {
+    'command': planned.command,
+    'config': runs.fields_of(planned.load({})),
+    'diagnosis': {
+      'distances': [{'task': task, 'layers': distance} for task in (1, 2)],
+      'cka': [{'task': task, 'layers': {'final': None}} for task in (1, 2)],
+      'probe': {'head': {'all': 0.5}, 'probe': {'all': 0.75}},
+      'dreams': dreams,
+      'plane': None,
+    },
+  }

@@ -151,6 +151,12 @@ def test_a_run_that_has_learnt_nothing_yet_renders():
   assert 'No task is complete yet.' in page
 
 
+def test_accuracies_that_no_test_images_gave_are_left_out():
+  run = record()
+  check(report([run._replace(seen=[None, 0.5], rows=[[None], [None, 0.5]])]))
+  check(report([run._replace(seen=[None, None], rows=[[None], [None, None]])]))
+
+
 def test_a_hundred_classes_of_photographs_stay_below_five_megabytes():
   names = [f'class {k}' for k in range(100)]
   rng = np.random.default_rng(0)
@@ -200,6 +206,29 @@ def test_bars_stand_on_zero_and_reach_their_value():
   drawing = charts.bars([Series('a', [[4.0]], 0), Series('b', [[-2.0]], 1)], ['x'], '', 'y', 't')
   sizes = [float(h) for h in re.findall(r'<rect[^>]*height="([\d.]+)" fill="var', drawing)]
   assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.01)
+
+
+def test_bars_of_times_that_scatter_have_no_axis_below_zero():
+  drawing = charts.bars([Series('a', [[0.1], [9.0], [0.2]], 0)], ['x'], '', 'y', 't')
+  assert '>-' not in drawing and '>10<' in drawing
+
+
+def test_points_are_turned_to_lie_flat_and_keep_their_distances():
+  line = [[k, 2.0 * k] for k in range(5)]
+  drawing = charts.scatter([('a', line, 0), ('b', [[0.0, 0.5]], 1)], 't')
+  path = re.search(r'<path d="([^"]+)" fill="var\(--c0', drawing)[1]
+  at = np.array([[float(word) for word in point.split()] for point in re.findall(r'M([\d.]+ [\d.]+)', path)])
+  assert np.ptp(at[:, 1]) < 0.1 * np.ptp(at[:, 0])
+  np.testing.assert_allclose(np.linalg.norm(np.diff(at, axis=0), axis=1), np.linalg.norm(at[1] - at[0]), atol=0.3)
+  ElementTree.fromstring(charts.scatter([('a', [[1.0, 1.0]] * 3, 0)], 't'))  # all in one place
+
+
+def test_long_names_do_not_leave_the_picture():
+  names = [f'a very long name {k}' for k in range(12)]
+  drawing = charts.bars([Series('a', [[1.0] * 12], 0)], names, '', 'y', 't')
+  turned = re.findall(r'<text x="([\d.]+)" [^>]*rotate[^>]*>([^<]+)<', drawing)
+  assert len(turned) == 12
+  assert all(len(words) * charts.CHARACTER * np.cos(np.radians(35)) < float(x) for x, words in turned)
 
 
 def test_a_chart_as_a_file_of_its_own_has_fixed_colours():

@@ -1,0 +1,191 @@
+"""What the frozen models of runs tell, measured once: Figures 2, B and C, and the probe, from one file for each config.
+
+The file outlives the workdirs: pictures and tables are made of it, and of nothing else.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from abd_jax.analysis.diagnose import diagnose
+from abd_jax.errors import UserError
+from abd_jax.report import figures
+from abd_jax.report.runs import Group, RunRecord
+from abd_jax.report.tables import table as markdown
+from abd_jax.run.queue import Job
+from experiments import runs
+from experiments.files import RESULTS, read_json, write
+from experiments.jobs import job, tell
+from experiments.paper import TABLES
+from experiments.plan import Planned, by_cell, plan
+from experiments.render import percent, plus_minus
+from experiments.summary import mean_std
+
+SCHEMA = 1
+TABLE = 'methods'  # whose runs are looked at, of these methods as their configs have them
+METHODS = ('deep_inversion', 'abd', 'rdfcil', 'lwf', 'base')  # the paper shows the first two
+MEASURED = ('task_sizes', 'distances', 'cka', 'probe')  # of diagnosis.json, as docs/report.md has them
+OF_DREAMS = ('task', 'agreement', 'chance', 'judge_accuracy', 'confidence', 'diversity', 'suspicious')
+# The paper prints no values: of DeepInversion it says "significantly higher", of its own method "much lower".
+PAPER = {'DeepInversion': 'above 1', 'Always Be Dreaming': 'below 1'}
+
+
+def file_of(config: str) -> Path:
+  return RESULTS / f'diagnosis_{config}.json'
+
+
+def looked_at(planned: Sequence[Planned]) -> list[Planned]:
+  """The runs of METHODS among those of a table, without variants, trial by trial."""
+  chosen = [one for one in planned if one.row.method in METHODS and not one.row.overrides]
+  return sorted(chosen, key=lambda one: (one.trial, METHODS.index(one.row.method)))
+
+
+def gather(planned: Sequence[Planned], file: Path) -> dict[str, dict]:
+  """name -> what was measured, of the runs that ran as they are configured now."""
+  kept = _read(file)
+  return {
+    one.name: kept[one.name]
+    for one in planned
+    if one.name in kept and not runs.differing(one, kept[one.name]['config'])
+  }
+
+
+def _read(file: Path) -> dict[str, dict]:
+  """Everything in the file; nothing if there is none. Raises UserError if it is damaged or of another schema."""
+  if not file.exists():
+    return {}
+  found = read_json(file)
+  if not isinstance(found, dict) or found.get('schema_version') != SCHEMA:
+    raise UserError(f'{file} is not of schema {SCHEMA}, which this reads: delete it and run again.')
+  return found['runs']
+
+
+def missing(planned: Sequence[Planned], file: Path) -> list[Planned]:
+  """Those that are not measured yet."""
+  known = gather(planned, file)
+  return [one for one in planned if one.name not in known]
+
+
+def jobs(planned: Sequence[Planned], file: Path, arguments: argparse.Namespace) -> list[Job]:
+  return [_job(one, file, arguments) for one in planned]
+
+
+def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:
+  """Does the run, or what is left of it, looks at its models, and writes what it measures into the file."""
+
+  def run(max_seconds: float) -> dict:
+    config, workdir = planned.load({'data.dir': arguments.data_dir}), arguments.runs / planned.name
+    results = job(config, workdir).run(max_seconds)
+    found = diagnose(workdir, arguments.data_dir, tell)
+    kept = {key: results[key] for key in ('final_accuracy', 'versions', 'device', 'commit')}
+    kept |= {'command': planned.command, 'config': runs.fields_of(config), 'diagnosis': _kept(found, planned.trial)}
+    content = {'schema_version': SCHEMA, 'runs': _read(file) | {planned.name: kept}}
+    write(file, json.dumps(content) + '\n')
+    return kept
+
+  return Job(planned.name, run)
+
+
+def _kept(found: dict, trial: int) -> dict:
+  """What figures and tables need of a diagnosis; features on a plane of trial 0 only, as Figure C shows one run."""
+  kept = {key: found[key] for key in MEASURED}
+  dreams = [{key: one[key] for key in OF_DREAMS} for one in found['dreams']]
+  return kept | {'dreams': dreams, 'plane': None if trial else found['plane']}
+
+
+def measured(config: str) -> tuple[list[Planned], dict[str, dict]]:
+  """(the runs that figures of a config show, what has been measured of them)."""
+  table = TABLES[TABLE]
+  planned = looked_at(plan(table, config, table.trials))
+  return planned, gather(planned, file_of(config))
+
+
+def groups(planned: Sequence[Planned], found: dict[str, dict]) -> list[Group]:
+  """The trials of each method that have been measured, under the name of its row."""
+  cells = by_cell(list(planned), found)
+  named = [(cell.row, trials) for cell, trials in cells.items() if trials]
+  return [
+    Group(row.name, [_record(row.method, trial, kept) for trial, kept in trials.items()], k)
+    for k, (row, trials) in enumerate(named)
+  ]
+
+
+def _record(method: str, trial: int, kept: dict) -> RunRecord:
+  config = kept['config'] | {'method': method, 'trial': trial}
+  return RunRecord(method, config, None, [], [], (), None, [], {}, kept['command'], kept['diagnosis'], {})
+
+
+def dreaming(of: Sequence[Group]) -> list[Group]:
+  """Those that Figures 2 and B can show: with dreamed images to measure."""
+  return [group for group in of if figures.distance_ratios(group)[0][0] is not None]
+
+
+def planes(of: Sequence[Group]) -> dict[str, str]:
+  """Method -> Figure C of it, for those whose trial 0 has been measured."""
+  firsts = [(run.config['method'], run) for group in of for run in group.runs if run.config['trial'] == 0]
+  return {method: figures.plane(run) for method, run in firsts}
+
+
+def distances(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+  """(header, rows) of what Figures 2 ('mid') and B ('mmd2') show: from old images, after the second task."""
+  rows = []
+  for group in of:
+    values = [figures.final_layer(one['distances'][0])[distance] for one in figures.measured(group)]
+    by_kind = [[one[kind] for one in values] for kind in ('dreamed', 'new')]
+    ratio = [row[0] for row in figures.distance_ratios(group, distance)]
+    rows.append((group.name, *map(_mean, by_kind), _mean(ratio), PAPER.get(group.name, '-')))
+  return ('method', 'to dreamed old classes', 'to real new classes', 'ratio', "paper's ratio"), rows
+
+
+def ratios(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+  """(header, rows) of distance(old, dreamed) / distance(old, new) after each task, 'mid' or 'mmd2'."""
+  rows, tasks = [], 0
+  for group in dreaming(of):
+    trials = figures.distance_ratios(group, distance)
+    values = [value for trial in trials for value in trial if value is not None]
+    below = f'{sum(value < 1 for value in values)} of {len(values)}'
+    rows.append((group.name, *map(_mean, zip(*trials, strict=True)), below, PAPER.get(group.name, '-')))
+    tasks = len(trials[0])
+  return ('method', *(f'after task {k + 2}' for k in range(tasks)), 'below 1', "paper's, after task 2"), rows
+
+
+def _mean(values: Sequence[float | None]) -> str:
+  """'0.42 ± 0.03' over trials."""
+  mean, std = mean_std([value for value in values if value is not None])
+  return '-' if mean is None else f'{mean:.2f}' + ('' if std is None else f' ± {std:.2f}')
+
+
+def probes(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+  """(header, rows): the head of each method beside a linear probe on its features, percent."""
+  rows = []
+  for group in of:
+    read = lambda kind, group=group: [one['probe'][kind]['all'] for one in figures.measured(group)]
+    gap = [100 * (probe - head) for probe, head in zip(read('probe'), read('head'), strict=True)]
+    alignment = [figures.final_layer(one['cka'][-1]) for one in figures.measured(group)]
+    rows.append(
+      (group.name, percent(read('head')), percent(read('probe')), plus_minus(*mean_std(gap), '+'), _mean(alignment))
+    )
+  return ('method', 'its own head, %', 'a linear probe, %', 'probe - head', 'CKA, last task'), rows
+
+
+def agreements(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+  """(header, rows): how often the independent classifier sees in a dream what the teacher sees, by task, percent."""
+  rows, chance = [], []
+  for group in dreaming(of):
+    by_task = zip(*([entry['agreement'] for entry in one['dreams']] for one in figures.measured(group)), strict=True)
+    rows.append((group.name, *map(percent, by_task)))
+    chance = [percent([entry['chance']]) for entry in figures.measured(group)[0]['dreams']]
+  return ('method', *(f'after task {k + 1}' for k in range(len(chance)))), [*rows, ('chance', *chance)]
+
+
+def section(config: str) -> str:
+  """What docs/report.md shows of a config's measurements: MID and MMD^2, probe and head, agreement of dreams."""
+  of = groups(*measured(config))
+  parts = [
+    ('MID(old, dreamed) / MID(old, new), of the features that the head sees', ratios(of, 'mid')),
+    ('The same of MMD²', ratios(of, 'mmd2')),
+    ('Accuracy on all classes at the end; alignment of old features before and after the last task', probes(of)),
+    ('Agreement of an independent classifier with the teacher on its dreams, %', agreements(of)),
+  ]
+  return '\n\n'.join(f'{title}:\n\n{markdown(*table)}' for title, table in parts)
