@@ -18,6 +18,7 @@ GREY = -1  # the look of a line to compare with
 COLOURS = 6
 WIDTH, LEFT, RIGHT, TOP = 360, 46, 12, 26
 CHARACTER = 6.0  # pixels, about, of a letter of 11 pixels
+LONGEST = 18  # letters of a name under an axis
 
 
 class Series(NamedTuple):
@@ -120,8 +121,8 @@ class Frame:
       elif k % every == 0:
         turn = f'transform="rotate(-35 {x:.1f} {self.bottom + 12:.1f})"'
         room_left = int(x / (0.9 * CHARACTER))  # down to the left, as far as the picture goes
-        self.parts.append(text(x, self.bottom + 12, shortened(labels[k], min(16, room_left)), 'end', turn))
-    below = self.bottom + (20 if fits or numbers else 24 + 0.57 * CHARACTER * min(longest, 16))
+        self.parts.append(text(x, self.bottom + 12, shortened(labels[k], min(LONGEST, room_left)), 'end', turn))
+    below = self.bottom + (20 if fits or numbers else 24 + 0.57 * CHARACTER * min(longest, LONGEST))
     if label:
       self.parts.append(text(WIDTH - RIGHT, below + 10, label, 'end'))
     return below + (14 if label else 0)

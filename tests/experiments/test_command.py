@@ -59,7 +59,7 @@ def test_every_verb_has_help(verb, capsys):
     ('table --rows=abd', '--rows needs --config'),
     ('table --rows=abd,lfw --config=digits', "'lfw' is not a method. Did you mean 'lwf'"),
     ('table --rows=abd --config=digts', "no configs/digts.py: --config='digts'. Did you mean 'digits'"),
-    ('figure --figure=B', "invalid choice: 'B'"),
+    ('figure --figure=E', "invalid choice: 'E'"),
     ('figure --config=digits --tasks=7', '--tasks=7 is not a split'),
     ('figure --config=nothing', "--config='nothing' has no splits"),
     ('search --config=digits --grid student.lr', '--grid student.lr needs values'),
