@@ -205,7 +205,9 @@ def heat(
   margin = min(max((len(name) for name in rows), default=1), 12) * CHARACTER + 10
   size = (WIDTH - margin - 4) / len(columns)
   height = min(size, 34.0)
-  say, y0 = size >= 22 and height >= 13, 36.0
+  longest = max(map(len, columns))
+  upright = longest * CHARACTER <= size  # else names over the columns are turned to be read from below
+  say, y0 = size >= 22 and height >= 13, 36.0 if upright else 26.0 + CHARACTER * min(longest, 12)
   parts = [text(2, 12, f'{labels[0]} ↓, {labels[1]} →')]
   for i, row in enumerate(values):
     for j, value in enumerate(row):
@@ -225,15 +227,17 @@ def heat(
           f'<text x="{x + size / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle" {ink}>{words}</text>'
         )
   every = max(1, int(np.ceil(11 / height)))
-  most = max(1, int(size // CHARACTER))
   for k, name in enumerate(rows):
     if k % every == 0:
       parts.append(text(margin - 6, y0 + (k + 0.5) * height + 4, shortened(name, 12), 'end'))
-  if most >= 2 or all(len(name) == 1 for name in columns):
-    skip = max(1, int(np.ceil(CHARACTER * min(max(map(len, columns)), most) / size)))
-    for k, name in enumerate(columns):
-      if k % skip == 0:
-        parts.append(text(margin + (k + 0.5) * size, y0 - 8, shortened(name, most), 'middle'))
+  skip = 1 if upright else max(1, int(np.ceil(11 / size)))
+  for k, name in enumerate(columns):
+    x = margin + (k + 0.5) * size
+    if k % skip == 0 and upright:
+      parts.append(text(x, y0 - 8, name, 'middle'))
+    elif k % skip == 0:
+      turn = f'transform="rotate(-90 {x + 4:.1f} {y0 - 5:.1f})"'
+      parts.append(text(x + 4, y0 - 5, shortened(name, 12), 'start', turn))
   return svg(y0 + len(values) * height + 4, parts, title)
 
 
