@@ -125,8 +125,8 @@ def _job(planned: Planned, arguments: argparse.Namespace) -> Job:
   return Job(planned.name, run)
 
 
-def execute(jobs: list[Job], arguments: argparse.Namespace) -> None:
-  """Runs them as far as the command line allows; what another process runs is left to it."""
-  outcome = queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell)
+def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
+  """Runs what has no result yet, as far as the command line allows; what another process runs is left to it."""
+  outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
     tell(str(outcome.pause))
