@@ -66,8 +66,9 @@ def svg(height: float, body: Sequence[str], title: str, width: float = WIDTH) ->
 
 
 def standalone(chart: str) -> str:
-  """A chart as a file of its own: fixed colours on white."""
+  """A chart as a file of its own: fixed colours on white, and a size of its own."""
   fixed = re.sub(r'var\(--\w+, (#\w+)\)', r'\1', chart)
+  fixed = re.sub(r'viewBox="0 0 (\d+) (\d+)"', r'width="\1" height="\2" \g<0>', fixed, count=1)
   return fixed.replace('</title>', '</title><rect width="100%" height="100%" fill="#ffffff"/>', 1) + '\n'
 
 

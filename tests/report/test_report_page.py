@@ -244,7 +244,8 @@ def test_every_column_of_a_matrix_has_its_name_where_there_is_room(names, writte
 def test_a_chart_as_a_file_of_its_own_has_fixed_colours():
   drawing = charts.standalone(charts.curves([Series('<a>', [[1.0]], 0)], ['1'], 'x', 'y', 't'))
   assert 'var(' not in drawing and '#0072B2' in drawing
-  ElementTree.fromstring(drawing)
+  root = ElementTree.fromstring(drawing)
+  assert root.get('viewBox') == f'0 0 {root.get("width")} {root.get("height")}' and root.get('width') == '360'
 
 
 def test_more_curves_than_colours_are_dashed():
