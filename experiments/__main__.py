@@ -1,7 +1,7 @@
 """python -m experiments VERB ...: the runs behind the documentation's numbers. Each verb has a --help of its own.
 
   table        the paper's tables, ours beside its own, and tables of any methods
-  figure       Figures A and D of the paper
+  figure       Figures 2, A, B, C and D of the paper, and the linear probe
   search       settings compared on folds of the training split
   benchmark    what a step costs on this machine
   accelerator  all that a fresh GPU host is for: numbers checked, benchmark, CIFAR-100

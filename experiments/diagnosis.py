@@ -13,6 +13,7 @@ from abd_jax.errors import UserError
 from abd_jax.report import figures
 from abd_jax.report.runs import Group, RunRecord
 from abd_jax.report.tables import table as markdown
+from abd_jax.run import queue
 from abd_jax.run.queue import Job
 from experiments import runs
 from experiments.files import RESULTS, read_json, write
@@ -67,8 +68,11 @@ def missing(planned: Sequence[Planned], file: Path) -> list[Planned]:
   return [one for one in planned if one.name not in known]
 
 
-def jobs(planned: Sequence[Planned], file: Path, arguments: argparse.Namespace) -> list[Job]:
-  return [_job(one, file, arguments) for one in planned]
+def execute(planned: Sequence[Planned], file: Path, arguments: argparse.Namespace) -> None:
+  """Measures what is not measured yet, as far as the command line allows; runs of other processes are left to them."""
+  jobs = [_job(one, file, arguments) for one in missing(planned, file)]
+  if pause := queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell).pause:
+    tell(str(pause))
 
 
 def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:

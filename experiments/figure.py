@@ -11,6 +11,8 @@ Runs that lack are run first, as `table` does. Writes SVG and CSV, and prints th
 """
 
 import argparse
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -129,23 +131,22 @@ def main(arguments: argparse.Namespace) -> None:
   of_models = arguments.figure in OF_MODELS
   asked = _of_methods(_in_tasks(table.ask(TABLE, arguments), arguments.tasks), arguments)
   wanted, file = table.chosen(asked, arguments), _measured(asked, arguments)
-  if of_models:
-    lacking = diagnosis.missing(wanted, file)
-  else:
-    lacking = runs.missing(wanted, arguments.results)
   if arguments.print_commands:
+    lacking = diagnosis.missing(wanted, file) if of_models else runs.missing(wanted, arguments.results)
     return table.print_commands(asked, lacking, arguments)
-  jobs = (
-    diagnosis.jobs(lacking, file, arguments) if of_models else runs.jobs(runs.at_once(lacking, arguments), arguments)
-  )
-  runs.execute(jobs, arguments)
-  drawn = (_of_models if of_models else _of_results)(asked, arguments)
+  if of_models:
+    diagnosis.execute(wanted, file, arguments)
+    drawn = _of_models(asked, arguments)
+  else:
+    runs.execute(wanted, arguments)
+    drawn = _of_results(asked, arguments)
   stem = f'figure_{arguments.figure}_{asked.config}_{asked.planned[0].tasks}_tasks'
   files = {arguments.output / f'{stem}{end}.svg': picture for end, picture in drawn.pictures.items()}
   for place, picture in files.items():
     write(place, charts.standalone(picture))
-  lines = [','.join(row) for row in (drawn.header, *drawn.rows)]
-  write(arguments.output / f'{stem}.csv', '\n'.join(lines) + '\n')
+  text = io.StringIO()
+  csv.writer(text, lineterminator='\n').writerows([drawn.header, *drawn.rows])
+  write(arguments.output / f'{stem}.csv', text.getvalue())
   print('\n'.join([markdown(drawn.header, drawn.rows), *(f'- {note}' for note in drawn.notes), *map(str, files)]))
 
 

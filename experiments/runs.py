@@ -11,7 +11,7 @@ from abd_jax.commands.options import READERS
 from abd_jax.config import Config, changed, default, flatten
 from abd_jax.errors import UserError
 from abd_jax.run import processes, queue
-from abd_jax.run.processes import Run
+from abd_jax.run.processes import Environment, Run
 from abd_jax.run.queue import Job
 from abd_jax.run.workdir import FREE_FIELDS
 from experiments import options
@@ -130,30 +130,25 @@ def _config(planned: Planned, arguments: argparse.Namespace) -> Config:
   return planned.load({'data.dir': arguments.data_dir, 'oracle_dir': str((arguments.runs / 'oracles').absolute())})
 
 
-def execute(jobs: list[Job], arguments: argparse.Namespace) -> None:
-  """Runs them as far as the command line allows; what another process runs is left to it."""
-  outcome = queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell)
+def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
+  """Runs what has no result yet, as far as the command line allows; what another process runs is left to it."""
+  waiting = missing(planned, arguments.results)[: arguments.max_runs]
+  places = processes.accelerators() if arguments.at_once != 1 and len(waiting) > 1 else []
+  if (at_once := min(arguments.at_once or len(places), len(waiting))) > 1:
+    environments = processes.shares(at_once, places, (arguments.runs / CACHE).absolute())
+    return _execute_at_once(waiting, environments, arguments)
+  outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
     tell(str(outcome.pause))
 
 
-def at_once(planned: list[Planned], arguments: argparse.Namespace) -> list[Planned]:
-  """Runs what has no result in processes, if it is to run in several; returns what is left to this one.
-
-  Raises UserError if a process fails, once the results of the others are kept.
-  """
-  waiting = missing(planned, arguments.results)[: arguments.max_runs]
-  places = processes.accelerators() if arguments.at_once != 1 and len(waiting) > 1 else []
-  if (count := min(arguments.at_once or len(places), len(waiting))) < 2:
-    return planned
+def _execute_at_once(waiting: list[Planned], environments: list[Environment], arguments: argparse.Namespace) -> None:
+  """In processes. Raises UserError if one of them fails, once the results of the others are kept."""
   tells = {'collapse': 'tell'}  # as in jobs.job
-  own = [
-    Run(one.name, changed(_config(one, arguments), tells), (arguments.runs / one.name).absolute()) for one in waiting
-  ]
-  environments = processes.shares(count, places, (arguments.runs / CACHE).absolute())
+  folder = arguments.runs.absolute()
+  own = [Run(one.name, changed(_config(one, arguments), tells), folder / one.name) for one in waiting]
   codes = processes.run_all(own, environments, tell, arguments.max_seconds)
   complete = {run.name for run in own if (run.workdir / 'results.json').is_file()}
   queue.execute([_job(one, arguments) for one in waiting if one.name in complete])  # only read now
   if failed := [name for name, code in codes.items() if code]:
     raise UserError(f'{failed[0]} ended with exit code {codes[failed[0]]}; what it said stands above.')
-  return []

@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
   wanted = chosen(asked, arguments)
   if arguments.print_commands:
     return print_commands(asked, runs.missing(wanted, arguments.results), arguments)
-  runs.execute(runs.jobs(runs.at_once(wanted, arguments), arguments), arguments)
+  runs.execute(wanted, arguments)
   found, complaints = runs.gather(asked.planned, arguments.results)
   lines = summarise(asked.table, asked.config, asked.planned, found)
   elsewhere = '' if asked.config == asked.table.config else f'; here on {asked.config}'

@@ -22,6 +22,7 @@ os.environ |= {
   # Compiling costs more than running here, and no claim depends on it; the slow tests compile as users do.
   'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
   'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+  'OMP_NUM_THREADS': '1',  # t-SNE's threads wait for each other where other processes run too: half a minute a picture
   'TFDS_DATA_DIR': str(_scratch / 'data'),
   # Programs are compiled once, not once per process.
   'JAX_COMPILATION_CACHE_DIR': str(_scratch / 'compiled'),

@@ -46,6 +46,9 @@ def test_pages_are_rendered_from_the_files_of_results():
   assert page.PAGE.read_text() == page.page()
   assert page.running(page.RUNNING.read_text()) == page.RUNNING.read_text()
   assert page.PICTURE.read_text() == page.picture()
+  assert page.report(page.REPORT.read_text()) == page.REPORT.read_text()
+  for name, drawing in page.figures_on_digits().items():
+    assert (page.FIGURES / name).read_text() == drawing, name
 
 
 def test_the_picture_of_results_shows_the_numbers_of_the_table():

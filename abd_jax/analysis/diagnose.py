@@ -75,7 +75,7 @@ def diagnose(workdir: str | Path, data_dir: str = '', tell: Callable[[str], None
     if is_intact(found) and (found.get('schema_version'), found.get('models')) == (SCHEMA, stamp):
       return found
   newest = load_model(folder)
-  tell(f'{folder.name}: looking at the models of {newest.task + 1} tasks')
+  tell(f'{folder.name}: looking at its frozen models')
   real = read_images(folder, newest.task, data_dir)
   models = [*(load_model(folder, task) for task in range(newest.task)), newest]
   subject = Subject(models, [_dreams_of(model) for model in models], real)

@@ -18,6 +18,7 @@ GREY = -1  # the look of a line to compare with
 COLOURS = 6
 WIDTH, LEFT, RIGHT, TOP = 360, 46, 12, 26
 CHARACTER = 6.0  # pixels, about, of a letter of 11 pixels
+LONGEST = 18  # letters of a name under an axis
 
 
 class Series(NamedTuple):
@@ -65,8 +66,9 @@ def svg(height: float, body: Sequence[str], title: str, width: float = WIDTH) ->
 
 
 def standalone(chart: str) -> str:
-  """A chart as a file of its own: fixed colours on white."""
+  """A chart as a file of its own: fixed colours on white, and a size of its own."""
   fixed = re.sub(r'var\(--\w+, (#\w+)\)', r'\1', chart)
+  fixed = re.sub(r'viewBox="0 0 (\d+) (\d+)"', r'width="\1" height="\2" \g<0>', fixed, count=1)
   return fixed.replace('</title>', '</title><rect width="100%" height="100%" fill="#ffffff"/>', 1) + '\n'
 
 
@@ -120,8 +122,8 @@ class Frame:
       elif k % every == 0:
         turn = f'transform="rotate(-35 {x:.1f} {self.bottom + 12:.1f})"'
         room_left = int(x / (0.9 * CHARACTER))  # down to the left, as far as the picture goes
-        self.parts.append(text(x, self.bottom + 12, shortened(labels[k], min(16, room_left)), 'end', turn))
-    below = self.bottom + (20 if fits or numbers else 24 + 0.57 * CHARACTER * min(longest, 16))
+        self.parts.append(text(x, self.bottom + 12, shortened(labels[k], min(LONGEST, room_left)), 'end', turn))
+    below = self.bottom + (20 if fits or numbers else 24 + 0.57 * CHARACTER * min(longest, LONGEST))
     if label:
       self.parts.append(text(WIDTH - RIGHT, below + 10, label, 'end'))
     return below + (14 if label else 0)
@@ -204,7 +206,9 @@ def heat(
   margin = min(max((len(name) for name in rows), default=1), 12) * CHARACTER + 10
   size = (WIDTH - margin - 4) / len(columns)
   height = min(size, 34.0)
-  say, y0 = size >= 22 and height >= 13, 36.0
+  longest = max(map(len, columns))
+  upright = longest * CHARACTER <= size  # else names over the columns are turned to be read from below
+  say, y0 = size >= 22 and height >= 13, 36.0 if upright else 26.0 + CHARACTER * min(longest, 12)
   parts = [text(2, 12, f'{labels[0]} ↓, {labels[1]} →')]
   for i, row in enumerate(values):
     for j, value in enumerate(row):
@@ -224,15 +228,17 @@ def heat(
           f'<text x="{x + size / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle" {ink}>{words}</text>'
         )
   every = max(1, int(np.ceil(11 / height)))
-  most = max(1, int(size // CHARACTER))
   for k, name in enumerate(rows):
     if k % every == 0:
       parts.append(text(margin - 6, y0 + (k + 0.5) * height + 4, shortened(name, 12), 'end'))
-  if most >= 2 or all(len(name) == 1 for name in columns):
-    skip = max(1, int(np.ceil(CHARACTER * min(max(map(len, columns)), most) / size)))
-    for k, name in enumerate(columns):
-      if k % skip == 0:
-        parts.append(text(margin + (k + 0.5) * size, y0 - 8, shortened(name, most), 'middle'))
+  skip = 1 if upright else max(1, int(np.ceil(11 / size)))
+  for k, name in enumerate(columns):
+    x = margin + (k + 0.5) * size
+    if k % skip == 0 and upright:
+      parts.append(text(x, y0 - 8, name, 'middle'))
+    elif k % skip == 0:
+      turn = f'transform="rotate(-90 {x + 4:.1f} {y0 - 5:.1f})"'
+      parts.append(text(x + 4, y0 - 5, shortened(name, 12), 'start', turn))
   return svg(y0 + len(values) * height + 4, parts, title)
 
 

@@ -4,10 +4,12 @@ import json
 import shutil
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from fakes import tiny_runs, write
 
 from abd_jax.errors import UserError
+from abd_jax.report import figures
 from experiments import __main__ as command
 from experiments import diagnosis, runs
 from experiments.paper import TABLES
@@ -131,3 +133,15 @@ def measured(planned, dreamed):
       'plane': None,
     },
   }
+
+
+def test_what_was_measured_on_digits_bears_out_the_paper():
+  of = {group.runs[0].config['method']: group for group in diagnosis.groups(*diagnosis.measured('digits'))}
+  assert list(of) == list(diagnosis.METHODS) and all(len(group.runs) == 3 for group in of.values())
+  ratio = {method: np.array(figures.distance_ratios(group), float) for method, group in of.items()}
+  assert (ratio['abd'] < 1).all() and (ratio['deep_inversion'].mean(0) > 1).all()
+  for method in ('abd', 'deep_inversion', 'rdfcil'):
+    for entry in (entry for one in figures.measured(of[method]) for entry in one['dreams']):
+      assert entry['agreement'] > 1.4 * entry['chance'] and entry['judge_accuracy'] > 0.95
+  for group in of.values():
+    assert all(one['probe']['probe']['all'] > one['probe']['head']['all'] for one in figures.measured(group))

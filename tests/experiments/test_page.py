@@ -13,7 +13,7 @@ from experiments.plan import plan
 
 MARKED = '\n'.join(
   f'before {name}\n<!-- {name}: python -m experiments page -->\nold\n<!-- end {name} -->'
-  for name in ('methods', 'ablations', 'steps')
+  for name in ('methods', 'ablations', 'steps', 'diagnosis')
 )
 
 
@@ -69,29 +69,34 @@ def test_damaged_files_are_named(results):
 
 def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
   write(results / 'runs', plan(TABLES['methods'], 'digits', 1)[0], 0.5)
-  rendered = lambda text: page.running(page.readme(text))
+  rendered = lambda text: page.report(page.running(page.readme(text)))
   text = rendered(MARKED)
-  assert rendered(text) == text and 'old' not in text
+  assert rendered(text) == text and '\nold\n' not in text
   outside = lambda text: [line for line in text.splitlines() if line.startswith(('before', '<!--'))]
   assert outside(text) == outside(MARKED)
   methods = text.partition('<!-- end methods -->')[0]
   assert '| Upper bound | none ' in methods and '| 50.0 ' in methods and 'Base' not in methods
 
 
-@pytest.mark.parametrize('mark', ['<!-- ablations: python -m experiments page -->', '<!-- end steps -->'])
+@pytest.mark.parametrize(
+  'mark', ['<!-- ablations: python -m experiments page -->', '<!-- end steps -->', '<!-- end diagnosis -->']
+)
 def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, tmp_path, monkeypatch, mark):
-  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE'):
+  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE', 'REPORT'):
     monkeypatch.setattr(page, name, tmp_path / f'{name}.md')
-  for name in ('README', 'RUNNING'):
+  monkeypatch.setattr(page, 'FIGURES', tmp_path / 'images')
+  for name in ('README', 'RUNNING', 'REPORT'):
     (tmp_path / f'{name}.md').write_text(MARKED.replace(mark, ''))
   with pytest.raises(UserError, match='Put the marks back'):
     command.run(['page'])
   assert not (tmp_path / 'PAGE.md').exists()
-  for name in ('README', 'RUNNING'):
+  for name in ('README', 'RUNNING', 'REPORT'):
     (tmp_path / f'{name}.md').write_text(MARKED)
   command.run(['page'])
   assert (tmp_path / 'PAGE.md').read_text() == page.page()
-  assert 'old' not in (tmp_path / 'RUNNING.md').read_text().partition('before steps')[2]
+  assert '\nold\n' not in (tmp_path / 'RUNNING.md').read_text().partition('before steps')[2].partition('before')[0]
+  assert '| Always Be Dreaming ' in (tmp_path / 'REPORT.md').read_text()
+  assert len(list((tmp_path / 'images').glob('*.svg'))) == 6
 
 
 def test_a_table_is_shown_wherever_it_has_a_config_of_its_own_or_digits():

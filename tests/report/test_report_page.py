@@ -231,10 +231,23 @@ def test_long_names_do_not_leave_the_picture():
   assert all(len(words) * charts.CHARACTER * np.cos(np.radians(35)) < float(x) for x, words in turned)
 
 
+@pytest.mark.parametrize(('names', 'written', 'turned'), [
+  ([str(k) for k in range(10)], 10, False), ([f'class_{k}' for k in range(20)], 20, True),
+  ([f'class_{k}' for k in range(100)], 25, True),
+])  # fmt: skip
+def test_every_column_of_a_matrix_has_its_name_where_there_is_room(names, written, turned):
+  drawing = charts.heat(np.eye(len(names)).tolist(), names, names, 't', ('true', 'predicted'))
+  columns = re.findall(r'text-anchor="(?:start|middle)"[^>]*rotate\(-90[^>]*>([^<]+)<', drawing)
+  assert (len(columns) == written) == turned and ('rotate' in drawing) == turned
+  heights = [float(y) for y in re.findall(r'<rect x="[\d.]+" y="([\d.]+)"', drawing)]
+  assert min(heights) >= (26 + 7 * charts.CHARACTER if turned else 36)
+
+
 def test_a_chart_as_a_file_of_its_own_has_fixed_colours():
   drawing = charts.standalone(charts.curves([Series('<a>', [[1.0]], 0)], ['1'], 'x', 'y', 't'))
   assert 'var(' not in drawing and '#0072B2' in drawing
-  ElementTree.fromstring(drawing)
+  root = ElementTree.fromstring(drawing)
+  assert root.get('viewBox') == f'0 0 {root.get("width")} {root.get("height")}' and root.get('width') == '360'
 
 
 def test_more_curves_than_colours_are_dashed():
