@@ -16,6 +16,7 @@ COPIED = ('abd_jax', 'configs', 'tests', 'pyproject.toml')
 
 LOSSES, METHODS, SCHEDULE = 'tests/test_losses.py', 'tests/methods/test_methods.py', 'tests/run/test_schedule.py'
 AUDIT, INTEGRITY, MEMORY = 'tests/analysis/test_audit.py', 'tests/run/test_integrity.py', 'tests/data/test_memory.py'
+GRADIENTS = f'{LOSSES}::GradientTest'
 PLANTED = f'{AUDIT}::test_a_planted_image_and_a_read_out_of_turn_are_found'
 INVERSION = f'{LOSSES}::GoldenTest::test_inversion__without_jit'
 OTHER_LOSS = "later=__import__('abd_jax.methods.deep_inversion', fromlist=['make']).make(config).later,"
@@ -25,12 +26,14 @@ MUTANTS = {
   'diversity rewards sameness': (
     'losses.py', '1.0 + negative_entropy / log_k', '1.0 - negative_entropy / log_k', INVERSION
   ),
-  'temperature multiplies': ('losses.py', 'cross_entropy(logits / temperature', 'cross_entropy(logits * temperature', INVERSION),
+  'temperature multiplies': (
+    'losses.py', 'cross_entropy(logits / temperature', 'cross_entropy(logits * temperature', INVERSION
+  ),
   'divergence the other way': ('losses.py', 'jnp.log(var / stored_var)', 'jnp.log(stored_var / var)', INVERSION),
   'dreams in the local loss': (
     'losses.py', 'return mean_over(cross_entropy(logits, labels, new), is_real)',
     'return jnp.mean(cross_entropy(logits, labels, new))',
-    f'{LOSSES}::test_local_cross_entropy_leaves_dreams_and_other_classes_alone',
+    f'{GRADIENTS}::test_local_cross_entropy_leaves_dreams_and_other_classes_alone',
   ),
   'balance upside down': (
     'losses.py', 'jnp.where(old[labels], r, 1.0 - r)', 'jnp.where(old[labels], 1.0 - r, r)',
@@ -38,11 +41,11 @@ MUTANTS = {
   ),
   'finetuning reaches the backbone': (
     'losses.py', 'jax.lax.stop_gradient(features) @ kernel', 'features @ kernel',
-    f'{LOSSES}::test_finetuning_never_reaches_features',
+    f'{GRADIENTS}::test_finetuning_never_reaches_features',
   ),
   'distillation moves the teacher': (
     'losses.py', '@ jax.lax.stop_gradient(teacher_kernel)', '@ teacher_kernel',
-    f'{LOSSES}::test_weighted_feature_distillation_never_reaches_the_teachers_head',
+    f'{GRADIENTS}::test_weighted_feature_distillation_never_reaches_the_teachers_head',
   ),
   "DeepInversion's loss in place of ABD's": (
     'methods/abd.py', 'later=(Phase(later_loss, **schedule, teachers=1, dreams=True, bn_passes=c.bn_passes),),',
@@ -55,19 +58,19 @@ MUTANTS = {
   # Masks.
   'classes not seen are within reach': (
     'losses.py', 'jnp.where(where[None], logits, NEVER)', 'logits',
-    f'{LOSSES}::test_masked_classes_get_no_gradient_at_all',
+    GRADIENTS,
   ),
   'heads of new classes are distilled': (
     'losses.py', 'jnp.sum(jnp.where(old[None], jnp.square(difference), 0.0), axis=-1)',
-    'jnp.sum(jnp.square(difference), axis=-1)', f'{LOSSES}::test_weighted_feature_distillation_reads_old_heads_only',
+    'jnp.sum(jnp.square(difference), axis=-1)', f'{GRADIENTS}::test_weighted_feature_distillation_reads_old_heads_only',
   ),
   'no zeros for new classes': (
     'losses.py', 'mask_logits(student / temperature, seen)', 'mask_logits(student / temperature, old)',
-    f'{LOSSES}::test_zero_padding_pushes_new_classes_down',
+    f'{GRADIENTS}::test_zero_padding_pushes_new_classes_down',
   ),
   'real rows are held': (
     'losses.py', 'old[None] & ~is_real[:, None]', 'old[None] & is_real[:, None]',
-    f'{LOSSES}::test_hard_distillation_reads_old_classes_of_dreamed_rows_only',
+    f'{GRADIENTS}::test_hard_distillation_reads_old_classes_of_dreamed_rows_only',
   ),
   # Schedules and randomness.
   'dreaming after the last task': (
@@ -104,7 +107,8 @@ MUTANTS = {
   ),
   # Metrics.
   'tasks of one weight': (
-    'protocol/metrics.py', 'return [_weighted(row, counts) for row in matrix]\n', 'return [_mean(row) for row in matrix]\n',
+    'protocol/metrics.py', 'return [_weighted(row, counts) for row in matrix]\n',
+    'return [_mean(row) for row in matrix]\n',
     'tests/protocol/test_metrics.py::test_seen_accuracy_weighs_each_task_by_its_test_images',
   ),
   'forgetting from the end': (
@@ -159,7 +163,8 @@ MUTANTS = {
     f'{AUDIT}::test_an_image_in_the_memory_that_no_label_owns_up_to_is_found',
   ),
   'an archive may climb': (
-    'data/archives.py', "or '..' in path.parts ", '', 'tests/test_hostile.py::test_an_archive_that_leaves_its_folder_is_refused'
+    'data/archives.py', "or '..' in path.parts ", '',
+    'tests/test_hostile.py::test_an_archive_that_leaves_its_folder_is_refused',
   ),
 }  # fmt: skip
 

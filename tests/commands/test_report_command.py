@@ -13,6 +13,7 @@ from abd_jax.commands import options
 from abd_jax.commands import report as command
 from abd_jax.config import flatten
 from abd_jax.errors import Paused, UserError
+from abd_jax.run.integrity import sealed
 from abd_jax.run.workdir import FREE_FIELDS
 
 
@@ -70,7 +71,7 @@ def test_several_runs_lie_where_they_have_in_common(run, tmp_path, capsys):
 def test_class_names_of_any_kind(copy):
   results = json.loads((copy / 'results.json').read_text())
   results['class_order']['names'] = [f'<b>{k}</b> 🦊' for k in range(10)]
-  (copy / 'results.json').write_text(json.dumps(results))
+  (copy / 'results.json').write_text(json.dumps(sealed(results)))
   page = write(copy)
   assert '&lt;b&gt;0&lt;/b&gt; 🦊' in page and '<b>0</b> 🦊' not in page
 
@@ -83,7 +84,8 @@ def test_a_run_under_way(root, learn, run):
   while not (root / 'half' / 'teachers' / '0.json').exists():
     with pytest.raises(Paused):
       learn(root / 'half', max_seconds=0.001)
-  (root / 'half' / 'metrics.jsonl').open('a').write('{"half a li')  # as a kill leaves it
+  with (root / 'half' / 'metrics.jsonl').open('a') as log:
+    log.write('{"half a li')  # as a kill leaves it
   assert 'accuracy so far, after task 1' in write(root / 'half')
 
 
@@ -109,7 +111,7 @@ def version(folder):
   ('damage', 'match'),
   [
     (change('results.json', '{"final'), 'results.json is damaged'),
-    (change('results.json', '{"schema_version": 1}'), 'lacks accuracy_matrix'),
+    (change('results.json', '{"schema_version": 1}'), 'lacks method'),
     (version, 'schema 99'),
     (change('config.json', '[]'), 'config.json is damaged'),
     (change('metrics.jsonl', 'x\n{}\n'), 'damaged in line 1'),
