@@ -1,11 +1,11 @@
-# make demo | test | lint | slow | clean      Another Python: make PYTHON=python3.12 demo
+# make demo | test | lint | slow | coverage | clean      Another Python: make PYTHON=python3.12 demo
 PYTHON ?= python3
 
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow coverage clean
 
 demo: $(STAMP)
 	$(RUN) -m experiments demo
@@ -21,6 +21,13 @@ lint: $(STAMP)
 slow: $(STAMP)
 	$(RUN) -m pytest -m slow
 
+# Lines of abd_jax/ that the fast tests run, in this process and in those that they start.
+coverage: $(STAMP)
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
+
 # --no-build-isolation: setuptools is pinned in requirements-dev.txt, so nothing unpinned is fetched here.
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -32,5 +39,5 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -79,6 +79,7 @@ def audit(workdir: str | Path) -> Audit:
   subject = _subject(Path(workdir).absolute())
   method = methods.get(subject.config)
   findings, stored = [], set()
+  states = {name: abstract_states(subject.manifest, name) for name in {*subject.teachers, ''}}
   for store, kind, name in _stores(subject):
     try:
       found = read_store(store)
@@ -87,7 +88,7 @@ def audit(workdir: str | Path) -> Audit:
       continue
     stored |= {(store / file).relative_to(subject.folder).as_posix() for file in found.files}
     where = store.relative_to(subject.folder).as_posix()
-    expected = _arrays_of(abstract_states(subject.manifest, name)[kind])
+    expected = _arrays_of(states[name][kind])
     findings += _unexpected(where, found.arrays, expected, subject.image_shape)
     findings += [f'{where}: {key} belongs to no array' for key in found.others]
   findings += audit_files.unknown(subject.folder, stored)

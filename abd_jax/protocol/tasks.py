@@ -44,7 +44,7 @@ def parse_class_order(text: str, num_classes: int, trial: int) -> tuple[int, ...
     where = f'config.class_order file {text!r}'
     try:
       text = Path(text).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # the latter of text that is none, and of paths that can be none
       reason = getattr(error, 'strerror', None) or 'not a text file'
       raise UserError(f'{where} cannot be read ({reason}); give ids such as 3,1,4 or a text file.') from None
   order = []

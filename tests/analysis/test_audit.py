@@ -225,6 +225,13 @@ def test_a_frozen_model_that_is_damaged_is_a_finding(run):
     read_store(folder / 'teachers' / '0')
 
 
+def test_a_frozen_model_that_is_damaged_is_told_by_its_checksum(run):
+  folder = run()
+  file = folder / 'teachers' / '0' / '_sharding'  # which no store of arrays needs
+  file.write_bytes(file.read_bytes().replace(b'device', b'divice', 1))
+  assert [line for line in audit(folder).findings if '_sharding is damaged' in line]
+
+
 @pytest.mark.parametrize(
   ('words', 'match'),
   [

@@ -69,7 +69,8 @@ def test_a_run_under_way(learn, few_dreams, tmp_path):
   while not (tmp_path / 'teachers' / '0.json').exists():
     with pytest.raises(Paused):
       learn(tmp_path, max_seconds=0.001)
-  (tmp_path / 'metrics.jsonl').open('a').write('{"half a li')  # as a kill leaves it
+  with (tmp_path / 'metrics.jsonl').open('a') as log:
+    log.write('{"half a li')  # as a kill leaves it
   assert 'accuracy so far, after task 1' in write(tmp_path)
 
 
@@ -95,7 +96,7 @@ def version(folder):
   ('damage', 'match'),
   [
     (change('results.json', '{"final'), 'results.json is damaged'),
-    (change('results.json', '{"schema_version": 1}'), 'lacks accuracy_matrix'),
+    (change('results.json', '{"schema_version": 1}'), 'lacks method'),
     (version, 'schema 99'),
     (change('config.json', '[]'), 'config.json is damaged'),
     (change('metrics.jsonl', 'x\n{}\n'), 'damaged in line 1'),

@@ -2,8 +2,8 @@
 
 import errno
 import os
-import resource
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -102,9 +102,14 @@ def test_a_teacher_is_not_given_up_before_its_successor_is_complete(learn, tmp_p
 def test_a_file_size_limit_is_told_by_the_command(cli_env, tmp_path, digits_data):
   """As the kernel says it, to whichever library happens to write."""
   words = command('--config=configs/digits.py:quick', *flags_of({'devices': 1}), f'--workdir={tmp_path / "run"}')
-  limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+  # Not by preexec_fn: that forks this process, whose JAX has threads.
+  limit = (
+    'import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000,) * 2); '
+    'os.execv(sys.argv[1], sys.argv[1:])'
+  )
   env = cli_env | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
-  done = subprocess.run(words, env=env, cwd=REPO, capture_output=True, text=True, preexec_fn=limit)
+  limited = [sys.executable, '-c', limit, *words]
+  done = subprocess.run(limited, env=env, cwd=REPO, capture_output=True, text=True)
   assert done.returncode == 2, done.stderr
   lines = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
   assert len(lines) == 1 and os.strerror(errno.EFBIG) in lines[0] and 'Traceback' not in done.stderr

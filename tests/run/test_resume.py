@@ -132,16 +132,14 @@ def kill_and_resume(path, words, env, moments, seed):
   """Starts the command, kills it once its log has as many lines as the next of `moments`; at last lets it finish."""
   rng = random.Random(seed)
   for moment in moments:
-    process = subprocess.Popen(
-      command(*words, f'--workdir={path}'), env=env, cwd=REPO, stderr=subprocess.PIPE, text=True
-    )
-    log = path / 'metrics.jsonl'
-    while not log.exists() or log.read_bytes().count(b'\n') < moment:
-      assert process.poll() is None, process.stderr.read().decode()
-      time.sleep(0.002)
-    time.sleep(rng.random() * 0.03)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    log, line = path / 'metrics.jsonl', command(*words, f'--workdir={path}')
+    with subprocess.Popen(line, env=env, cwd=REPO, stderr=subprocess.PIPE, text=True) as process:
+      while not log.exists() or log.read_bytes().count(b'\n') < moment:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.002)
+      time.sleep(rng.random() * 0.03)
+      process.send_signal(signal.SIGKILL)
+      assert process.wait() == -signal.SIGKILL
   done = subprocess.run(command(*words, f'--workdir={path}'), env=env, cwd=REPO, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
 

@@ -1,0 +1,96 @@
+"""Runs that an earlier version left (tests/fixtures): read by this one, or refused in one line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import FIXTURES, snapshot
+from PIL import Image
+
+from abd_jax.analysis.records import read_run
+from abd_jax.commands import predict
+from abd_jax.config import restored
+from abd_jax.errors import UserError
+from abd_jax.report.page import report
+from abd_jax.run.integrity import sealed
+from abd_jax.run.load import load_model
+from abd_jax.run.manifest import read_manifest
+from abd_jax.train import train_and_evaluate
+
+METHODS = ('abd', 'e2e')
+CLASSES = ('7', '8', '1', '5')  # those that the runs have learnt, in order
+
+
+@pytest.fixture(params=METHODS)
+def run(request, tmp_path):
+  """A copy of the fixture's workdir."""
+  return shutil.copytree(FIXTURES / request.param, tmp_path / request.param)
+
+
+def config_of(folder):
+  return restored(json.loads((folder / 'config.json').read_text()))
+
+
+def test_its_results_are_printed_without_its_data(run):
+  assert train_and_evaluate(config_of(run), str(run)) == json.loads((run / 'results.json').read_text())
+
+
+def test_its_models_name_images_and_dream(run, tmp_path, capsys):
+  Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / 'a.png')
+  predict.run([str(run), str(tmp_path / 'a.png'), '--format=jsonl'])
+  said = json.loads(capsys.readouterr().out)
+  assert said['class'] in CLASSES and tuple(said['probabilities']) == CLASSES
+  first = load_model(run, 0)
+  assert first.class_names == CLASSES[:2] and first.can_dream == (run.name == 'abd')
+  if first.can_dream:
+    assert np.isfinite(first.dream(4)[0]).all()
+
+
+def test_it_is_reported_by_its_files_alone(run):
+  record = read_run(run, look=False)
+  assert record.class_names == CLASSES and record.rows == record.results['accuracy_matrix']
+  assert f'{run.name} on digits, 2 tasks' in report([record])
+
+
+def test_it_is_resumed_from_its_checkpoint(run, digits_data):
+  before = json.loads((run / 'results.json').read_text())
+  (run / 'results.json').unlink()
+  after = train_and_evaluate(config_of(run), str(run))
+  assert after['accuracy_matrix'] == before['accuracy_matrix'] and after['steps'] == before['steps']
+  assert before.keys() <= after.keys()
+
+
+def test_another_config_is_refused_in_one_line_and_nothing_is_touched(run):
+  there, config = snapshot(run), config_of(run).unlock()
+  config.trial = 7
+  with pytest.raises(UserError, match=r'holds a run with config\.trial=0, not 7') as error:
+    train_and_evaluate(config, str(run))
+  assert len(str(error.value).splitlines()) == 1 and snapshot(run) == there
+
+
+def of_another_version(folder, name):
+  """Rewrites a sealed record of the run as a version to come might."""
+  file = folder / name
+  file.write_text(json.dumps(sealed(json.loads(file.read_text()) | {'schema_version': 99})))
+
+
+def test_records_of_a_later_version_are_refused_in_one_line(run):
+  of_another_version(run, 'teachers/1.json')
+  with pytest.raises(UserError, match=r'1\.json is of schema 99, this version of abd_jax reads 1'):
+    read_manifest(run / 'teachers' / '1')
+  of_another_version(run, 'results.json')
+  with pytest.raises(UserError, match=r'results\.json is of schema 99, this version of abd_jax reads 1'):
+    read_run(run, look=False)
+  with pytest.raises(UserError, match=r'results\.json is of schema 99'):
+    train_and_evaluate(config_of(run), str(run))
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(run, digits_data):
+  (run / 'results.json').unlink()
+  newest = max((run / 'checkpoints' / 'student').iterdir(), key=lambda path: int(path.name))
+  of_another_version(newest, 'progress/metadata')
+  there = snapshot(run)
+  with pytest.raises(UserError, match='was written by another version of abd_jax') as error:
+    train_and_evaluate(config_of(run), str(run))
+  assert len(str(error.value).splitlines()) == 1 and snapshot(run) == there
