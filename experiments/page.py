@@ -8,7 +8,7 @@ import argparse
 
 from abd_jax.errors import UserError
 from abd_jax.report.tables import table as markdown
-from experiments import benchmark, runs, search
+from experiments import benchmark, drill, long, runs, search
 from experiments.files import RESULTS, ROOT, read_json, write
 from experiments.jobs import has_config
 from experiments.paper import TABLES
@@ -19,6 +19,7 @@ from experiments.summary import hardware, short_commit, summarise
 
 README, PAGE = ROOT / 'README.md', ROOT / 'experiments/README.md'
 RUNNING, PICTURE = ROOT / 'docs/running.md', ROOT / 'docs/images/results.svg'
+DRILL, LONG = ROOT / 'docs/drill.md', ROOT / 'docs/images/long.svg'
 # Tables 1, 2 and 4 are parts of A, B and E.
 SHOWN = (
   ('methods', 'digits'),
@@ -148,6 +149,12 @@ def running(text: str) -> str:
   return with_block(text, 'steps', steps_on_cpu())
 
 
+def drilled(text: str) -> str:
+  """docs/drill.md with both its tables rendered anew. Raises UserError if it lacks a mark."""
+  text = with_block(text, 'drill', drill.render(read_json(RESULTS / 'drill.json')))
+  return with_block(text, 'long', long.render(read_json(RESULTS / 'long.json')))
+
+
 def with_block(text: str, name: str, content: str) -> str:
   """`text` with what stands between the marks of `name` exchanged."""
   opening, closing = f'<!-- {name}: python -m experiments page -->', f'<!-- end {name} -->'
@@ -165,5 +172,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
   del arguments
   texts = {PAGE: page(), README: readme(README.read_text()), RUNNING: running(RUNNING.read_text()), PICTURE: picture()}
+  texts |= {DRILL: drilled(DRILL.read_text()), LONG: long.picture(read_json(RESULTS / 'long.json'))}
   for file, text in texts.items():
     write(file, text)

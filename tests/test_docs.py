@@ -46,6 +46,8 @@ def test_pages_are_rendered_from_the_files_of_results():
   assert page.PAGE.read_text() == page.page()
   assert page.running(page.RUNNING.read_text()) == page.RUNNING.read_text()
   assert page.PICTURE.read_text() == page.picture()
+  assert page.drilled(page.DRILL.read_text()) == page.DRILL.read_text()
+  assert page.LONG.read_text() == page.long.picture(page.read_json(page.RESULTS / 'long.json'))
 
 
 def test_the_picture_of_results_shows_the_numbers_of_the_table():

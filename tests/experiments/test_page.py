@@ -13,7 +13,7 @@ from experiments.plan import plan
 
 MARKED = '\n'.join(
   f'before {name}\n<!-- {name}: python -m experiments page -->\nold\n<!-- end {name} -->'
-  for name in ('methods', 'ablations', 'steps')
+  for name in ('methods', 'ablations', 'steps', 'drill', 'long')
 )
 
 
@@ -69,7 +69,7 @@ def test_damaged_files_are_named(results):
 
 def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
   write(results / 'runs', plan(TABLES['methods'], 'digits', 1)[0], 0.5)
-  rendered = lambda text: page.running(page.readme(text))
+  rendered = lambda text: page.drilled(page.running(page.readme(text)))
   text = rendered(MARKED)
   assert rendered(text) == text and 'old' not in text
   outside = lambda text: [line for line in text.splitlines() if line.startswith(('before', '<!--'))]
@@ -80,14 +80,14 @@ def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
 
 @pytest.mark.parametrize('mark', ['<!-- ablations: python -m experiments page -->', '<!-- end steps -->'])
 def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, tmp_path, monkeypatch, mark):
-  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE'):
+  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE', 'DRILL', 'LONG'):
     monkeypatch.setattr(page, name, tmp_path / f'{name}.md')
-  for name in ('README', 'RUNNING'):
+  for name in ('README', 'RUNNING', 'DRILL'):
     (tmp_path / f'{name}.md').write_text(MARKED.replace(mark, ''))
   with pytest.raises(UserError, match='Put the marks back'):
     command.run(['page'])
   assert not (tmp_path / 'PAGE.md').exists()
-  for name in ('README', 'RUNNING'):
+  for name in ('README', 'RUNNING', 'DRILL'):
     (tmp_path / f'{name}.md').write_text(MARKED)
   command.run(['page'])
   assert (tmp_path / 'PAGE.md').read_text() == page.page()
