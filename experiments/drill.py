@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from abd_jax.errors import Paused, UserError
@@ -46,6 +47,7 @@ def job(case: Case, folder: Path) -> Job:
     scratch.mkdir(parents=True)
     verdict = case.try_it(scratch)
     found = {'kind': case.kind, 'name': case.name, 'outcome': verdict.outcome, 'told': _plain(verdict.told, folder)}
+    found['commit'] = _commit()
     write(file, json.dumps(found) + '\n')
     if verdict.outcome in (EQUAL, REFUSED):
       shutil.rmtree(scratch)
@@ -54,6 +56,12 @@ def job(case: Case, folder: Path) -> Job:
     return found
 
   return Job(_slug(case), run)
+
+
+@cache
+def _commit() -> str | None:
+  """Of this checkout: a drill may be resumed by another one."""
+  return environment()['commit']
 
 
 def _slug(case: Case) -> str:

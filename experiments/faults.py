@@ -115,8 +115,8 @@ PLACES: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
 
 
 def flips(lab: Lab, few: bool) -> Iterator[Case]:
-  """Eight for each place, and half of that for each file that a complete run is read from."""
-  count = 1 if few else 8
+  """A dozen for each place, and half of that for each file that a complete run is read from."""
+  count = 1 if few else 12
   for place, (files, variant) in PLACES.items():
     for k in range(count if variant == 'abd' or not few else 0):
       rng = random.Random(f'{place} {k}')
@@ -134,9 +134,9 @@ def flips(lab: Lab, few: bool) -> Iterator[Case]:
 
 
 def broken_files(lab: Lab, few: bool) -> Iterator[Case]:
-  """Files of every kind cut, emptied and removed: five of each way, and those that have a name of their own."""
+  """Files of every kind cut, emptied and removed: eight of each way, and those that have a name of their own."""
   named = ('metrics.jsonl', 'config.json', 'teachers/0.json', 'dreams/task_1.png', 'reads.jsonl', 'phases.jsonl')
-  count = 1 if few else 5
+  count = 1 if few else 8
   for way, spoil in list(WAYS.items())[: 1 if few else None]:
     for k in range(count):
       rng = random.Random(f'{way} {k}')
