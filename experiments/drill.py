@@ -46,8 +46,8 @@ def job(case: Case, folder: Path) -> Job:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     verdict = case.try_it(scratch)
-    found = {'kind': case.kind, 'name': case.name, 'outcome': verdict.outcome, 'told': _plain(verdict.told, folder)}
-    found['commit'] = _commit()
+    found = {'kind': case.kind, 'name': case.name, 'outcome': verdict.outcome}
+    found |= {'told': _plain(verdict.told, folder), 'commit': _commit()}
     write(file, json.dumps(found) + '\n')
     if verdict.outcome in (EQUAL, REFUSED):
       shutil.rmtree(scratch)
