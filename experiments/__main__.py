@@ -7,6 +7,8 @@
   accelerator  all that a fresh GPU host is for: numbers checked, benchmark, CIFAR-100
   streaming    what decoding and streaming of large images costs this host
   smoke        every method on two small tasks of real CIFAR-100
+  drill        hundreds of faults, and what comes of each
+  long         a hundred tasks, a thousand classes, classes of one image
   page         experiments/README.md and the README's tables, from experiments/results/
   demo         digits in five tasks, with and without dreams, in a few minutes on a CPU
 
@@ -23,7 +25,7 @@ from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
 from abd_jax.run import streams
 from abd_jax.run.signals import stop_at_once
 
-VERBS = ('table', 'figure', 'search', 'benchmark', 'accelerator', 'streaming', 'smoke', 'page', 'demo')
+VERBS = ('table', 'figure', 'search', 'benchmark', 'accelerator', 'streaming', 'smoke', 'drill', 'long', 'page', 'demo')
 
 
 def run(words: list[str]) -> None:

@@ -9,7 +9,7 @@ import argparse
 from abd_jax.errors import UserError
 from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
-from experiments import benchmark, diagnosis, runs, search
+from experiments import benchmark, diagnosis, drill, long, runs, search
 from experiments.files import RESULTS, ROOT, read_json, write
 from experiments.jobs import has_config
 from experiments.paper import TABLES
@@ -21,6 +21,7 @@ from experiments.summary import hardware, short_commit, summarise
 README, PAGE = ROOT / 'README.md', ROOT / 'experiments/README.md'
 RUNNING, PICTURE = ROOT / 'docs/running.md', ROOT / 'docs/images/results.svg'
 REPORT, FIGURES = ROOT / 'docs/report.md', ROOT / 'docs/images'
+DRILL, LONG = ROOT / 'docs/drill.md', ROOT / 'docs/images/long.svg'
 # Tables 1, 2 and 4 are parts of A, B and E.
 SHOWN = (
   ('methods', 'digits'),
@@ -166,6 +167,12 @@ def report(text: str) -> str:
   return with_block(text, 'diagnosis', diagnosis.section('digits'))
 
 
+def drilled(text: str) -> str:
+  """docs/drill.md with both its tables rendered anew. Raises UserError if it lacks a mark."""
+  text = with_block(text, 'drill', drill.render(read_json(RESULTS / 'drill.json')))
+  return with_block(text, 'long', long.render(read_json(RESULTS / 'long.json')))
+
+
 def with_block(text: str, name: str, content: str) -> str:
   """`text` with what stands between the marks of `name` exchanged."""
   opening, closing = f'<!-- {name}: python -m experiments page -->', f'<!-- end {name} -->'
@@ -184,5 +191,6 @@ def main(arguments: argparse.Namespace) -> None:
   del arguments
   texts = {PAGE: page(), README: readme(README.read_text()), RUNNING: running(RUNNING.read_text()), PICTURE: picture()}
   texts |= {REPORT: report(REPORT.read_text())} | {FIGURES / name: svg for name, svg in figures_on_digits().items()}
+  texts |= {DRILL: drilled(DRILL.read_text()), LONG: long.picture(read_json(RESULTS / 'long.json'))}
   for file, text in texts.items():
     write(file, text)

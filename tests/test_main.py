@@ -127,6 +127,19 @@ def test_an_unwritable_workdir_is_told(learn, tmp_path, folder):
   assert snapshot(tmp_path) == {'file': b'a file, not a folder'}
 
 
+def test_a_workdir_in_the_cloud_is_refused(learn, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=r'gs://bucket/run: runs live in folders'):
+    learn('gs://bucket/run')
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_the_locale_does_not_write_in_utf8_is_refused(learn, tmp_path):
+  with pytest.raises(UserError, match=r'Set LC_ALL=C\.UTF-8') as error:
+    learn(tmp_path / os.fsdecode(b'w\xfc'))
+  assert '\n' not in str(error.value) and not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope='module')
 def paused_once(tmp_path_factory):
   return tmp_path_factory.mktemp('paused') / 'run'

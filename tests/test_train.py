@@ -11,9 +11,12 @@ import pytest
 
 from abd_jax import losses, methods
 from abd_jax.data.memory import unpad
+from abd_jax.errors import Paused
+from abd_jax.run import session
 from abd_jax.run.build import build
 from abd_jax.run.checkpoint import Checkpoints
-from abd_jax.run.load import load_model
+from abd_jax.run.integrity import checksum_of_arrays
+from abd_jax.run.load import load_model, load_snapshot
 from abd_jax.steps.student import in_batches
 from abd_jax.train import train_and_evaluate
 
@@ -138,3 +141,48 @@ def test_a_complete_run_keeps_as_many_frozen_models_as_asked_for(tmp_path, learn
   learn(tmp_path, teachers_kept=1)
   assert sorted(file.name for file in (tmp_path / 'teachers').iterdir()) == ['2', '2.json']
   assert load_model(tmp_path).task == 2
+
+
+@pytest.mark.parametrize('method', ['abd', 'e2e'])
+def test_frozen_models_are_bounded_while_a_run_goes_on_and_it_resumes_from_anywhere(tmp_path, learn, method):
+  fields = {'method': method, 'memory__size': 26} if method == 'e2e' else {}
+  learn(tmp_path / 'all', **fields)
+  path, most = tmp_path / 'bounded', 0
+  while True:
+    try:
+      results = learn(path, **fields, teachers_kept=1, max_seconds=1e-9)  # stops after each chunk
+      break
+    except Paused:
+      most = max(most, sum(file.is_dir() for file in (path / 'teachers').glob('*')))
+  assert most == {'abd': 2, 'e2e': 3}[method]  # those that a phase may ask for, and the new one
+  assert sorted(file.name for file in (path / 'teachers').iterdir()) == ['2', '2.json']
+  assert results['accuracy_matrix'] == learn(tmp_path / 'all', **fields)['accuracy_matrix']
+  arrays = [checksum_of_arrays(load_snapshot(tmp_path / name, 2)[2]) for name in ('all', 'bounded')]
+  assert arrays[0] == arrays[1]
+
+
+def test_other_devices_on_resuming_are_told_and_stand_in_the_results(tmp_path, learn, monkeypatch, capsys):
+  with pytest.raises(Paused):
+    learn(tmp_path, max_seconds=1e-9)
+  here = session.device()
+  monkeypatch.setattr(session, 'device', lambda: here | {'count': 3})
+  results = learn(tmp_path)
+  assert [(one['task'], one['phase'], one['step'], one['device']['count']) for one in results['stretches']] == [
+    (0, '', 0, here['count']),
+    (0, '', 5, 3),
+  ]
+  assert 'other devices than before' in capsys.readouterr().err
+
+
+def test_a_picture_that_is_damaged_or_missing_is_drawn_again_on_resuming(tmp_path, learn):
+  learn(tmp_path / 'reference')
+  path = tmp_path / 'run'
+  while not (path / 'dreams/task_2.png').exists():
+    with pytest.raises(Paused):
+      learn(path, max_seconds=1e-9)
+  content = bytearray((path / 'dreams/task_1.png').read_bytes())
+  content[len(content) // 2] ^= 1
+  (path / 'dreams/task_1.png').write_bytes(content)
+  learn(path)
+  for name in ('task_1.png', 'task_2.png'):
+    assert (path / 'dreams' / name).read_bytes() == (tmp_path / 'reference/dreams' / name).read_bytes()

@@ -21,8 +21,12 @@ from abd_jax.errors import UserError, nearest
 def find(folder: Path) -> Path | None:
   """The newest prepared version under `folder`."""
   versions = [path.parent for path in folder.glob('*/dataset_info.json')]
-  versions = [path for path in versions if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
+  versions = [path for path in versions if _is_version(path)]
   return max(versions, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
+
+
+def _is_version(folder: Path) -> bool:
+  return re.fullmatch(r'\d+\.\d+\.\d+', folder.name) is not None
 
 
 def _builder_names() -> list[str]:
@@ -64,7 +68,14 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
   """
   builder: Any = builder_class(name)
   key = builder.key(place.folder, options) if _takes_files(builder) else name
-  return find(place.folder / key) or find(place.prepared / key) or prepare(name, key, place, options)
+  if found := find(place.folder / key) or find(place.prepared / key):
+    return found
+  for folder in (place.folder / key, place.prepared / key):
+    if parts := [path for path in folder.glob('*') if _is_version(path)]:
+      raise UserError(
+        f'{parts[0]} lacks dataset_info.json: it was copied in part. Copy it anew, or delete that folder.'
+      )
+  return prepare(name, key, place, options)
 
 
 def prepare(name: str, key: str, place: Place, options: Options) -> Path:

@@ -107,12 +107,16 @@ class Session:
 
     self.console.begin(f'task {progress.task + 1} {phase}', id(chunk) not in self._begun)
     self._begun.add(id(chunk))
-    began, first = time.monotonic(), progress.step
+    began, busy, first = time.monotonic(), time.process_time(), progress.step
     try:
       with self.clock(SECONDS_OF[kind]):
         return chunks.run(chunk, state, data, inputs, range(first, inputs.steps), self._chunk_steps, on_chunk)
     finally:
-      spent = {'seconds': round(time.monotonic() - began, 3), 'peak_bytes': peak_memory()}
+      spent = {
+        'seconds': round(time.monotonic() - began, 3),
+        'cpu_seconds': round(time.process_time() - busy, 3),  # of all threads; what others do here is not in it
+        'peak_bytes': peak_memory(),
+      }
       self.workdir.log_phase({'task': progress.task, 'phase': phase, 'steps': progress.step - first} | spent)
 
   def evaluated(self, seen: float, class_names: list[str], confusion: np.ndarray) -> None:

@@ -230,6 +230,22 @@ def test_damaged_copy(own_copy):
   fail_with([folder, 'train images instead of 1500', 'delete'], 'digits', str(root))
 
 
+def test_a_copy_without_its_description_is_told_and_left_alone(own_copy):
+  root, folder = own_copy
+  (folder / 'dataset_info.json').unlink()
+  before = sorted(folder.iterdir())
+  fail_with([folder, 'lacks dataset_info.json', 'Copy it anew, or delete'], 'digits', str(root))
+  assert sorted(folder.iterdir()) == before
+
+
+def test_labels_kept_beside_it_that_are_damaged_are_read_again(own_copy):
+  root, folder = own_copy
+  expected = sources.open_dataset('digits', str(root)).train_labels(ALL)
+  for content in (b'PK no archive', b''):
+    (folder / 'abd_jax_labels_train.npz').write_bytes(content)
+    np.testing.assert_array_equal(sources.open_dataset('digits', str(root)).train_labels(ALL), expected)
+
+
 def test_description_that_disagrees_with_the_files(own_copy):
   root, folder = own_copy
   path = folder / 'dataset_info.json'

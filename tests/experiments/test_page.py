@@ -13,7 +13,7 @@ from experiments.plan import plan
 
 MARKED = '\n'.join(
   f'before {name}\n<!-- {name}: python -m experiments page -->\nold\n<!-- end {name} -->'
-  for name in ('methods', 'ablations', 'steps', 'diagnosis')
+  for name in ('methods', 'ablations', 'steps', 'diagnosis', 'drill', 'long')
 )
 
 
@@ -69,7 +69,7 @@ def test_damaged_files_are_named(results):
 
 def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
   write(results / 'runs', plan(TABLES['methods'], 'digits', 1)[0], 0.5)
-  rendered = lambda text: page.report(page.running(page.readme(text)))
+  rendered = lambda text: page.drilled(page.report(page.running(page.readme(text))))
   text = rendered(MARKED)
   assert rendered(text) == text and '\nold\n' not in text
   outside = lambda text: [line for line in text.splitlines() if line.startswith(('before', '<!--'))]
@@ -82,15 +82,15 @@ def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
   'mark', ['<!-- ablations: python -m experiments page -->', '<!-- end steps -->', '<!-- end diagnosis -->']
 )
 def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, tmp_path, monkeypatch, mark):
-  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE', 'REPORT'):
+  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE', 'REPORT', 'DRILL', 'LONG'):
     monkeypatch.setattr(page, name, tmp_path / f'{name}.md')
   monkeypatch.setattr(page, 'FIGURES', tmp_path / 'images')
-  for name in ('README', 'RUNNING', 'REPORT'):
+  for name in ('README', 'RUNNING', 'REPORT', 'DRILL'):
     (tmp_path / f'{name}.md').write_text(MARKED.replace(mark, ''))
   with pytest.raises(UserError, match='Put the marks back'):
     command.run(['page'])
   assert not (tmp_path / 'PAGE.md').exists()
-  for name in ('README', 'RUNNING', 'REPORT'):
+  for name in ('README', 'RUNNING', 'REPORT', 'DRILL'):
     (tmp_path / f'{name}.md').write_text(MARKED)
   command.run(['page'])
   assert (tmp_path / 'PAGE.md').read_text() == page.page()

@@ -41,6 +41,31 @@ def test_progress_of_another_version_is_refused(change):
     progress_from(saved, 'here')
 
 
+@pytest.mark.parametrize(
+  'change',
+  [{'history': []}, {'history': {}}, {'task': '1'}, {'step': None}, {'saves': [1]}, {'seconds': {}}, {'stretches': {}}],
+)
+def test_progress_of_another_shape_is_damaged(change):
+  with pytest.raises(UserError, match='here is damaged'):
+    progress_from(Progress().next_save('student', 'a') | change, 'here')
+  with pytest.raises(UserError, match='here was written by another version'):
+    progress_from([], 'here')
+
+
+def test_progress_that_did_not_know_of_devices_is_read():
+  saved = Progress(task=2).next_save('student', 'a')
+  del saved['stretches']
+  assert progress_from(saved | {'schema_version': 2}, 'here').task == 2
+
+
+def test_devices_are_noted_where_they_change():
+  progress = Progress()
+  assert not progress.runs_on({'count': 1}) and not progress.runs_on({'count': 1})
+  progress.task_done()
+  assert progress.runs_on({'count': 2}) and not progress.runs_on({'count': 2})
+  assert [(one['task'], one['device']['count']) for one in progress.stretches] == [(0, 1), (1, 2)]
+
+
 def test_nobody_else_writes_it():
   """No assignment to an attribute of Progress outside its own file."""
   owned = set(Progress.__dataclass_fields__) - {'step', 'task', 'phase'}

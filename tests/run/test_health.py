@@ -1,0 +1,96 @@
+"""abd_jax.run.health: what diverges or collapses ends a run in one line that names task, step and term."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from abd_jax.errors import UserError
+from abd_jax.run import health
+from abd_jax.state import TrainState
+from abd_jax.steps.chunks import make_chunk
+
+
+def state_of(weight=1.0, mean=0.0, momentum=0.0):
+  params = {'head': {'kernel': jnp.ones((2, 2)), 'bias': jnp.array([0.0, weight])}}
+  return TrainState(params, {'norm': jnp.array([mean])}, jnp.array([momentum]), jnp.int32(0), {'counts': jnp.arange(3)})
+
+
+def test_every_parameter_and_statistic_is_looked_at():
+  assert health.not_finite(state_of()) == []
+  assert health.not_finite(state_of(weight=np.nan)) == ['params.head.bias']
+  assert health.not_finite(state_of(mean=np.inf)) == ['batch_stats.norm']
+  assert health.not_finite(state_of(weight=-np.inf, mean=np.nan)) == ['batch_stats.norm', 'params.head.bias']
+
+
+def test_a_generator_is_dead_if_its_images_or_their_classes_are_all_one():
+  images, labels = np.random.default_rng(0).random((8, 4, 4, 1)), np.arange(8) % 2
+  assert health.dead(images, labels, 2) == ''
+  assert 'all the same' in health.dead(np.broadcast_to(images[:1], images.shape), labels, 2)
+  assert 'of one class' in health.dead(images, np.zeros(8, int), 2)
+  assert health.dead(images, np.zeros(8, int), 1) == ''
+
+
+def hits(old, new, of_each=50):
+  """(hits, new) with so many of `of_each` test images of old classes and of new ones right."""
+  right = lambda count: np.arange(of_each) < count
+  return np.concatenate([right(old), right(new)]), np.repeat([False, True], of_each)
+
+
+def test_a_student_is_at_chance_only_if_it_knows_neither_old_nor_new_classes():
+  assert health.at_chance(*hits(12, 13), classes=4) == 'the student is at chance, 25.0 % of 4 classes'
+  assert health.at_chance(*hits(0, 50), classes=10) == ''  # it has forgotten, but learnt
+  assert health.at_chance(*hits(25, 0), classes=10) == ''  # it has not learnt, but remembers
+  assert health.at_chance(*hits(0, 0), classes=10) != ''
+  assert health.at_chance(*hits(0, 0), classes=1) == ''
+  assert health.at_chance(*hits(0, 0, of_each=19), classes=10) == ''  # too few to say
+
+
+def test_a_parameter_that_the_last_update_broke_ends_the_run(learn, tmp_path, monkeypatch):
+  """No loss has seen it."""
+  monkeypatch.setattr('abd_jax.run.session.health.not_finite', lambda state: ['params.head.bias'])
+  with pytest.raises(UserError) as error:
+    learn(tmp_path)
+  assert str(error.value) == (
+    'task 1, learning: params.head.bias is not finite after step 5. Lower its learning rate in another --workdir.'
+  )
+  assert not list(tmp_path.glob('checkpoints/student/*'))
+
+
+def test_a_rate_that_overflows_names_the_term(learn, tmp_path):
+  with pytest.raises(UserError, match=r'^task \d, learning: [\w.]+ is not finite after step \d+\. Lower'):
+    learn(tmp_path, student__lr=100.0, student__weight_decay=1.0, student__momentum=0.99, student__epochs=40)
+
+
+@pytest.mark.parametrize(
+  ('name', 'where'),
+  [('dead', r'task 1, dreaming, after step 6: it is no good'), ('at_chance', r'task 1, learning, after step \d+: it')],
+)
+def test_what_has_collapsed_ends_the_run_unless_it_is_only_to_be_told(
+  learn, tmp_path, monkeypatch, capsys, name, where
+):
+  monkeypatch.setattr(health, 'JUDGED', 1)
+  monkeypatch.setattr(health, name, lambda *_: 'it is no good')
+  other = {'dead': 'at_chance', 'at_chance': 'dead'}[name]
+  monkeypatch.setattr(health, other, lambda *_: '')
+  with pytest.raises(UserError, match=where) as error:
+    learn(tmp_path)
+  assert '\n' not in str(error.value) and '--config.collapse=tell resumes' in str(error.value)
+  assert learn(tmp_path, collapse='tell')['final_accuracy'] >= 0
+  assert re.search(where, capsys.readouterr().err)
+
+
+def test_short_phases_are_not_judged(learn, tmp_path, monkeypatch):
+  """As :quick runs and controls have."""
+  monkeypatch.setattr(health, 'dead', lambda *_: pytest.fail('judged'))
+  monkeypatch.setattr(health, 'at_chance', lambda *_: pytest.fail('judged'))
+  learn(tmp_path)
+
+
+def test_no_step_waits_for_the_host():
+  """Metrics are fetched once a chunk: the loop over steps itself holds no conversion of an array."""
+  source = Path(make_chunk.__code__.co_filename).read_text()
+  loop = source.partition('for k in range(length):')[2].partition('return state')[0]
+  assert loop and 'float(' not in loop and 'device_get' not in loop
