@@ -4,6 +4,7 @@
   figure       Figures A and D of the paper
   search       settings compared on folds of the training split
   benchmark    what a step costs on this machine
+  compile      the steps compiled for GPUs and TPUs that are not here: kernels, memory, collectives
   accelerator  all that a fresh GPU host is for: numbers checked, benchmark, CIFAR-100
   streaming    what decoding and streaming of large images costs this host
   smoke        every method on two small tasks of real CIFAR-100
@@ -21,7 +22,7 @@ from absl import logging
 from abd_jax.devices.malloc import keep_freed_memory
 from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
 
-VERBS = ('table', 'figure', 'search', 'benchmark', 'accelerator', 'streaming', 'smoke', 'page', 'demo')
+VERBS = ('table', 'figure', 'search', 'benchmark', 'compile', 'accelerator', 'streaming', 'smoke', 'page', 'demo')
 
 
 def run(words: list[str]) -> None:
