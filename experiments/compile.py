@@ -61,15 +61,17 @@ def devices_of(topology: str) -> list[Any]:
 
   gpus = re.fullmatch(r'h100(?:x(\d+))?', topology)
   chips = re.fullmatch(r'(v\d\w*):(\d+(?:x\d+)*)', topology)
-  if not (gpus or chips):
-    raise UserError(f"--topology='{topology}' is neither 'h100', 'h100x8' nor a TPU slice such as 'v5e:2x4'.")
   extra = 'cuda' if gpus else 'tpu'
   try:
     if gpus:
       config = (Path(__file__).parent / 'h100.txtpb').read_text()
       found = topologies.get_topology_desc(platform='cuda', target_config=config, topology=f'1x1x{gpus.group(1) or 1}')
-    else:
+    elif chips:
       found = topologies.get_topology_desc(topology, platform='tpu', **_tpu_options(*chips.groups()))
+    else:
+      raise UserError(f"--topology='{topology}' is neither 'h100', 'h100x8' nor a TPU slice such as 'v5e:2x4'.")
+  except UserError:
+    raise
   except Exception as error:  # of the kinds that each compiler raises
     why = ' '.join(str(error).split())[:200]
     raise UserError(
@@ -139,7 +141,7 @@ def compiled(devices: list[Any], name: str, precision: str, scan_steps: int) -> 
     'gflop_a_device': cost.get('flops', 0) / 1e9 or None,
     'gb_moved_a_device': cost.get('bytes accessed', 0) / 1e9 or None,
     'donated': len(jax.tree.leaves(state)),
-    **hlo.read(program.as_text()),
+    **hlo.read(program.as_text() or ''),
   }
 
 

@@ -40,8 +40,8 @@ class Generator(nn.Module):
 
   @nn.compact
   def __call__(self, z: jax.Array, train: bool) -> jax.Array:
-    common = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-    same = dict(statistics=self.kernels.statistics, param_dtype=self.param_dtype)
+    common: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+    same: dict[str, Any] = dict(statistics=self.kernels.statistics, param_dtype=self.param_dtype)
     norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], **same)
 
     def conv(width: int, x: jax.Array, name: str, how: Conv = self.kernels.conv) -> jax.Array:

@@ -111,7 +111,7 @@ class ResNet(nn.Module):
       param_dtype=self.param_dtype,
       conv_general_dilated=self.kernels.conv,
     )
-    same = dict(statistics=self.kernels.statistics, param_dtype=self.param_dtype)
+    same: dict[str, Any] = dict(statistics=self.kernels.statistics, param_dtype=self.param_dtype)
     norm: Any = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], **same)
     if self.folded:
       norm = lambda **fields: lambda x, train: x

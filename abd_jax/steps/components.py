@@ -69,7 +69,7 @@ def make_components(
   _check_shapes(config, image_shape)
   kernels = kernels or (kernels_for(mesh) if mesh else Kernels())
   dtype = jnp.bfloat16 if config.precision == 'bfloat16' else wide
-  common = dict(gamma_init=config.bn_gamma_init, kernels=kernels, dtype=dtype, param_dtype=wide)
+  common: dict[str, Any] = dict(gamma_init=config.bn_gamma_init, kernels=kernels, dtype=dtype, param_dtype=wide)
   net, gen, data = config.model, config.generator, config.data
   generator = Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common)
   if config.inversion.what == 'pixels':
