@@ -4,6 +4,7 @@
   figure       Figures 2, A, B, C and D of the paper, and the linear probe
   search       settings compared on folds of the training split
   benchmark    what a step costs on this machine
+  compile      the steps compiled for GPUs and TPUs that are not here: kernels, memory, collectives
   accelerator  all that a fresh GPU host is for: numbers checked, benchmark, CIFAR-100
   streaming    what decoding and streaming of large images costs this host
   smoke        every method on two small tasks of real CIFAR-100
@@ -25,7 +26,10 @@ from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
 from abd_jax.run import streams
 from abd_jax.run.signals import stop_at_once
 
-VERBS = ('table', 'figure', 'search', 'benchmark', 'accelerator', 'streaming', 'smoke', 'drill', 'long', 'page', 'demo')
+VERBS = (
+  'table', 'figure', 'search', 'benchmark', 'compile', 'accelerator', 'streaming', 'smoke', 'drill', 'long', 'page',
+  'demo',
+)  # fmt: skip
 
 
 def run(words: list[str]) -> None:

@@ -43,7 +43,7 @@ class Setting(NamedTuple):
 def setting(fields: dict, devices: list[Any], num_images: int) -> Setting:
   """Of configs/cifar100.py with other `fields`, on `devices` (of jax.devices())."""
   config, mesh = load_config('cifar100', '', fields), DataMesh(devices)
-  components = make_components(config, CLASSES, IMAGE, mesh.constrain)
+  components = make_components(config, CLASSES, IMAGE, mesh)
   make_student = lambda seed: mesh.replicate(jax.jit(partial(init_student, components, IMAGE, None, seed))())
   generator = mesh.replicate(jax.jit(partial(init_generator, components, 0, 0))())
   rng = np.random.default_rng(0)

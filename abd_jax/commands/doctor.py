@@ -157,7 +157,7 @@ def self_test() -> dict[str, float]:
   config.model.widths, config.generator.latent = (4, 4, 4), 8
   config.generator.start, config.generator.widths, config.inversion.batch_size = (2, 2, 8), (8, 8), 16
   mesh, method = DataMesh(jax.local_devices()[:1]), methods.get(config)
-  components = make_components(config, classes, shape, mesh.constrain)
+  components = make_components(config, classes, shape, mesh)
   compiled = compile_steps(config, components, method, shape, 0, mesh)
   draw, numbers = np.random.default_rng(0), np.arange(classes, dtype=np.int32)
   images, labels = draw.integers(0, 17, (32, *shape), dtype=np.uint8), np.tile(numbers[2:], 16)

@@ -9,6 +9,8 @@ import numpy as np
 
 from abd_jax.data.jitter import jitter
 
+Crop = Callable[[jax.Array, jax.Array, tuple[int, ...]], jax.Array]
+
 
 class Augment(NamedTuple):
   """Three pure functions between raw pixels and the network's input; b, h, w, c are any sizes.
@@ -25,6 +27,26 @@ class Augment(NamedTuple):
   denormalise: Callable[[jax.Array], jax.Array]
 
 
+def crop_by_index(images: jax.Array, offsets: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Window of `shape` (h, w, c) out of each image [b, H, W, c], at `offsets` int32[b, 2] (top, left)."""
+
+  def crop_one(image: jax.Array, offset: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_slice(image, (offset[0], offset[1], jnp.int32(0)), shape)
+
+  return jax.vmap(crop_one)(images, offsets)
+
+
+def crop_by_choice(images: jax.Array, offsets: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """The same window, chosen among all that there are: rows, then columns. TPUs take indices one image at a time."""
+  for axis, side in enumerate(shape[:2], 1):
+    start = offsets[:, axis - 1].reshape(-1, 1, 1, 1)
+    windows = [jax.lax.slice_in_dim(images, k, k + side, axis=axis) for k in range(images.shape[axis] - side + 1)]
+    images = windows[0]
+    for k, window in enumerate(windows[1:], 1):
+      images = jnp.where(start == k, window, images)
+  return images
+
+
 def make_augment(
   *,
   max_value: float,
@@ -35,6 +57,7 @@ def make_augment(
   flip: bool,
   brightness: float = 0.0,
   contrast: float = 0.0,
+  crop: Crop = crop_by_index,
   dtype: jnp.dtype = jnp.float32,
 ) -> Augment:
   """Builds the augmentation of one data set.
@@ -49,6 +72,7 @@ def make_augment(
     brightness: factors of the colour jitter, drawn for each image, are uniform in 1 +- this; for images of
       values 0..255 only. 0: none.
     contrast: likewise.
+    crop: the way of cropping: all give the same.
     dtype: of the results.
   """
   # Arithmetic in at least float32: bfloat16 rounds pixel/255 before the mean is taken off.
@@ -74,17 +98,8 @@ def make_augment(
     if pad:
       offsets = jax.random.randint(crop_key, (images.shape[0], 2), 0, 2 * pad + 1, jnp.int32)
       pixels = normalise(images) if pad_value == 'mean' else images
-      pixels = _crop(jnp.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0))), offsets, images.shape[1:])
+      pixels = crop(jnp.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0))), offsets, images.shape[1:])
       return pixels if pad_value == 'mean' else normalise(pixels)
     return normalise(images)
 
   return Augment(augment, normalise, denormalise)
-
-
-def _crop(images: jax.Array, offsets: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Window of `shape` (h, w, c) out of each image [b, H, W, c], at `offsets` int32[b, 2] (top, left)."""
-
-  def crop_one(image: jax.Array, offset: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_slice(image, (offset[0], offset[1], jnp.int32(0)), shape)
-
-  return jax.vmap(crop_one)(images, offsets)

@@ -27,6 +27,11 @@ class DataMesh:
   def size(self) -> int:
     return self._mesh.size
 
+  @property
+  def platform(self) -> str:
+    """'cpu', 'gpu' or 'tpu': what programs are compiled for, whatever this process runs on."""
+    return self._mesh.devices.flat[0].platform
+
   def replicate(self, tree: PyTree) -> PyTree:
     """Every leaf, the same on each host, as a global array on every device."""
     return jax.tree.map(lambda leaf: _place(leaf, self.replicated), tree)
@@ -45,6 +50,10 @@ class DataMesh:
   def constrain(self, batch: jax.Array) -> jax.Array:
     """Inside jit: tells the compiler that the leading axis of `batch` is split."""
     return jax.lax.with_sharding_constraint(batch, self.split)
+
+  def gather(self, array: jax.Array) -> jax.Array:
+    """Inside jit: tells the compiler to lay `array` whole on every device."""
+    return jax.lax.with_sharding_constraint(array, self.replicated)
 
 
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from abd_jax.models.conv import Conv, fused_upsample_conv
+from abd_jax.models.conv import Conv
+from abd_jax.models.kernels import Kernels
 from abd_jax.models.norm import GAMMA_INITS, BatchNorm
 from abd_jax.models.resnet import fan_in_uniform
 
@@ -29,7 +30,7 @@ class Generator(nn.Module):
   widths: Sequence[int]
   channels: int
   gamma_init: str = 'ones'
-  conv: Conv = jax.lax.conv_general_dilated
+  kernels: Kernels = Kernels()
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -39,10 +40,11 @@ class Generator(nn.Module):
 
   @nn.compact
   def __call__(self, z: jax.Array, train: bool) -> jax.Array:
-    common = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-    norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], param_dtype=self.param_dtype)
+    common: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+    same: dict[str, Any] = dict(statistics=self.kernels.statistics, param_dtype=self.param_dtype)
+    norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], **same)
 
-    def conv(width: int, x: jax.Array, name: str, how: Conv = self.conv) -> jax.Array:
+    def conv(width: int, x: jax.Array, name: str, how: Conv = self.kernels.conv) -> jax.Array:
       init = fan_in_uniform(9 * x.shape[-1])
       shape = dict(kernel_size=(3, 3), padding=((1, 1), (1, 1)), conv_general_dilated=how)
       return nn.Conv(width, **shape, kernel_init=init, bias_init=init, name=name, **common)(x)
@@ -53,7 +55,7 @@ class Generator(nn.Module):
     x = nn.Dense(height * width * depth, kernel_init=init, bias_init=init, name='project', **wide)(z)
     x = norm(name='norm')(x.reshape(-1, height, width, depth), train)
     for i, features in enumerate(self.widths):
-      x = conv(features, x, f'conv{i}', fused_upsample_conv(self.conv))
+      x = conv(features, x, f'conv{i}', self.kernels.upsample_conv)
       x = nn.leaky_relu(norm(epsilon=INNER_EPSILON, name=f'norm{i}')(x, train), 0.2)
     x = jnp.tanh(conv(self.channels, x, 'to_image').astype(self.param_dtype))
     return norm(affine=False, name='norm_out')(x, train)

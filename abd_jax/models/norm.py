@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from abd_jax.models.moments import TWO_PASSES, Statistics, apply
+
 PyTree = Any
 Initializer = Callable[..., jax.Array]
 
@@ -34,6 +36,7 @@ class BatchNorm(nn.Module):
   epsilon: float = 1e-5
   affine: bool = True
   gamma_init: Initializer = nn.initializers.ones
+  statistics: Statistics = TWO_PASSES
   param_dtype: Any = jnp.float32
 
   @nn.compact
@@ -41,27 +44,25 @@ class BatchNorm(nn.Module):
     width = (x.shape[-1],)
     stored_mean = self.variable('batch_stats', 'mean', jnp.zeros, width, self.param_dtype)
     stored_var = self.variable('batch_stats', 'var', jnp.ones, width, self.param_dtype)
-    row = lambda vector: vector.reshape(*(1,) * (x.ndim - 1), -1)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    reads_moments = self.is_mutable_collection('moments')
-    if train or reads_moments:
-      axes = tuple(range(x.ndim - 1))
-      mean = wide.mean(axes)
-      # Two passes: E[x^2] - E[x]^2 loses most digits of a small variance, and Eq. 5 takes its log.
-      var = jnp.square(wide - row(mean)).mean(axes)
-      if reads_moments:
-        self.put_variable('moments', 'mean', mean)
-        self.put_variable('moments', 'var', var)
-        self.put_variable('moments', 'count', jnp.asarray(x.size // x.shape[-1], mean.dtype))
-    if not train:
-      mean, var = stored_mean.value, stored_var.value
-    scale = jax.lax.rsqrt(var + self.epsilon)
+    scale = bias = None
     if self.affine:
-      scale = scale * self.param('scale', self.gamma_init, width, self.param_dtype)
-    y = (wide - row(mean)) * row(scale)
-    if self.affine:
-      y = y + row(self.param('bias', nn.initializers.zeros, width, self.param_dtype))
-    return y.astype(x.dtype)
+      scale = self.param('scale', self.gamma_init, width, self.param_dtype)
+      bias = self.param('bias', nn.initializers.zeros, width, self.param_dtype)
+    # To make variables, any batch will do, and one that does not divide over the devices too.
+    reads_moments = self.is_mutable_collection('moments') and not self.is_initializing()
+    moments: Any = None
+    if train:
+      y, *moments = self.statistics.normalise(x, scale, bias, self.epsilon)
+    else:
+      # The moments first: on CPU the last bit of their derivatives depends on the order.
+      moments = self.statistics.moments(x) if reads_moments else None
+      y = apply(x, stored_mean.value, stored_var.value, scale, bias, self.epsilon)
+    if reads_moments:
+      mean, var = moments
+      self.put_variable('moments', 'mean', mean)
+      self.put_variable('moments', 'var', var)
+      self.put_variable('moments', 'count', jnp.asarray(x.size // x.shape[-1], mean.dtype))
+    return y
 
 
 def _is_layer(tree: PyTree) -> bool:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from abd_jax.models.conv import Conv
+from abd_jax.models.kernels import Kernels
 from abd_jax.models.norm import GAMMA_INITS, BatchNorm, Initializer
 
 # Kaiming normal, fan in, gain sqrt(2), not truncated.
@@ -87,13 +87,15 @@ class ResNet(nn.Module):
   ResNet-18. [b, h, w, c] -> features f32[b, widths[-1]].
   variant: 'rdfcil' for the blocks of that name, and kernels that start by their fan-out; 'imagenet' for its stem and
   blocks and such kernels: ResNet-18 with blocks (2, 2, 2, 2) and widths (64, 128, 256, 512).
+  folded: without batch norms, for parameters of which `models.working.fold` has made convolutions with a bias.
   """
 
   blocks: Sequence[int]
   widths: Sequence[int]
   variant: str = 'abd'
   gamma_init: str = 'ones'
-  conv: Conv = jax.lax.conv_general_dilated
+  kernels: Kernels = Kernels()
+  folded: bool = False
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -103,13 +105,16 @@ class ResNet(nn.Module):
       nn.Conv,
       kernel_size=(3, 3),
       padding=((1, 1), (1, 1)),
-      use_bias=False,
+      use_bias=self.folded,
       kernel_init=kaiming_normal if self.variant == 'abd' else kaiming_normal_out,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
-      conv_general_dilated=self.conv,
+      conv_general_dilated=self.kernels.conv,
     )
-    norm = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], param_dtype=self.param_dtype)
+    same: dict[str, Any] = dict(statistics=self.kernels.statistics, param_dtype=self.param_dtype)
+    norm: Any = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], **same)
+    if self.folded:
+      norm = lambda **fields: lambda x, train: x
     x = Stem(self.widths[0], conv, norm, self.variant, name='stem')(x, train)
     for i, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
       for j in range(count):

@@ -118,7 +118,7 @@ def build(config) -> Blueprint:
     method, stream.tasks, seed, config.student.batch_size, config.inversion.steps, memory_size, known, stored
   )
   schedule.total_steps(stream.labels)  # what cannot work says so now
-  components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh.constrain)
+  components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh)
   steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
   abstract = {
     'student': abstract_like(steps.new_student, mesh.replicated),

@@ -57,7 +57,7 @@ class LoadedModel:
     self.tasks = Tasks(tuple(order['original_ids']), sizes)
     self._classes = Classes(self.task_of_class, np.int32(self.task))
     self._method = methods.get(config)
-    self._components = make_components(config, self.tasks.num_classes, self.image_shape, lambda batch: batch)
+    self._components = make_components(config, self.tasks.num_classes, self.image_shape, None)
     compiled = lambda function: jax.jit(full_precision_matmul(function))
     self._probabilities = compiled(make_probabilities(self._components, self._method))
     self._embed = compiled(make_embed(self._components))
@@ -181,7 +181,7 @@ def abstract_states(manifest: dict, name: str) -> dict[str, Any]:
   """
   config, image_shape = restored(manifest['config']), tuple(manifest['image_shape'])
   method, mesh = methods.get(config), DataMesh(devices(local=True)[:1])
-  components = make_components(config, len(manifest['class_order']['names']), image_shape, mesh.constrain)
+  components = make_components(config, len(manifest['class_order']['names']), image_shape, mesh)
   abstract = {
     'student': abstract_like(lambda: init_student(components, image_shape, method.extra_init, 0), mesh.replicated),
     'generator': abstract_like(lambda: init_generator(components, 0, 0), mesh.replicated),

@@ -1,49 +1,90 @@
 """Runs N steps of any pure step function: the one place that knows about chunks, scan and the Python loop.
 
-A step is `step(state, inputs, data) -> (state, metrics)`: `inputs` is its slice of per-step inputs, `data`
-what all steps of a phase read. A chunk is a run of steps between two looks at the host.
+A chunk is a run of steps between two looks at the host.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from abd_jax.devices.backend import full_precision_matmul
 
 PyTree = Any
-Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
-Chunk = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
-def make_chunk(step: Step, *, scan_steps: int = 0, out_sharding: Any = None) -> Chunk:
-  """Compiles `step` into `chunk(state, inputs, data) -> (state, metrics)`, one metrics row per step.
+@dataclass(frozen=True)
+class Step:
+  """One step, `step(state, inputs, data) -> (state, metrics)`, in the parts that a scan of many can share.
+
+  Attributes:
+    run: (state, copies, inputs, data) -> (state, metrics): `inputs` is the step's slice of per-step inputs.
+    copies: state -> what `run` reads of it in another form; a scan makes it for the next step where the state is new.
+    prepare: what all steps of a phase read -> the `data` of `run`; a scan makes it once.
+  """
+
+  run: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+  copies: Callable[[PyTree], PyTree] = lambda state: None
+  prepare: Callable[[PyTree], PyTree] = lambda data: data
+
+  def __call__(self, state: PyTree, inputs: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
+    return self.run(state, self.copies(state), inputs, self.prepare(data))
+
+
+class Chunk:
+  """Compiles a step into `chunk(state, inputs, data) -> (state, metrics)`, one metrics row per step.
 
   Inputs and metrics have a leading axis of steps. A chunk of exactly `scan_steps` steps runs as one compiled
   `lax.scan` (fast on GPU and TPU); any other runs step by step, as all do with 0 (on CPU, XLA runs convolutions
   inside a loop about 16 times slower). The step is traced once for both. `state` is donated.
   """
-  compile_ = lambda f: jax.jit(f, donate_argnums=0, out_shardings=out_sharding)
-  one = compile_(step)
 
-  @compile_
-  def scanned(state, inputs, data):
-    return jax.lax.scan(lambda carry, x: one(carry, x, data), state, inputs)
+  def __init__(self, step: Step, *, scan_steps: int = 0, out_sharding: Any = None):
+    compiled = lambda f: jax.jit(full_precision_matmul(f), donate_argnums=0, out_shardings=out_sharding)
+    step = Step(jax.jit(step.run), step.copies, step.prepare)
 
-  def chunk(state, inputs, data):
-    length = jax.tree.leaves(inputs)[0].shape[0]
-    if length == scan_steps:
-      return scanned(state, inputs, data)
+    def scanned(state, inputs, data):
+      data, like = step.prepare(data), []
+
+      def body(carry, x):
+        state, copies = carry
+        state, metrics = step.run(state, copies, x, data)
+        row, unravel = ravel_pytree(metrics)  # written at once
+        like.append(unravel)
+        return (state, step.copies(state)), row
+
+      (state, _), rows = jax.lax.scan(body, (state, step.copies(state)), inputs)
+      return state, jax.vmap(like[-1])(rows)
+
+    self._one, self._scanned, self._scan_steps = compiled(step), compiled(scanned), scan_steps
+
+  def __call__(self, state: PyTree, inputs: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
+    length = _length(inputs)
+    if length == self._scan_steps:
+      return self._scanned(state, inputs, data)
     rows = []
     for k in range(length):
-      state, metrics = one(state, jax.tree.map(lambda leaf: leaf[k], inputs), data)  # noqa: B023
+      state, metrics = self._one(state, jax.tree.map(lambda leaf: leaf[k], inputs), data)  # noqa: B023
       rows.append(metrics)
     return state, jax.tree.map(lambda *row: np.stack(jax.device_get(row)), *rows)
 
-  return chunk
+  def lower(self, state: PyTree, inputs: PyTree, data: PyTree) -> jax.stages.Lowered:
+    """The program that a chunk of these inputs runs, once or step by step; shapes are enough of each array."""
+    if _length(inputs) == self._scan_steps:
+      return self._scanned.lower(state, inputs, data)
+    first = lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    return self._one.lower(state, jax.tree.map(first, inputs), data)
+
+
+def _length(inputs: PyTree) -> int:
+  return jax.tree.leaves(inputs)[0].shape[0]
 
 
 def run(
-  chunk: Chunk,
+  chunk: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
   state: PyTree,
   data: PyTree,
   inputs: Callable[[int, int], PyTree],

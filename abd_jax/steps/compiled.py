@@ -11,7 +11,7 @@ from abd_jax.devices.mesh import DataMesh
 from abd_jax.methods.types import Method, Phase
 from abd_jax.state import Classes, TrainState
 from abd_jax.steps import inversion, student
-from abd_jax.steps.chunks import Chunk, make_chunk
+from abd_jax.steps.chunks import Chunk
 from abd_jax.steps.components import Components
 
 PICTURED = 64  # dreams in a picture; rounded up to a multiple of the devices
@@ -33,13 +33,13 @@ def compile_steps(
   config, components: Components, method: Method, image_shape: tuple[int, ...], seed: int, mesh: DataMesh
 ) -> CompiledSteps:
   """On GPU and TPU, chunks of `config.chunk_steps` steps are one scan; on CPU steps run one by one."""
-  scan_steps = 0 if jax.default_backend() == 'cpu' else config.chunk_steps
+  scan_steps = 0 if mesh.platform == 'cpu' else config.chunk_steps
 
   def compiled(function):
     return jax.jit(full_precision_matmul(function), out_shardings=mesh.replicated)
 
   def chunk(step):
-    return make_chunk(full_precision_matmul(step), scan_steps=scan_steps, out_sharding=mesh.replicated)
+    return Chunk(step, scan_steps=scan_steps, out_sharding=mesh.replicated)
 
   return CompiledSteps(
     new_student=compiled(lambda: student.init_student(components, image_shape, method.extra_init, seed)),

@@ -8,42 +8,76 @@ import jax.numpy as jnp
 import optax
 
 from abd_jax.data.augment import Augment, make_augment
+from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
-from abd_jax.models.conv import conv_on_cpu
 from abd_jax.models.generator import Generator
+from abd_jax.models.kernels import Kernels, kernels_for
 from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Classifier, ResNet
+from abd_jax.models.working import Narrow, fold, narrow, with_narrow
+from abd_jax.state import FrozenModel, TrainState
 from abd_jax.steps import optim
+
+PyTree = Any
 
 
 class Components(NamedTuple):
   model: Any  # a Classifier; Any, for no type checker knows what flax's apply returns
+  teacher: Any  # the Classifier that steps run what `as_teacher` makes of frozen models with
   generator: Any  # a Generator or Pixels
   sgd: optax.GradientTransformation  # the student's
   adam: optax.GradientTransformation  # the generator's
   images: Augment
   constrain: Callable[[jax.Array], jax.Array]  # marks a batch as split over the devices
+  dtype: Any  # that convolutions compute in
+
+  def copies(self, state: TrainState) -> Narrow:
+    """What convolutions of the trained network take in place of its parameters."""
+    return narrow(state.params, self.dtype)
+
+  def as_read(self, teacher: FrozenModel) -> FrozenModel:
+    """For steps that read the moments of its layers."""
+    return teacher.replace(params=self._narrowed(teacher.params))
+
+  def as_teacher(self, teacher: FrozenModel) -> FrozenModel:
+    """For steps that read its outputs and its dreams."""
+    params, stats, generator = teacher.params, teacher.batch_stats, teacher.generator
+    if self.teacher.backbone.folded:
+      params, stats = fold(params, stats), {}
+    if generator:
+      generator = generator | {'params': self._narrowed(generator['params'])}
+    return teacher.replace(params=self._narrowed(params), batch_stats=stats, generator=generator)
+
+  def _narrowed(self, params: PyTree) -> PyTree:
+    return with_narrow(params, narrow(params, self.dtype))
 
 
 def make_components(
-  config, num_classes: int, image_shape: tuple[int, int, int], constrain, wide=jnp.float32
+  config,
+  num_classes: int,
+  image_shape: tuple[int, int, int],
+  mesh: DataMesh | None,
+  wide=jnp.float32,
+  kernels: Kernels | None = None,
 ) -> Components:
   """The parts that `config` describes, for a head of `num_classes` and images of `image_shape` (h, w, c).
 
+  mesh: over whose devices batches are split; None: they stay where they are. kernels: if not those for the mesh.
   wide: dtype of parameters, statistics, images and losses; convolutions take config.precision where that is narrower.
   Raises UserError if they do not fit these images.
   """
   _check_shapes(config, image_shape)
-  alone_on_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
-  conv = conv_on_cpu if alone_on_cpu else jax.lax.conv_general_dilated
+  kernels = kernels or (kernels_for(mesh) if mesh else Kernels())
   dtype = jnp.bfloat16 if config.precision == 'bfloat16' else wide
-  common = dict(gamma_init=config.bn_gamma_init, conv=conv, dtype=dtype, param_dtype=wide)
+  common: dict[str, Any] = dict(gamma_init=config.bn_gamma_init, kernels=kernels, dtype=dtype, param_dtype=wide)
   net, gen, data = config.model, config.generator, config.data
   generator = Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common)
   if config.inversion.what == 'pixels':
     generator = Pixels(config.inversion.pixel_images, image_shape, wide)
+  resnet = ResNet(tuple(net.blocks), tuple(net.widths), net.variant, **common)
   return Components(
-    model=Classifier(ResNet(tuple(net.blocks), tuple(net.widths), net.variant, **common), num_classes, wide),
+    model=Classifier(resnet, num_classes, wide),
+    teacher=Classifier(resnet.clone(folded=kernels.folds), num_classes, wide),
     generator=generator,
     sgd=optim.sgd(config.student.momentum, config.student.weight_decay),
     adam=optim.adam(),
@@ -56,9 +90,11 @@ def make_components(
       flip=data.flip,
       brightness=data.brightness,
       contrast=data.contrast,
+      crop=kernels.crop,
       dtype=wide,
     ),
-    constrain=constrain,
+    constrain=mesh.constrain if mesh else lambda batch: batch,
+    dtype=dtype,
   )
 
 

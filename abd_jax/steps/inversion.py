@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from abd_jax import losses
 from abd_jax.models.generator import stop_redundant_bias_gradients
 from abd_jax.models.norm import batch_and_stored_stats, update_running_stats
-from abd_jax.state import PhaseData, TrainState
+from abd_jax.models.working import Narrow, with_narrow
+from abd_jax.state import FrozenModel, PhaseData, TrainState
 from abd_jax.steps import optim
+from abd_jax.steps.chunks import Step
 from abd_jax.steps.components import Components
 from abd_jax.steps.rng import stream
 
@@ -35,8 +37,8 @@ def sample(components: Components, variables: PyTree, key: jax.Array, size: int)
   return jax.lax.stop_gradient(components.constrain(images))
 
 
-def make_inversion_step(components: Components, config):
-  """step(TrainState of the generator, lr f32[], PhaseData) -> (TrainState, metrics): Eq. 7, one Adam step.
+def make_inversion_step(components: Components, config) -> Step:
+  """The step of Eq. 7, one of Adam: of the generator's TrainState, lr f32[] and PhaseData, with metrics of f32[].
 
   The teacher, `data.teachers[0]`, normalises with its running statistics while the moments of its inputs are
   read (Eq. 4); the generator is in training mode. `config` is config.inversion.
@@ -50,9 +52,9 @@ def make_inversion_step(components: Components, config):
   batch_size, temperature, sigma = config.batch_size, config.temperature, config.prior_sigma
   normalised = config.diversity == 'normalised'
 
-  def step(state: TrainState, lr: jax.Array, data: PhaseData):
-    z = noise(components, jax.random.fold_in(stream(data.seed, 'generator'), state.step), batch_size)
-    teacher, seen = data.teachers[0], data.classes.seen
+  def run(state: TrainState, copies: Narrow, lr: jax.Array, given: tuple[FrozenModel, jax.Array, jax.Array]):
+    teacher, seen, key = given
+    z = noise(components, jax.random.fold_in(key, state.step), batch_size)
 
     def objective(params):
       variables = {'params': stop_redundant_bias_gradients(params), 'batch_stats': state.batch_stats}
@@ -68,7 +70,8 @@ def make_inversion_step(components: Components, config):
       total = losses.weighted_sum(terms, weights)
       return total, (terms | {'loss': total}, updates.get('moments', {}))
 
-    grads, (metrics, moments) = jax.grad(objective, has_aux=True)(state.params)
+    grads, (metrics, moments) = jax.grad(objective, has_aux=True)(with_narrow(state.params, copies))
+    grads = optim.in_precision_of(state.params, grads)
     direction, opt_state = components.adam.update(grads, state.opt_state, state.params)
     state = state.replace(
       params=optim.apply_update(state.params, direction, lr),
@@ -78,7 +81,10 @@ def make_inversion_step(components: Components, config):
     )
     return state, metrics
 
-  return step
+  def prepare(data: PhaseData) -> tuple[FrozenModel, jax.Array, jax.Array]:
+    return components.as_read(data.teachers[0]), data.classes.seen, stream(data.seed, 'generator')
+
+  return Step(run, components.copies, prepare)
 
 
 def make_picture(components: Components, size: int):

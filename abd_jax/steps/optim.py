@@ -25,6 +25,11 @@ def apply_update(params: PyTree, direction: PyTree, lr: jax.Array) -> PyTree:
   return jax.tree.map(lambda p, d: p - (lr * d).astype(p.dtype), params, direction)
 
 
+def in_precision_of(params: PyTree, gradients: PyTree) -> PyTree:
+  """The gradients, which may be of narrower copies of the parameters, in the parameters' dtypes."""
+  return jax.tree.map(lambda p, g: g.astype(p.dtype), params, gradients)
+
+
 def learning_rates(lr: float, milestones: Sequence[int], epochs: np.ndarray) -> np.ndarray:
   """f32[k]: `lr` divided by ten from the start of each 0-based milestone epoch on, for each of `epochs` i32[k]."""
   drops = (np.asarray(epochs)[:, None] >= np.asarray(milestones, int)[None, :]).sum(1)

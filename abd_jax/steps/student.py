@@ -1,6 +1,7 @@
 """The student's compiled steps: one training step for any phase of any method, and evaluation."""
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import numpy as np
 from abd_jax.losses import mask_logits
 from abd_jax.methods.types import LossInputs, Method, Output, Phase, StartTask
 from abd_jax.models.norm import update_running_stats
+from abd_jax.models.working import Narrow, with_narrow
 from abd_jax.state import Classes, FrozenModel, PhaseData, TrainState
 from abd_jax.steps import inversion, optim
+from abd_jax.steps.chunks import Step
 from abd_jax.steps.components import Components
 from abd_jax.steps.inputs import StudentInputs
 from abd_jax.steps.rng import stream
@@ -43,44 +46,64 @@ def make_start_task(components: Components, start_task: StartTask):
   return start
 
 
-def make_train_step(components: Components, phase: Phase):
-  """The step of `phase`: step(TrainState, StudentInputs, PhaseData) -> (TrainState, metrics of f32[])."""
+def make_train_step(components: Components, phase: Phase) -> Step:
+  """The step of `phase`: of a TrainState, StudentInputs and PhaseData, with metrics of f32[]."""
 
-  def step(state: TrainState, inputs: StudentInputs, data: PhaseData):
-    key = jax.random.fold_in(stream(data.seed, 'student'), state.step)
-    augment_key, dream_key = jax.random.split(key)
-    images, labels = _real_batch(components, inputs, data)
-    images = components.constrain(components.images.augment(augment_key, images))
-    is_real = jnp.ones(labels.shape, bool)
+  def run(state: TrainState, copies: Narrow, inputs: StudentInputs, given: _Given):
+    data, teachers, key = given.data, given.teachers, jax.random.fold_in(given.key, state.step)
+    images, labels, is_real = _joined_batch(components, phase, key, inputs, given)
+    outputs = tuple(frozen_outputs(components.teacher, teacher, images) for teacher in teachers[: phase.teachers])
     if phase.dreams:
-      size = labels.shape[0]
-      dreams = _dream(components, phase, data.teachers[0], dream_key, size)
-      # Interleaved, not concatenated: on a batch split over devices this moves nothing between them.
-      images = interleave(images, dreams)
-      labels, is_real = interleave(labels, labels), interleave(is_real, ~is_real)
-    teachers = tuple(frozen_outputs(components, teacher, images) for teacher in data.teachers[: phase.teachers])
-    if phase.dreams:
-      old_logits = mask_logits(teachers[0].logits, data.classes.old)
+      old_logits = mask_logits(outputs[0].logits, data.classes.old)
       labels = jnp.where(is_real, labels, jnp.argmax(old_logits, axis=-1))
 
     def objective(trained):
       student, batch_stats = _forward(components, phase, trained, state.batch_stats, images)
-      inputs = LossInputs(images, student, teachers, labels, is_real, data.classes, jax.random.fold_in(key, 2))
+      inputs = LossInputs(images, student, outputs, labels, is_real, data.classes, jax.random.fold_in(key, 2))
       value, metrics = phase.loss(inputs)
       return value, (metrics, student.logits, batch_stats)
 
     trained = {'params': state.params, 'extra': state.extra}
-    grads, (metrics, logits, batch_stats) = jax.grad(objective, has_aux=True)(trained)
+    differentiate = jax.grad(objective, has_aux=True)
+    grads, (metrics, logits, batch_stats) = differentiate(trained | {'params': with_narrow(state.params, copies)})
+    grads = optim.in_precision_of(trained, grads)
     direction, opt_state = components.sgd.update(grads, state.opt_state, trained)
     trained = optim.apply_update(trained, mask_updates(phase.trainable, direction), inputs.lr)
     hits = jnp.argmax(mask_logits(logits, data.classes.seen), axis=-1) == labels
-    metrics = metrics | {'accuracy': jnp.sum(hits & is_real) / jnp.sum(is_real)}
+    metrics = metrics | {'accuracy': jnp.sum(hits & is_real) / (len(labels) // (1 + phase.dreams))}
     if phase.observe:
       trained = trained | {'extra': phase.observe(trained['extra'], labels)}
     state = state.replace(**trained, batch_stats=batch_stats, opt_state=opt_state, step=state.step + 1)
     return state, metrics
 
-  return step
+  return Step(run, components.copies, partial(_prepare, components, phase))
+
+
+class _Given(NamedTuple):
+  """What the steps of a phase read."""
+
+  data: PhaseData
+  teachers: tuple[FrozenModel, ...]  # those of `data`, as components.teacher runs them
+  key: jax.Array  # of all steps together
+
+
+def _prepare(components: Components, phase: Phase, data: PhaseData) -> _Given:
+  needed = max(phase.teachers, int(phase.dreams))
+  teachers = tuple(components.as_teacher(teacher) for teacher in data.teachers[:needed])
+  return _Given(data, teachers, stream(data.seed, 'student'))
+
+
+def _joined_batch(components: Components, phase: Phase, key: jax.Array, inputs: StudentInputs, given: _Given):
+  """(augmented images, labels, which are real): those of the step, and between them as many dreams if phase.dreams."""
+  augment_key, dream_key = jax.random.split(key)
+  images, labels = _real_batch(components, inputs, given.data)
+  images = components.constrain(components.images.augment(augment_key, images))
+  is_real = jnp.ones(labels.shape, bool)
+  if not phase.dreams:
+    return images, labels, is_real
+  dreams = _dream(components, phase, given, dream_key, labels.shape[0])
+  # Interleaved, not concatenated: on a batch split over devices this moves nothing between them.
+  return interleave(images, dreams), interleave(labels, labels), interleave(is_real, ~is_real)
 
 
 def _real_batch(components: Components, inputs: StudentInputs, data: PhaseData) -> tuple[jax.Array, jax.Array]:
@@ -97,10 +120,10 @@ def interleave(a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
 
 
-def _dream(components: Components, phase: Phase, teacher: FrozenModel, key: jax.Array, size: int) -> jax.Array:
+def _dream(components: Components, phase: Phase, given: _Given, key: jax.Array, size: int) -> jax.Array:
   if phase.dreamer is None:
-    return inversion.sample(components, teacher.generator, key, size)
-  return jax.lax.stop_gradient(components.constrain(phase.dreamer(teacher, key, size)))
+    return inversion.sample(components, given.teachers[0].generator, key, size)
+  return jax.lax.stop_gradient(components.constrain(phase.dreamer(given.data.teachers[0], key, size)))
 
 
 def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats: PyTree, images: jax.Array):
@@ -125,9 +148,9 @@ def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats:
   return Output(features, logits, **trained['params']['head'], extra=trained['extra']), batch_stats
 
 
-def frozen_outputs(components: Components, teacher: FrozenModel, images: jax.Array) -> Output:
-  """What a frozen model says about the images: running statistics, no gradient."""
-  features, logits = components.model.apply(teacher.variables, images, train=False)
+def frozen_outputs(model: Any, teacher: FrozenModel, images: jax.Array) -> Output:
+  """What a frozen model, run as the module `model`, says about the images: running statistics, no gradient."""
+  features, logits = model.apply(teacher.variables, images, train=False)
   return jax.lax.stop_gradient(Output(features, logits, **teacher.params['head'], extra=teacher.extra))
 
 
@@ -170,7 +193,7 @@ def _make_seen_logits(components: Components, method: Method):
   """The logits f[b, c] that a method predicts by, those of classes not seen out of reach."""
 
   def seen_logits(model: FrozenModel, images: jax.Array, classes: Classes) -> jax.Array:
-    output = frozen_outputs(components, model, components.images.normalise(components.constrain(images)))
+    output = frozen_outputs(components.model, model, components.images.normalise(components.constrain(images)))
     logits = method.logits(output, classes) if method.logits else output.logits
     return mask_logits(logits, classes.seen)
 
@@ -180,7 +203,7 @@ def _make_seen_logits(components: Components, method: Method):
 def make_embed(components: Components):
   """embed(FrozenModel, images u8[b, h, w, c]) -> features f[b, d]."""
   return lambda model, images: (
-    frozen_outputs(components, model, components.images.normalise(components.constrain(images))).features
+    frozen_outputs(components.model, model, components.images.normalise(components.constrain(images))).features
   )
 
 

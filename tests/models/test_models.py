@@ -11,7 +11,7 @@ import pytest
 import reference
 
 from abd_jax.config import default
-from abd_jax.models.conv import PIECE, conv_on_cpu, fused_upsample_conv
+from abd_jax.models.conv import PIECE, conv_on_cpu
 from abd_jax.models.generator import Generator
 from abd_jax.models.norm import BatchNorm, batch_and_stored_stats, update_running_stats
 from abd_jax.models.pixels import Pixels
@@ -27,7 +27,7 @@ KEY = jax.random.key(0)
 def components_of(num_classes=100, **fields):
   config = default()
   config.update_from_flattened_dict(fields)
-  return components_lib.make_components(config, num_classes, CIFAR, lambda x: x)
+  return components_lib.make_components(config, num_classes, CIFAR, None)
 
 
 def init(module, shape, dtype=jnp.float32):
@@ -353,27 +353,3 @@ def test_conv_on_cpu_is_the_plain_one_and_so_are_its_gradients(stride):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(images, kernel)
 
   chex.assert_trees_all_close(of(conv_on_cpu), of(jax.lax.conv_general_dilated), rtol=1e-4, atol=1e-4)
-
-
-def test_after_doubling_is_to_double_then_convolve_and_so_are_its_gradients():
-  rng = np.random.default_rng(0)
-  images = rng.normal(size=(3, 4, 5, 2)).astype(np.float32)
-  kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
-  plain = jax.lax.conv_general_dilated
-
-  def of(conv, double):
-    def loss(images, kernel):
-      images = images.repeat(2, axis=1).repeat(2, axis=2) if double else images
-      out = conv(images, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-      return jnp.sum(jnp.sin(out)), out
-
-    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(images, kernel)
-
-  chex.assert_trees_all_close(of(fused_upsample_conv(plain), False), of(plain, True), rtol=1e-4, atol=1e-5)
-
-
-def test_a_single_cpu_takes_the_conv_made_for_it(monkeypatch):
-  assert components_of().model.backbone.conv is jax.lax.conv_general_dilated  # the tests have eight devices
-  monkeypatch.setattr(jax, 'device_count', lambda: 1)
-  components = components_of()
-  assert components.model.backbone.conv is conv_on_cpu and components.generator.conv is conv_on_cpu

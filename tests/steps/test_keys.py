@@ -30,7 +30,7 @@ def scene(method):
   config.update_from_flattened_dict(TINY | {'model.blocks': (1,), 'model.widths': (4,), 'dgr.widths': (4, 4)})
   config.update_from_flattened_dict({'dgr.latent': 4, 'inversion.batch_size': 4, 'data.brightness': 0.0})
   kind, mesh = methods.get(config), DataMesh(jax.local_devices()[:1])
-  components = make_components(config, CLASSES, SHAPE, mesh.constrain)
+  components = make_components(config, CLASSES, SHAPE, mesh)
   learner = student.init_student(components, SHAPE, kind.extra_init, 0)
   generator = inversion.init_generator(components, 0, 0)
   teacher = freeze(learner, generator)
@@ -68,7 +68,7 @@ def test_a_step_of_every_phase_of_a_method(name):
 def test_a_step_of_inversion_and_a_picture(what):
   config, *_ = scene('abd')
   config.inversion.what = what
-  components = make_components(config, CLASSES, SHAPE, lambda batch: batch)
+  components = make_components(config, CLASSES, SHAPE, None)
   learner, generator = student.init_student(components, SHAPE, None, 0), inversion.init_generator(components, 0, 0)
   data = PhaseData(None, None, Classes(NUMBERS // 2, np.int32(1)), (freeze(learner),), np.uint32(0))
   jax.jit(inversion.make_inversion_step(components, config.inversion))(generator, np.float32(1e-3), data)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from abd_jax import methods
 from abd_jax.config import default
 from abd_jax.devices.mesh import DataMesh
+from abd_jax.models.kernels import kernels_for
 from abd_jax.state import Classes, PhaseData, freeze
 from abd_jax.steps import chunks, inversion, student
 from abd_jax.steps.components import make_components
@@ -29,11 +31,15 @@ def tiny_config():
   return c
 
 
-def build(devices, dtype=jnp.float32):
-  """Components, later ABD phase, data of the second of three tasks, fresh states: all on `devices` devices."""
+def build(devices, dtype=jnp.float32, kernels='cpu'):
+  """Components, later ABD phase, data of the second of three tasks, fresh states: all on `devices` devices.
+
+  kernels: those for this kind of device, whatever the devices are.
+  """
   c = tiny_config()
   mesh = DataMesh(jax.devices()[:devices])
-  components = make_components(c, CLASSES, SHAPE, mesh.constrain, dtype)
+  target = SimpleNamespace(platform=kernels, size=mesh.size, gather=mesh.gather)
+  components = make_components(c, CLASSES, SHAPE, mesh, dtype, kernels_for(target))
   phase = methods.get(c).later[0]
   learner = student.init_student(components, SHAPE, None, 1)
   generator = inversion.init_generator(components, 1, 0)
@@ -47,10 +53,10 @@ def build(devices, dtype=jnp.float32):
 
 
 @functools.cache
-def compiled(devices, scan_steps, dtype):
+def compiled(devices, scan_steps, dtype, kernels):
   """build() and the chunks of both kinds of step."""
-  c, mesh, components, phase, *states = build(devices, dtype)
-  make = lambda step: chunks.make_chunk(step, scan_steps=scan_steps, out_sharding=mesh.replicated)
+  c, mesh, components, phase, *states = build(devices, dtype, kernels)
+  make = lambda step: chunks.Chunk(step, scan_steps=scan_steps, out_sharding=mesh.replicated)
   made = (
     make(student.make_train_step(components, phase)),
     make(inversion.make_inversion_step(components, c.inversion)),
@@ -58,9 +64,9 @@ def compiled(devices, scan_steps, dtype):
   return c, phase, made, states
 
 
-def ten_steps(devices, chunk_steps, scan_steps, dtype=jnp.float32):
+def ten_steps(devices, chunk_steps, scan_steps, kernels='cpu', dtype=jnp.float32):
   """Student and generator states after ten ABD and ten inversion steps."""
-  c, phase, (train, invert), (learner, generator, data) = compiled(devices, scan_steps, dtype)
+  c, phase, (train, invert), (learner, generator, data) = compiled(devices, scan_steps, dtype, kernels)
 
   def run(chunk, state, inputs):
     state = jax.tree.map(jnp.copy, state)  # a chunk reuses its state's buffers
@@ -86,20 +92,22 @@ def difference(a, b):
   return worst
 
 
-# Devices, steps in a chunk, steps in a compiled scan: shorter chunks run step by step.
+# Devices, steps in a chunk, steps in a compiled scan: shorter chunks run step by step; whose kernels.
 WAYS = {
-  'eight devices, scans of 4 and a rest': (8, 4, 4),
-  'chunks of 3, step by step': (1, 3, 0),
+  'eight devices, scans of 4 and a rest': (8, 4, 4, 'cpu'),
+  'chunks of 3, step by step': (1, 3, 0, 'cpu'),
+  'as on one GPU': (1, 4, 4, 'gpu'),
+  'as on eight TPU chips': (8, 10, 0, 'tpu'),
 }
 
 
 @pytest.mark.parametrize(('dtype', 'bound'), [(jnp.float64, 1e-8), (jnp.float32, 1e-3)], ids=['float64', 'float32'])
 def test_devices_scan_and_chunks_do_not_change_the_result(dtype, bound):
   with jax.enable_x64(True) if dtype == jnp.float64 else contextlib.nullcontext():
-    expected = ten_steps(1, STEPS, 0, dtype)
+    expected = ten_steps(1, STEPS, 0, dtype=dtype)
     assert jax.tree.leaves(expected)[0].dtype == dtype
     for name, way in WAYS.items():
-      assert difference(expected, ten_steps(*way, dtype)) <= bound, name
+      assert difference(expected, ten_steps(*way, dtype=dtype)) <= bound, name
 
 
 def test_eight_devices_split_the_batch_and_replicate_the_rest():
@@ -109,7 +117,7 @@ def test_eight_devices_split_the_batch_and_replicate_the_rest():
     components._replace(constrain=lambda x: (seen.setdefault('constrained', []).append(x.shape), mesh.constrain(x))[1]),
     phase,
   )
-  chunk = chunks.make_chunk(step, out_sharding=mesh.replicated)
+  chunk = chunks.Chunk(step, out_sharding=mesh.replicated)
   inputs = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)(0, 1)
   state, _ = chunk(learner, inputs, data)
   assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == 8
@@ -121,15 +129,16 @@ def test_eight_devices_split_the_batch_and_replicate_the_rest():
 def test_a_step_is_traced_once_however_it_is_chunked(scan_steps):
   traces = []
 
-  def step(state, x, data):
+  def run(state, copies, x, data):
     traces.append(1)
-    return state + x * data, {'sum': state.sum()}
+    return state + x * data, {'sum': state.sum() + 0 * copies}
 
-  chunk = chunks.make_chunk(step, scan_steps=scan_steps)
+  step = chunks.Step(run, copies=lambda state: 2 * state.sum(), prepare=lambda data: 2 * data)
+  chunk = chunks.Chunk(step, scan_steps=scan_steps)
   inputs = lambda start, stop: np.arange(start, stop, dtype=np.float32)
   done = []
   state = chunks.run(chunk, jnp.zeros(3), jnp.float32(2), inputs, range(11), 4, lambda s, m, n: done.append((n, m)))
-  np.testing.assert_allclose(state, 2 * np.arange(11).sum() * np.ones(3))
+  np.testing.assert_allclose(state, 4 * np.arange(11).sum() * np.ones(3))
   assert [n for n, _ in done] == [4, 8, 11]
   assert [len(m['sum']) for _, m in done] == [4, 4, 3]
   assert len(traces) == 1

@@ -57,7 +57,7 @@ def scene(dtype=jnp.float64, **fields):
   small = {'model.blocks': (1, 1), 'model.widths': (3, 4), 'data.pad': 1, 'student.weight_decay': WEIGHT_DECAY}
   small |= {'generator.latent': LATENT, 'generator.start': (2, 2, 3), 'generator.widths': (3, 2)}
   config.update_from_flattened_dict(small | {'inversion.batch_size': BATCH} | fields)
-  components = make_components(config, len(TASK_OF_CLASS), SHAPE, lambda x: x, dtype)
+  components = make_components(config, len(TASK_OF_CLASS), SHAPE, None, dtype)
   rng = np.random.default_rng(0)
   draw = lambda tree: jax.tree.map(lambda x: np.asarray(x, dtype), reference.random_weights(tree, rng))
   shapes = jax.eval_shape(lambda: student.init_student(components, SHAPE, None, 0))

@@ -1,0 +1,26 @@
+"""Which form of each hot operation the devices get: all forms compute the same up to rounding."""
+
+from typing import NamedTuple
+
+from abd_jax.data.augment import Crop, crop_by_choice, crop_by_index
+from abd_jax.devices.mesh import DataMesh
+from abd_jax.models.conv import Conv, conv_on_cpu, plain_conv, upsample_conv_of_four, upsample_conv_of_one
+from abd_jax.models.moments import TWO_PASSES, Statistics, one_pass
+
+
+class Kernels(NamedTuple):
+  conv: Conv = plain_conv
+  upsample_conv: Conv = upsample_conv_of_four(plain_conv)
+  statistics: Statistics = TWO_PASSES
+  crop: Crop = crop_by_index
+  folds: bool = False  # the batch norms of teachers into their convolutions
+
+
+def kernels_for(mesh: DataMesh) -> Kernels:
+  """By the devices of the mesh, which need not be those of this process: programs are compiled for others too."""
+  if mesh.platform != 'cpu':
+    crop = crop_by_choice if mesh.platform == 'tpu' else crop_by_index
+    return Kernels(plain_conv, upsample_conv_of_one, one_pass(mesh.size, mesh.gather), crop, folds=True)
+  if mesh.size == 1:
+    return Kernels(conv_on_cpu, upsample_conv_of_four(conv_on_cpu))
+  return Kernels()

@@ -1,0 +1,45 @@
+"""Weights as steps compute with them: copies of the stored ones, made once for as many steps as they serve."""
+
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from abd_jax.models.norm import BatchNorm
+
+PyTree = Any
+Narrow = dict[tuple[str, ...], jax.Array]
+
+_NORM_OF = {'conv': 'norm', 'conv1': 'norm1', 'conv2': 'norm2', 'shortcut': 'shortcut_norm'}
+
+
+def narrow(params: PyTree, dtype: Any) -> Narrow:
+  """The parameters of convolutions in the dtype that they compute in, by path; none that have it already."""
+  flat: dict[tuple[str, ...], Any] = flatten_dict(params)  # pyright: ignore[reportAssignmentType]
+  of_conv = lambda path: getattr(flat.get((*path[:-1], 'kernel')), 'ndim', 0) == 4
+  return {path: leaf.astype(dtype) for path, leaf in flat.items() if of_conv(path) and leaf.dtype != dtype}
+
+
+def with_narrow(params: PyTree, copies: Narrow) -> PyTree:
+  """The parameters, with these in their places."""
+  return unflatten_dict(flatten_dict(params) | copies) if copies else params
+
+
+def fold(params: PyTree, stats: PyTree) -> PyTree:
+  """The parameters of a frozen classifier for a ResNet that is `folded`: each batch norm in the convolution before it.
+
+  In evaluation mode the norm multiplies each channel and adds to it, which a convolution's kernel and bias can do.
+  """
+
+  def folded(layers, stored):
+    found = {}
+    for name, layer in layers.items():
+      if name in _NORM_OF:
+        norm, moments = layers[_NORM_OF[name]], stored[_NORM_OF[name]]
+        factor = norm['scale'] * jax.lax.rsqrt(moments['var'] + BatchNorm.epsilon)
+        found[name] = {'kernel': layer['kernel'] * factor, 'bias': norm['bias'] - moments['mean'] * factor}
+      elif name not in _NORM_OF.values():
+        found[name] = folded(layer, stored[name])
+    return found
+
+  return params | {'backbone': folded(params['backbone'], stats['backbone'])}
