@@ -50,7 +50,7 @@ class Chunk:
       data, like = step.prepare(data), []
 
       def body(carry, x):
-        state, metrics = step.run(*carry, x, data)
+        state, metrics = step.run(carry[0], carry[1], x, data)
         row, unravel = ravel_pytree(metrics)  # written at once
         like.append(unravel)
         return (state, step.copies(state)), row
