@@ -151,7 +151,7 @@ def _cpu_seconds() -> float:
 
 
 def in_a_process(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
-  """`compiled` there, or {'error': why not}."""
+  """{'row': what `compiled` gives there, 'about': versions and commit}, or {'error': why not}."""
   same = [f'--{key}={getattr(arguments, key)}' for key in ('topology', 'precision', 'scan_steps')]
   command = [sys.executable, '-m', 'experiments', 'compile', *same, f'--steps={name}', '--here']
   ended = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
@@ -165,7 +165,7 @@ def in_a_process(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 def render(results: list[dict[str, Any]]) -> str:
   """A table of the files that this verb wrote."""
   header = (
-    'hardware', 'commit', 'step', 'kernels', 'collectives', 'their kB', 'GB moved', 'temporaries MB', 'compile CPU s'
+    'hardware', 'commit', 'step', 'kernels', 'collectives', 'their kB', 'GB moved', 'temporaries MB'
   )  # fmt: skip
   cells = []
   for found in results:
@@ -181,7 +181,6 @@ def render(results: list[dict[str, Any]]) -> str:
           f'{row["collectives"]["bytes"] / 1e3:.0f}',
           f'{moved:.2f}' if moved else '-',
           f'{row["bytes_a_device"]["temp"] / 1e6:.0f}',
-          f'{row["seconds"]["compile_cpu"]:.0f}',
         ]
       )
   return table(header, cells)
@@ -208,18 +207,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
   if arguments.here:
     (name,) = arguments.steps
-    print(json.dumps(compiled(devices_of(arguments.topology), name, arguments.precision, arguments.scan_steps)))
+    row = compiled(devices_of(arguments.topology), name, arguments.precision, arguments.scan_steps)
+    about = environment()
+    print(json.dumps({'row': row, 'about': {key: about[key] for key in ('versions', 'commit')}}))
     return
   same = {key: getattr(arguments, key) for key in ('topology', 'precision', 'scan_steps')}
-  rows = []
+  rows, about = [], {}
   for name in arguments.steps:
     found = in_a_process(arguments, name)
     if 'error' in found:
       raise UserError(f'{name} is not compiled for {arguments.topology}: {found["error"]}')
-    rows.append({'step': name} | found)
-    print(f'{name}: {found["kernels"]} kernels, {found["seconds"]["compile"]:.0f} s', flush=True)
-  about = environment()
-  results = {'schema_version': 1, **same, 'rows': rows, 'versions': about['versions'], 'commit': about['commit']}
+    row, about = found['row'], found['about']
+    rows.append({'step': name} | row)
+    print(f'{name}: {row["kernels"]} kernels, {row["seconds"]["compile"]:.0f} s', flush=True)
+  results = {'schema_version': 1, **same, 'rows': rows, **about}
   name = arguments.output.name.replace('<topology>', arguments.topology.replace(':', '_'))
   write_json(arguments.output.with_name(name), results)
   print(render([results]))

@@ -15,7 +15,7 @@ _NORM_OF = {'conv': 'norm', 'conv1': 'norm1', 'conv2': 'norm2', 'shortcut': 'sho
 
 def narrow(params: PyTree, dtype: Any) -> Narrow:
   """The parameters of convolutions in the dtype that they compute in, by path; none that have it already."""
-  flat: dict[tuple[str, ...], Any] = flatten_dict(params)  # pyright: ignore[reportAssignmentType]
+  flat: dict[Any, Any] = flatten_dict(params)
   of_conv = lambda path: getattr(flat.get((*path[:-1], 'kernel')), 'ndim', 0) == 4
   return {path: leaf.astype(dtype) for path, leaf in flat.items() if of_conv(path) and leaf.dtype != dtype}
 

@@ -94,11 +94,13 @@ def test_what_a_compilation_died_of_is_said(monkeypatch, tmp_path):
 
 
 def test_rows_are_written_and_shown(monkeypatch, tmp_path, capsys):
-  row = read_json(RESULTS / 'compile_h100_after.json')['rows'][0]
-  monkeypatch.setattr(verb, 'in_a_process', lambda arguments, name: {k: row[k] for k in row if k != 'step'})
+  before = read_json(RESULTS / 'compile_h100_after.json')
+  row, about = before['rows'][0], {key: before[key] for key in ('versions', 'commit')}
+  said = {'row': {key: row[key] for key in row if key != 'step'}, 'about': about}
+  monkeypatch.setattr(verb, 'in_a_process', lambda arguments, name: said)
   command.run(['compile', '--topology=v5e:2x4', '--steps=base', f'--output={tmp_path}/compile_<topology>.json'])
   written = json.loads((tmp_path / 'compile_v5e_2x4.json').read_text())
-  assert written['rows'] == [row] and written['topology'] == 'v5e:2x4' and 'jax' in written['versions']
+  assert written['rows'] == [row] and written['topology'] == 'v5e:2x4' and written['versions'] == about['versions']
   assert capsys.readouterr().out.endswith(verb.render([written]) + '\n')
 
 

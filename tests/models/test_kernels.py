@@ -46,7 +46,7 @@ def test_one_pass_keeps_to_its_bound_against_float64(shards):
   # As the docstring has it: rounding, times how far in deviations the value subtracted lies from the mean.
   bound = 64 * EPS32 * (1 + np.square(away / spread).max(0))
   assert (np.abs(var - wide.var(0)) <= bound * wide.var(0)).all() and (bound < 1e-3).all()
-  assert (np.abs(mean - wide.mean(0)) <= 4 * EPS32 * (np.abs(wide.mean(0)) + (away + spread).max(0))).all()
+  assert (np.abs(mean - wide.mean(0)) <= 64 * EPS32 * (np.abs(wide.mean(0)) + (away + spread).max(0))).all()
   assert var[1] == 0 and mean[1] == np.float32(0.1 + 1e4)
 
 

@@ -10,7 +10,7 @@ import pytest
 from abd_jax.errors import UserError
 from abd_jax.run import health
 from abd_jax.state import TrainState
-from abd_jax.steps.chunks import make_chunk
+from abd_jax.steps import chunks
 
 
 def state_of(weight=1.0, mean=0.0, momentum=0.0):
@@ -91,6 +91,6 @@ def test_short_phases_are_not_judged(learn, tmp_path, monkeypatch):
 
 def test_no_step_waits_for_the_host():
   """Metrics are fetched once a chunk: the loop over steps itself holds no conversion of an array."""
-  source = Path(make_chunk.__code__.co_filename).read_text()
+  source = Path(chunks.__file__).read_text()
   loop = source.partition('for k in range(length):')[2].partition('return state')[0]
   assert loop and 'float(' not in loop and 'device_get' not in loop
