@@ -1,0 +1,32 @@
+"""How near dreams come to what they were trained on: python -m experiments.privacy NAME RUN [RUN...]
+
+RUN: the workdir of a finished run that dreams, whose data are at hand. Writes experiments/results/privacy_NAME.json.
+"""
+
+import sys
+from pathlib import Path
+
+from abd_jax.analysis.diagnose import diagnose
+from abd_jax.run.workdir import read_results
+from experiments.files import RESULTS, write_json
+
+FIGURES = ('nearest_dreamed', 'nearest_unseen', 'suspicious', 'closer')
+
+
+def measure(run: Path) -> dict:
+  """The privacy figures of the dreams after each task of `run`."""
+  results = read_results(run / 'results.json')
+  found = [
+    {'task': one['task'], 'dreams': one['dreams'], 'pixels': {name: one[name] for name in FIGURES}}
+    | {'features': one['features']}
+    for one in diagnose(run)['dreams']
+  ]
+  about = {name: results[name] for name in ('method', 'seed', 'task_sizes', 'commit', 'versions', 'device', 'config')}
+  return about | {'dreams': found}
+
+
+if __name__ == '__main__':
+  name, *runs = sys.argv[1:]
+  file = RESULTS / f'privacy_{name}.json'
+  write_json(file, {'runs': [measure(Path(run)) for run in runs]})
+  print(file)
