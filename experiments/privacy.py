@@ -1,6 +1,7 @@
 """How near dreams come to what they were trained on: python -m experiments.privacy NAME RUN [RUN...]
 
-RUN: the workdir of a finished run that dreams, whose data are at hand. Writes experiments/results/privacy_NAME.json, and prints it as a table.
+RUN: the workdir of a finished run that dreams, whose data are at hand. Writes experiments/results/privacy_NAME.json,
+and prints it as a table.
 """
 
 import sys
