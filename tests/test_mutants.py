@@ -49,7 +49,7 @@ MUTANTS = {
   ),
   "DeepInversion's loss in place of ABD's": (
     'methods/abd.py', 'later=(Phase(later_loss, **schedule, teachers=1, dreams=True, bn_passes=c.bn_passes),),',
-    OTHER_LOSS, f'{METHODS}::test_abd_distillation_never_reaches_the_head',
+    OTHER_LOSS, f'{METHODS}::test_golden_totals[abd]',
   ),
   'a generator that is never updated': (
     'steps/inversion.py', 'params=optim.apply_update(state.params, direction, lr),', 'params=state.params,',

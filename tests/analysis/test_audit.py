@@ -5,15 +5,17 @@ import re
 import shutil
 import subprocess
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import FIXTURES, snapshot
+from conftest import FIXTURES, REPO, snapshot
 from PIL import Image
 
 from abd_jax.analysis.audit import audit
 from abd_jax.commands import audit as command
 from abd_jax.errors import UserError
+from abd_jax.models.generator import Generator
 from abd_jax.run.integrity import sealed
 from abd_jax.run.manifest import checksums
 from abd_jax.run.stored import read_store
@@ -254,3 +256,22 @@ def test_a_run_without_a_model_and_an_upper_bound_keep_nothing(run):
   edited('config.json', method='oracle')(folder)
   with pytest.raises(UserError, match='holds an upper bound'):
     audit(folder)
+
+
+@pytest.mark.parametrize(
+  ('images', 'side', 'start', 'widths', 'said'),
+  [
+    ('CIFAR', 32, (8, 8, 128), (128, 64), '-'),
+    ('Tiny-ImageNet', 64, (8, 8, 128), (128, 128, 64), '10 times'),
+    ('ImageNet', 224, (7, 7, 64), (64,) * 5, '100 times'),
+  ],
+)
+def test_the_documents_arithmetic_of_memory_is_that_of_the_networks(images, side, start, widths, said):
+  generator = Generator(1000, start, widths, 3)
+  made = jax.eval_shape(lambda: generator.init(jax.random.key(0), np.zeros((2, 1000), np.float32), train=False))
+  numbers, pixels = sum(leaf.size for leaf in jax.tree.leaves(made['params'])), 2000 * side * side * 3
+  row = (
+    f'| {images}, {side}x{side}x3 | {pixels:,} | {numbers:,} | {said} | {pixels / numbers:.1f} | {4 * numbers:,} '
+    f'| {pixels / numbers / 4:.1f} |'
+  )
+  assert row in (REPO / 'docs' / 'audit.md').read_text(), row
