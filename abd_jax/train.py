@@ -46,7 +46,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
     UserError: a mistake in either, in one line.
     Paused: told to stop before the end, by config.max_seconds or a signal; the same call resumes.
   """
-  check_path(workdir)
+  check_path(str(workdir))
   backend.devices()  # none is told before anything is looked at
   config = with_found(workdir, completed(config))
   if config.trials > 1:

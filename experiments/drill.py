@@ -84,15 +84,18 @@ def render(found: dict) -> str:
   counts = [(kind, *row.values()) for kind, row in rows.items()]
   total = ('all', *(sum(column) for column in zip(*(row[1:] for row in counts), strict=True)))
   cells = [[str(row[0]), str(sum(row[1:])), *map(str, row[1:])] for row in (*counts, total)]
-  return table(('fault', 'injected', *WORDS), cells)
+  left = found['planned'] - len(found['cases'])
+  note = f'\n\n{left} of {found["planned"]} faults have not been tried yet.' if left else ''
+  return table(('fault', 'injected', *WORDS), cells) + note
 
 
-def drill(lab: Lab, chosen: Sequence[Case], max_seconds: float = 0.0) -> dict:
-  """What the JSON file holds. Raises Paused if the time is up."""
-  with compiled_once():
-    outcome = queue.execute([job(case, lab.root / 'cases') for case in chosen], max_seconds)
-    found = outcome.complete()
-  return {'schema_version': 1, 'cases': found} | environment()
+def drill(lab: Lab, chosen: Sequence[Case], max_seconds: float = 0.0) -> tuple[dict, Paused | None]:
+  """(what the JSON file holds: all that has been tried by now, the pause if the time was up)."""
+  folder = lab.root / 'cases'
+  pause = queue.execute([job(case, folder) for case in chosen], max_seconds).pause
+  files = [folder / f'{_slug(case)}.json' for case in chosen]
+  tried = [read_json(file) for file in files if file.exists()]
+  return {'schema_version': 1, 'planned': len(chosen), 'cases': tried} | environment(), pause
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,9 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
   lab = Lab(arguments.runs)
   with compiled_once():
-    found = drill(lab, cases(lab, arguments.quick), arguments.max_seconds)
-  write_json(arguments.output, found)
-  print(render(found))
+    found, pause = drill(lab, cases(lab, arguments.quick), arguments.max_seconds)
+  if found['cases']:
+    write_json(arguments.output, found)
+    print(render(found))
+  if pause:
+    raise pause
   if bad := [one for one in found['cases'] if one['outcome'] not in (EQUAL, REFUSED)]:
     raise UserError(
       f'{len(bad)} faults ended otherwise, the first: {bad[0]["kind"]}, {bad[0]["name"]}: {bad[0]["told"]}'

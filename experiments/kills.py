@@ -18,7 +18,7 @@ from experiments.faults import read_report
 from experiments.files import ROOT
 from experiments.lab import EQUAL, LOST, REFUSED, TRACEBACK, WRONG, Case, Lab, Verdict, difference, judged, snapshot
 
-PATIENCE = 120.0  # seconds for a process to come to a place, or to its end
+PATIENCE = 600.0  # seconds, on a machine that others use too, for a process to come to a place, or to its end
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 

@@ -125,7 +125,7 @@ class Schedule:
     return memory_lib.kept_rows(policy, self.memory_size, pool, rows, features, rng)
 
   def phase_steps(self, task: int, phase: NamedPhase, pool: Pool) -> int:
-    """Of the student."""
+    """Steps of the student in one phase; none while dreaming. pool: the task's."""
     if phase.training is None:
       return 0
     return phase.training.epochs * steps_per_epoch(len(self.rows(task, phase.index, pool)), self.batch_size)
