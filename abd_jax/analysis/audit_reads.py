@@ -10,14 +10,27 @@ from abd_jax.run.workdir import read_lines
 FILE = 'reads.jsonl'
 
 
-def read_out_of_turn(folder: Path, tasks: Tasks, config: Config) -> Iterator[str]:
+def read_out_of_turn(folder: Path, tasks: Tasks, config: Config) -> list[str]:
   """A line for each read that the promise does not allow. Raises UserError if the file is damaged."""
   if not (folder / FILE).exists():
-    yield f'{FILE} is missing: nothing says which images the run looked at'
-    return
-  task_of = {frozenset(tasks.original_ids(task)): task for task in range(len(tasks.sizes))}
+    return [f'{FILE} is missing: nothing says which images the run looked at']
+  records = read_lines(folder / FILE)
+  return min((list(_wrong(records, numbers, config)) for numbers in _numberings(tasks, config)), key=len)
+
+
+def _numberings(tasks: Tasks, config: Config) -> Iterator[dict[frozenset[int], int]]:
+  """The task of each set of class ids. A run that extends another may read a data set that has only its own classes."""
+  own = {frozenset(tasks.original_ids(task)): task for task in range(len(tasks.sizes))}
+  yield own
+  for first in range(1, len(tasks.sizes)) if config.extends else ():
+    known = sum(tasks.sizes[:first])
+    if tasks.order[:known] == tuple(range(known)):
+      yield {frozenset(one - known for one in ids): task for ids, task in own.items() if task >= first}
+
+
+def _wrong(records: list[dict], task_of: dict[frozenset[int], int], config: Config) -> Iterator[str]:
   latest = 0
-  for number, record in enumerate(read_lines(folder / FILE), 1):
+  for number, record in enumerate(records, 1):
     what, split = record.get('for'), record.get('split')
     where = f'{FILE}, line {number}'
     if what == 'testing':

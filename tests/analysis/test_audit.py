@@ -13,9 +13,12 @@ from conftest import FIXTURES, REPO, snapshot
 from PIL import Image
 
 from abd_jax.analysis.audit import audit
+from abd_jax.analysis.audit_reads import read_out_of_turn
 from abd_jax.commands import audit as command
+from abd_jax.config import default
 from abd_jax.errors import UserError
 from abd_jax.models.generator import Generator
+from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.integrity import sealed
 from abd_jax.run.manifest import checksums
 from abd_jax.run.stored import read_store
@@ -190,6 +193,17 @@ def test_a_planted_image_and_a_read_out_of_turn_are_found(run, where):
   plant, what = PLANTED[where]
   plant(folder)
   assert any(what in line for line in audit(folder).findings), audit(folder).findings
+
+
+def test_a_run_that_extends_another_may_number_its_own_classes_from_zero(tmp_path):
+  tasks, config = Tasks((0, 1, 3, 2), (2, 1, 1)), default()
+  records = [{'for': 'training', 'split': 'train', 'classes': [one], 'images': 9} for one in (1, 0)]
+  (tmp_path / 'reads.jsonl').write_text('\n'.join(map(json.dumps, records)) + '\n')
+  assert len(read_out_of_turn(tmp_path, tasks, config)) == 2
+  config.extends = 'another'
+  assert read_out_of_turn(tmp_path, tasks, config) == []
+  (tmp_path / 'reads.jsonl').write_text('\n'.join(map(json.dumps, records[::-1])) + '\n')
+  assert len(read_out_of_turn(tmp_path, tasks, config)) == 1
 
 
 def test_an_image_in_the_memory_that_no_label_owns_up_to_is_found(run):
