@@ -91,7 +91,9 @@ def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, 
     (tmp_path / f'{name}.md').write_text(MARKED)
   command.run(['page'])
   assert (tmp_path / 'PAGE.md').read_text() == page.page()
-  assert 'old' not in (tmp_path / 'RUNNING.md').read_text().partition('before steps')[2]
+  block = lambda file, name: (tmp_path / file).read_text().partition(f'<!-- {name}:')[2].partition('<!-- end')[0]
+  assert '| abd ' in block('RUNNING.md', 'steps') and 'old' not in block('RUNNING.md', 'steps')
+  assert '| all ' in block('DRILL.md', 'drill') and '| hundred tasks ' in block('DRILL.md', 'long')
 
 
 def test_a_table_is_shown_wherever_it_has_a_config_of_its_own_or_digits():
