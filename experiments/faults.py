@@ -234,11 +234,11 @@ def broken_data(lab: Lab, few: bool) -> Iterator[Case]:
   lab.finished('abd')
   files = [file.name for file in files_in(lab.data / 'digits/1.0.0')]
   for name in files[:1] if few else files:
-    for way, spoil in WAYS.items():
+    for way, spoil in list(WAYS.items())[2 if few else 0 :]:
       yield case(f'{name} {way}', lambda folder, name=name, spoil=spoil: spoil(folder / name))
   for k in range(1 if few else 8):
     rng = random.Random(f'record {k}')
-    for part in ('train', 'test'):
+    for part in ('train',) if few else ('train', 'test'):
       record = f'digits-{part}.array_record-00000-of-00001'
       yield case(f'a bit of {part} {k}', lambda folder, record=record, rng=rng: flip(folder / record, rng))
   for k in range(0 if few else 4):

@@ -81,8 +81,8 @@ def _handles_signals(process: subprocess.Popen) -> bool:
 class Moments:
   """When a run is at a stage: from where on to look, and how long to wait then, at random."""
 
-  def __init__(self, lab: Lab):
-    log = (lab.finished('long') / 'metrics.jsonl').read_text().splitlines()
+  def __init__(self, lab: Lab, variant: str):
+    log = (lab.finished(variant) / 'metrics.jsonl').read_text().splitlines()
     self._phases = [json.loads(line)['phase'] for line in log]
 
   def _line(self, phase: str, rng: random.Random) -> int:
@@ -105,24 +105,24 @@ class Moments:
 STAGES = ('start', 'compile', 'training', 'inversion', 'evaluation', 'checkpoint write', 'picture')
 
 
-def kills(lab: Lab, count: int) -> Iterator[Case]:
+def kills(lab: Lab, count: int, variant: str = 'long') -> Iterator[Case]:
   """Each signal `count` times at a random moment of each stage; the run is resumed in this process."""
 
   def case(number: signal.Signals, stage: str, k: int) -> Case:
     def try_it(folder: Path) -> Verdict:
       rng, workdir = random.Random(f'{number.name} {stage} {k}'), folder / 'run'
-      there, delay = Moments(lab).of(stage, rng)
+      there, delay = Moments(lab, variant).of(stage, rng)
       compiles = {'JAX_ENABLE_COMPILATION_CACHE': 'false'} if stage == 'compile' else {}
       for _ in range(5):  # until it is hit before its end
         shutil.rmtree(workdir, ignore_errors=True)
-        process = start(lab, command(lab, 'long', workdir), environment(lab, **compiles))
+        process = start(lab, command(lab, variant, workdir), environment(lab, **compiles))
         hit = wait_until(process, lambda process=process: there(process, workdir))
         time.sleep(rng.random() * delay)
         process.send_signal(number)
         verdict = ended(process)
         if hit and not (workdir / 'results.json').exists():
           break
-      return _resumed(lab, workdir, verdict)
+      return _resumed(lab, workdir, variant, verdict)
 
     return Case(f'{number.name} at: {stage}', f'{k}', try_it)
 
@@ -132,14 +132,14 @@ def kills(lab: Lab, count: int) -> Iterator[Case]:
         yield case(number, stage, k)
 
 
-def _resumed(lab: Lab, workdir: Path, verdict: Verdict) -> Verdict:
+def _resumed(lab: Lab, workdir: Path, variant: str, verdict: Verdict) -> Verdict:
   """What comes of a run that was stopped, once it is resumed."""
   if verdict.outcome == TRACEBACK:
     return verdict
-  again = judged(lambda: lab.run(workdir, 'long'))
+  again = judged(lambda: lab.run(workdir, variant))
   if again.outcome != EQUAL:
     return Verdict(LOST, again.told)
-  other = difference(workdir, lab.finished('long'))
+  other = difference(workdir, lab.finished(variant))
   return Verdict(WRONG, other) if other else Verdict(EQUAL)
 
 
@@ -171,7 +171,6 @@ ODD: dict[str, dict[str, str | None]] = {
   'JAX_DEFAULT_PRNG_IMPL=rbg': {'JAX_DEFAULT_PRNG_IMPL': 'rbg'},
   'JAX_THREEFRY_PARTITIONABLE=0': {'JAX_THREEFRY_PARTITIONABLE': '0'},
   'JAX_DEFAULT_MATMUL_PRECISION=bfloat16': {'JAX_DEFAULT_MATMUL_PRECISION': 'bfloat16'},
-  'JAX_NUMPY_RANK_PROMOTION=raise': {'JAX_NUMPY_RANK_PROMOTION': 'raise'},
   'JAX_DEBUG_NANS=1': {'JAX_DEBUG_NANS': '1'},
   'JAX_PLATFORMS=cuda': {'JAX_PLATFORMS': 'cuda'},
   'JAX_PLATFORMS=tpu': {'JAX_PLATFORMS': 'tpu'},
@@ -327,7 +326,7 @@ def two_at_once(lab: Lab) -> Iterator[Case]:
     def try_it(folder: Path) -> Verdict:
       workdir = folder / 'run'
       first = start(lab, command(lab, 'long', workdir))
-      there, _ = Moments(lab).of(stage, random.Random(stage))
+      there, _ = Moments(lab, 'long').of(stage, random.Random(stage))
       wait_until(first, lambda: there(first, workdir))
       second = judged(lambda: lab.run(workdir, 'long'))
       verdict = ended(first)
@@ -342,9 +341,11 @@ def two_at_once(lab: Lab) -> Iterator[Case]:
 
 
 def in_processes(lab: Lab, few: bool) -> Iterator[Case]:
-  """All of this file; few: one kill."""
-  yield from list(kills(lab, 1))[6:7] if few else kills(lab, 2)
-  if not few:
+  """All of this file; few: one kill, while a run compiles."""
+  if few:
+    yield next(case for case in kills(lab, 1, 'abd') if case.kind == 'SIGKILL at: compile')
+  else:
+    yield from kills(lab, 2)
     yield from kills_of_a_report(lab, 1)
     yield from environments(lab)
     yield from streams(lab)

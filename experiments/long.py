@@ -45,7 +45,7 @@ RUNS: dict[str, tuple[Shape, dict[str, Any]]] = {
     {'tasks': 10, 'student.batch_size': 4, 'student.epochs': 20},
   ),
 }  # fmt: skip
-REPEATS = {'hundred_tasks': 5}  # of the same run: of each task's times the least counts, for others only add to it
+REPEATS = {'hundred_tasks': 3}  # of the same run: of each task's times the least counts, for others only add to it
 SETTLED = 10  # tasks after which nothing may grow any more
 PARTS = 30  # tasks at either end that are compared
 

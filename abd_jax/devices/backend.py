@@ -2,6 +2,7 @@
 
 import functools
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,9 @@ def full_precision_matmul(function):
 def use_compilation_cache(directory: str) -> None:
   """Keeps compiled programs in `directory`, unless JAX_COMPILATION_CACHE_DIR names another.
 
-  A resumed run starts sooner, and on GPU computes the same bits: another compilation may choose other kernels.
+  A resumed run starts sooner, and on GPU computes the same bits: another compilation may choose other kernels. Where
+  they cannot be kept nothing is told: all else goes on.
   """
+  warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation cache')
   jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR') or directory)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)

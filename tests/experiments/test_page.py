@@ -94,7 +94,9 @@ def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, 
     (tmp_path / f'{name}.md').write_text(MARKED)
   command.run(['page'])
   assert (tmp_path / 'PAGE.md').read_text() == page.page()
-  assert '\nold\n' not in (tmp_path / 'RUNNING.md').read_text().partition('before steps')[2].partition('before')[0]
+  block = lambda file, name: (tmp_path / file).read_text().partition(f'<!-- {name}:')[2].partition('<!-- end')[0]
+  assert '| abd ' in block('RUNNING.md', 'steps') and 'old' not in block('RUNNING.md', 'steps')
+  assert '| all ' in block('DRILL.md', 'drill') and '| hundred tasks ' in block('DRILL.md', 'long')
   assert '| Always Be Dreaming ' in (tmp_path / 'REPORT.md').read_text()
   assert len(list((tmp_path / 'images').glob('*.svg'))) == 6
 
