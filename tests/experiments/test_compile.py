@@ -14,7 +14,7 @@ from experiments import hlo
 from experiments.files import RESULTS, read_json
 
 # Of a chunk: the loop over steps, and in it a smaller loop and a collective in two halves.
-CONV = 'custom-call(%x), custom_call_target="__cudnn$convForward", metadata={op_name="jit(f)/%s/conv1/conv"}'
+CONV = 'custom-call(%x), custom_call_target="__cudnn$convForward", metadata={op_name="jit(f)/WHERE/conv1/conv"}'
 SCAN = '\n'.join(
   [
     'HloModule jit_f, input_output_alias={ {0}: (0, {}, may-alias), {1}: (1, {}, must-alias) }',
@@ -24,8 +24,8 @@ SCAN = '\n'.join(
     '%body (p: (f32[2], s32[])) -> (f32[2], s32[]) {',
     *[f'  %fill.{k} = f32[] constant({k})' for k in range(hlo._LARGE)],
     '  %x = f32[2]{0} get-tuple-element(%p), index=0',
-    f'  %conv.1 = (f32[4,2]{{1,0}}, u8[0]{{0}}) {CONV % "jvp(Classifier)/stage0_block0"}',
-    f'  %conv.2 = (f32[4,2]{{1,0}}, u8[0]{{0}}) {CONV % "transpose(jvp(Classifier))/stage0_block0"}',
+    f'  %conv.1 = (f32[4,2]{{1,0}}, u8[0]{{0}}) {CONV.replace("WHERE", "jvp(Classifier)/stage0_block0")}',
+    f'  %conv.2 = (f32[4,2]{{1,0}}, u8[0]{{0}}) {CONV.replace("WHERE", "transpose(jvp(Classifier))/stage0_block0")}',
     '  %fusion.1 = bf16[4,2]{1,0} fusion(%x), calls=%f, metadata={op_name="jit(f)/Generator/norm0/mul"}',
     '  %fusion.2 = f32[2]{0} fusion(%x), calls=%f, metadata={op_name="jit(f)/sub"}',
     '  %start = (f32[8]{0}, f32[8]{0}) all-reduce-start(%x), to_apply=%inner',
