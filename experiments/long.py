@@ -106,13 +106,16 @@ def planned(name: str, root: Path) -> Job:
 
 
 def picture(found: dict) -> str:
-  """An SVG: time per step and memory of each of the hundred tasks, as shares of their medians after the tenth."""
+  """An SVG: time per step and memory of each of the hundred tasks, as shares of their medians after the tenth.
+
+  Without the first two, in which steps are compiled.
+  """
   of_task = found['runs']['hundred_tasks']['measured']
-  share = lambda values: [100 * one / float(np.median(values[SETTLED:])) for one in values]
+  share = lambda values: [100 * one / float(np.median(values[SETTLED:])) for one in values[2:]]
   names = {'learning': 'CPU time of a step of learning', 'dreaming': 'of dreaming', 'memory': 'peak memory'}
   series = [Series(words, [share(of_task[name])], look) for look, (name, words) in enumerate(names.items())]
-  ticks = [str(k + 1) for k in range(len(of_task['learning']))]
-  title = 'Percent of the median after task 10'
+  ticks = [str(k + 1) for k in range(2, len(of_task['learning']))]
+  title = 'Percent of the median after task 10, from task 3 on'
   return charts.standalone(charts.curves(series, ticks, 'task', title, title, top=200.0))
 
 
