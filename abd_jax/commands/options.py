@@ -144,7 +144,4 @@ def _from_json(name: str) -> Config:
   known = flatten(default().to_dict())
   if unknown := sorted(set(fields) - set(known)):
     raise UserError(f"config file '{name}': {unknown[0]} is not a field.{nearest(unknown[0], known)}")
-  try:
-    return restored(stored)
-  except (TypeError, ValueError) as error:
-    raise UserError(f"config file '{name}' cannot be used ({' '.join(str(error).split())}).") from error
+  return restored(stored)
