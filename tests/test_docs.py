@@ -2,10 +2,12 @@
 
 import importlib
 import itertools
+import json
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from test_imports import STORIES
 
@@ -51,6 +53,18 @@ def test_pages_are_rendered_from_the_files_of_results():
     assert (page.FIGURES / name).read_text() == drawing, name
   assert page.drilled(page.DRILL.read_text()) == page.DRILL.read_text()
   assert page.LONG.read_text() == page.long.picture(page.read_json(page.RESULTS / 'long.json'))
+
+
+def test_what_extending_kept_of_old_classes():
+  def accuracies(name):
+    """Of the classes of the first two tasks, in three trials, percent."""
+    runs = [json.loads((ROOT / f'experiments/results/extend/photos_{k}{name}.json').read_text()) for k in range(3)]
+    return [100 * np.average(run['accuracy_matrix'][-1][:2], weights=run['test_images'][:2]) for run in runs]
+
+  of = {name: accuracies(name) for name in ('', '_abd', '_base')}
+  words = [f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f} %' for values in of.values()]
+  text = ' '.join(section(DOCS / 'using.md', 'Teach it more: extend').split())
+  assert f'{words[0]} before, {words[1]} after `extend`, and {words[2]} after the same step without dreams' in text
 
 
 def test_the_picture_of_results_shows_the_numbers_of_the_table():
