@@ -1,5 +1,6 @@
 """What a run leaves on disk besides checkpoints: config.json, logs, dreams, results."""
 
+import errno
 import fcntl
 import json
 import os
@@ -266,6 +267,8 @@ def read_lines(file: Path) -> list[dict]:
 
 def write_atomically(file: Path, content: str | bytes) -> None:
   """The file holds the old content or the new one, never a part. Raises OSError, and leaves nothing else behind."""
+  if file.exists() and not file.is_file():  # a device, say: to replace it would take it away
+    raise OSError(errno.EINVAL, 'it is no regular file')
   temporary = file.with_name(file.name + '.tmp')
   try:
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)

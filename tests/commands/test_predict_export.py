@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -174,6 +175,15 @@ def test_the_exported_file_says_the_same_in_a_process_with_jax_alone(trained, tm
   names, probabilities = load_model(path).predict(images)
   np.testing.assert_allclose(np.load(tmp_path / 'found.npy'), probabilities, atol=1e-5)
   assert str(names.tolist()) in done.stdout and '(1, 6)' in done.stdout
+
+
+def test_what_is_no_regular_file_is_not_replaced(trained, tmp_path):
+  """As /dev/full and the like, which root could replace."""
+  pipe = tmp_path / 'pipe'
+  os.mkfifo(pipe)
+  with pytest.raises(UserError, match='it is no regular file'):
+    export.run([str(trained[0]), str(pipe)])
+  assert pipe.is_fifo() and [file.name for file in tmp_path.iterdir()] == ['pipe']
 
 
 def test_the_exported_function_is_lowered_for_all_three_platforms(trained):
