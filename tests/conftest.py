@@ -4,6 +4,7 @@ The environment is set before anything imports jax. Subprocesses inherit it, exc
 """
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -64,6 +65,19 @@ def digits_data():
   from abd_jax.data.sources import open_dataset
 
   open_dataset('digits', '')
+
+
+MAPPED = 20_000  # of the 65,530 regions of memory that Linux gives a process; each program of XLA on CPU takes several
+
+
+@pytest.fixture(autouse=True, scope='module')
+def programs_are_let_go():
+  """Compiled programs of earlier files are given up once they are many: at the limit XLA aborts the process."""
+  yield
+  regions = Path('/proc/self/maps')
+  if 'jax' in sys.modules and regions.exists() and len(regions.read_text().splitlines()) > MAPPED:
+    sys.modules['jax'].clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
