@@ -70,14 +70,18 @@ def digits_data():
 MAPPED = 20_000  # of the 65,530 regions of memory that Linux gives a process; each program of XLA on CPU takes several
 
 
-@pytest.fixture(autouse=True, scope='module')
-def programs_are_let_go():
-  """Compiled programs of earlier files are given up once they are many: at the limit XLA aborts the process."""
-  yield
+def let_programs_go():
+  """Gives compiled programs up once they are many: at the limit XLA aborts the process."""
   regions = Path('/proc/self/maps')
   if 'jax' in sys.modules and regions.exists() and len(regions.read_text().splitlines()) > MAPPED:
     sys.modules['jax'].clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def programs_of_earlier_files_are_let_go():
+  yield
+  let_programs_go()
 
 
 @pytest.fixture

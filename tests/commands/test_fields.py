@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import let_programs_go
 
 import abd_jax.methods as methods
 from abd_jax.commands.options import READERS, apply, parse
@@ -108,6 +109,7 @@ def test_what_is_taken_runs_to_its_end_or_is_refused_before_the_first_step(tiny_
   for name, texts in taken(tiny_config).items():
     if name.startswith(ASKED_OUTSIDE):
       continue
+    let_programs_go()
     for text in texts:
       path = tmp_path / f'{name}_{text}'
       try:
