@@ -10,6 +10,7 @@
   smoke        every method on two small tasks of real CIFAR-100
   drill        hundreds of faults, and what comes of each
   long         a hundred tasks, a thousand classes, classes of one image
+  privacy      how near dreams come to the images they were trained on
   page         experiments/README.md and the README's tables, from experiments/results/
   demo         digits in five tasks, with and without dreams, in a few minutes on a CPU
 
@@ -27,8 +28,8 @@ from abd_jax.run import streams
 from abd_jax.run.signals import stop_at_once
 
 VERBS = (
-  'table', 'figure', 'search', 'benchmark', 'compile', 'accelerator', 'streaming', 'smoke', 'drill', 'long', 'page',
-  'demo',
+  'table', 'figure', 'search', 'benchmark', 'compile', 'accelerator', 'streaming', 'smoke', 'drill', 'long', 'privacy',
+  'page', 'demo',
 )  # fmt: skip
 
 

@@ -1,15 +1,15 @@
-"""How near dreams come to what they were trained on: python -m experiments.privacy NAME RUN [RUN...]
+"""How near dreams come to what they were trained on: python -m experiments privacy WORKDIR [WORKDIR...]
 
-RUN: the workdir of a finished run that dreams, whose data are at hand. Writes experiments/results/privacy_NAME.json,
-and prints it as a table.
+Writes a JSON, and prints it as a table.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from abd_jax.analysis.diagnose import diagnose
 from abd_jax.report.tables import table
 from abd_jax.run.workdir import read_results
+from experiments import options
 from experiments.files import RESULTS, read_json, write_json
 
 FIGURES = ('nearest_dreamed', 'nearest_unseen', 'suspicious', 'closer')
@@ -41,8 +41,11 @@ def rows(file: Path) -> str:
   return table(header, lines)
 
 
-if __name__ == '__main__':
-  name, *runs = sys.argv[1:]
-  file = RESULTS / f'privacy_{name}.json'
-  write_json(file, {'runs': [measure(Path(run)) for run in runs]})
-  print(rows(file))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('workdir', type=Path, nargs='+', help='of a finished run that dreams, whose data are at hand')
+  options.add(parser, 'output', output=RESULTS / 'privacy_digits.json')
+
+
+def main(arguments: argparse.Namespace) -> None:
+  write_json(arguments.output, {'runs': [measure(run) for run in arguments.workdir]})
+  print(rows(arguments.output))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import assert_same_outcome
+from conftest import REPO, assert_same_outcome
 
 from abd_jax.commands import trials
 from abd_jax.commands.options import load_config
@@ -143,6 +143,28 @@ def test_as_many_at_once_as_there_are_accelerators(tiny_config, tmp_path, monkey
   with pytest.raises(Paused):
     trials.learn_trials(tiny_config(trials=3), str(tmp_path))
   assert [one['CUDA_VISIBLE_DEVICES'] for one in taken] == ['0', '1', '2']
+
+
+LEFT_ALONE = """
+import sys
+from jax._src import xla_bridge
+from abd_jax.commands import trials
+from abd_jax.run import processes
+from configs.digits import get_config
+config = get_config('quick').unlock()
+config.trials = config.trials_at_once = 2
+processes.accelerators = lambda: [{}, {}]
+def run_all(*_):
+  sys.exit('taken' if xla_bridge.backends_are_initialized() else 'left alone')
+processes.run_all = run_all
+trials.learn_trials(config, sys.argv[1])
+"""
+
+
+def test_the_process_that_runs_others_leaves_the_devices_to_them(tmp_path, cli_env):
+  """A TPU chip serves one process, and a GPU's memory is taken at once."""
+  words = [sys.executable, '-c', LEFT_ALONE, str(tmp_path)]
+  assert subprocess.run(words, env=cli_env, cwd=REPO, capture_output=True, text=True).stderr.endswith('left alone\n')
 
 
 @pytest.mark.slow
