@@ -14,7 +14,7 @@ from experiments.files import RESULTS, ROOT, read_json, write
 from experiments.jobs import has_config
 from experiments.paper import TABLES
 from experiments.picture import GROUPS, Bar, results_svg
-from experiments.plan import by_cell, plan
+from experiments.plan import Planned, by_cell, plan
 from experiments.render import as_markdown, percent, with_notes
 from experiments.summary import hardware, short_commit, summarise
 
@@ -32,6 +32,8 @@ SHOWN = (
   ('C', 'tiny_imagenet_small'),
   *((name, TABLES[name].config) for name in ('A', 'B', '3', 'orders', 'C', 'D', 'E')),
 )
+# Trials shown, where more have run than a table asks for.
+TRIALS = {('3', 'digits'): 10}
 COLUMNS = (
   'method', 'tasks', 'n', 'final accuracy %', 'spread', 'Omega %', 'difference (pairs)', 'paper', 'deviation',
   's a run', 'on', 'commit', 'a run',
@@ -46,12 +48,17 @@ included.
 """
 
 
+def planned_runs(name: str, config: str) -> list[Planned]:
+  """The runs of a table, as many trials of each as are shown."""
+  table = TABLES[name]
+  return plan(table, config, TRIALS.get((name, config), table.trials))
+
+
 def gathered(name: str, config: str) -> tuple[list[dict], list[str]]:
   """(the lines of a table, complaints) as its results stand."""
-  table = TABLES[name]
-  planned = plan(table, config, table.trials)
+  planned = planned_runs(name, config)
   found, complaints = runs.gather(planned, RESULTS / 'runs')
-  return summarise(table, config, planned, found), complaints
+  return summarise(TABLES[name], config, planned, found), complaints
 
 
 def on_digits(name: str, columns: tuple[str, ...]) -> str:
@@ -62,12 +69,11 @@ def on_digits(name: str, columns: tuple[str, ...]) -> str:
 
 def picture() -> str:
   """The README's picture: every method on digits, variants apart."""
-  table = TABLES['methods']
-  planned = plan(table, 'digits', table.trials)
+  planned = planned_runs('methods', 'digits')
   found, _ = runs.gather(planned, RESULTS / 'runs')
   bars = []
   for line, (one, trials) in zip(
-    summarise(table, 'digits', planned, found), by_cell(planned, found).items(), strict=True
+    summarise(TABLES['methods'], 'digits', planned, found), by_cell(planned, found).items(), strict=True
   ):
     if trials and not one.row.overrides:
       group = 'all' if one.row.method == 'oracle' else one.row.replay if one.row.replay in GROUPS else 'dreams'
@@ -105,7 +111,9 @@ def page() -> str:
 def _table(name: str, config: str) -> tuple[list[str], list[str]]:
   """(what has run of a table, a line about what has not)."""
   table = TABLES[name]
-  command = f'`python -m experiments table --table={name}' + f' --config={config}' * (config != table.config) + '`'
+  trials = TRIALS.get((name, config))
+  options = f' --config={config}' * (config != table.config) + f' --trials={trials}' * (trials is not None)
+  command = f'`python -m experiments table --table={name}{options}`'
   lines, complaints = gathered(name, config) if has_config(config) else ([], [])
   ran = [line for line in lines if line['n']]
   if not ran:
@@ -117,7 +125,7 @@ def _table(name: str, config: str) -> tuple[list[str], list[str]]:
 
 def _others() -> list[str]:
   """The runs in experiments/results/runs that no table above has."""
-  tables = [plan(TABLES[name], config, TABLES[name].trials) for name, config in SHOWN if has_config(config)]
+  tables = [planned_runs(name, config) for name, config in SHOWN if has_config(config)]
   known = {one.name for planned in tables for one in planned}
   files = [file for file in sorted((RESULTS / 'runs').glob('*.json')) if file.stem not in known]
   if not files:

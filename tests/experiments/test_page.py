@@ -30,7 +30,7 @@ def test_what_has_not_run_is_one_line_for_each_table(results):
   lines = [line for line in text.splitlines() if line.startswith('- Table')]
   assert len(lines) == len(page.SHOWN)
   assert '- Table C, tiny_imagenet: not run: `python -m experiments table --table=C`' in lines
-  assert '- Table 3, digits: not run: `python -m experiments table --table=3 --config=digits`' in lines
+  assert '- Table 3, digits: not run: `python -m experiments table --table=3 --config=digits --trials=10`' in lines
   assert '## Table' not in text
   assert '| no crop ' in text and '| rank ' in text  # files of an earlier form
 
@@ -52,10 +52,18 @@ def test_what_has_run_is_shown_with_its_differences_machine_and_commit(results):
 
 
 def test_runs_of_no_table_are_listed(results):
-  one = plan(TABLES['3'], 'digits', 4)[-1]
+  one = plan(TABLES['3'], 'digits', 11)[-1]
   write(results / 'runs', one, 0.25)
   section = page.page().partition('## Runs of no table above')[2].partition('\n## ')[0]
   assert f'| {one.name} | 25.0 ' in section
+
+
+def test_as_many_trials_are_shown_as_are_said(results):
+  planned = [one for one in plan(TABLES['3'], 'digits', 11) if one.row.name == 'Full method']
+  for one in planned:
+    write(results / 'runs', one, 0.5 + 0.01 * one.trial)
+  table = page.page().partition('## Table 3, digits')[2].partition('\n## ')[0]
+  assert '| Full method ' in table and '| 10 | 54.5 ± 2.9 ' in table and 'trial=10' not in table
 
 
 def test_damaged_files_are_named(results):
