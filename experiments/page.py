@@ -33,7 +33,7 @@ SHOWN = (
   *((name, TABLES[name].config) for name in ('A', 'B', '3', 'orders', 'C', 'D', 'E')),
 )
 # Trials shown, where more have run than a table asks for.
-TRIALS = {('3', 'digits'): 10}
+TRIALS = dict.fromkeys((('methods', 'digits'), ('3', 'digits')), 10)
 COLUMNS = (
   'method', 'tasks', 'n', 'final accuracy %', 'spread', 'Omega %', 'difference (pairs)', 'paper', 'deviation',
   's a run', 'on', 'commit', 'a run',

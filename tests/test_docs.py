@@ -67,6 +67,35 @@ def test_what_extending_kept_of_old_classes():
   assert f'{words[0]} before, {words[1]} after `extend`, and {words[2]} after the same step without dreams' in text
 
 
+def test_what_the_readme_says_of_its_tables():
+  from experiments import page
+
+  text = ' '.join(section(README, 'Digits in five tasks').split())
+  of = {row['method']: row for row in page.gathered('methods', 'digits')[0]}
+  assert 'Ten trials (class orders and seeds 0 to 9)' in text and {row['n'] for row in of.values()} == {10}
+  others = {name for name, row in of.items() if row['replay'] != 'coreset'} - {'Upper bound', 'Always Be Dreaming'}
+  assert 'ahead of every other data-free method by more than that; dreaming by pixels' in text
+  assert {name for name in others if not of[name]['lower']} == {'the same, pixels optimised'}
+  assert of['LwF.MC']['accuracy'] < of['DeepInversion']['accuracy'] and 'LwF.MC falls behind DeepInversion' in text
+  far = lambda name: abs(of[name]['difference']) > 2 * of[name]['difference_se']
+  assert far('BiC') and not far('E2E') and 'Always Be Dreaming comes level with E2E' in text
+  best = of['Naive Rehearsal']['accuracy']
+  assert of['Upper bound']['accuracy'] - best < 5 and best > max(of['E2E']['accuracy'], of['BiC']['accuracy'])
+
+  points = {one['name']: one for one in page.read_json(page.RESULTS / 'digits_methods_settings.json')['points']}
+  mean = lambda name: 100 * np.mean(points[name]['accuracy'])
+  gain = mean('DeepInversion, no crop') - mean('DeepInversion')
+  assert f'without it DeepInversion gains {gain:.0f} points' in text
+
+  rows = page.gathered('3', 'digits')[0]
+  lower = lambda reference: {row['method'] for row in rows if row['reference'] == reference and row['lower']}
+  assert len(lower('Full method')) == len(lower('Full method, released weight')) == 3
+  assert "Under the paper's weight of Eq. 11 three of the five" in text and 'three do, and no real-data' in text
+  assert 'no synthetic-data distillation' not in lower('Full method')
+  (free,) = (row for row in rows if row['method'] == 'no real-data distillation, released weight')
+  assert free['difference'] > 0
+
+
 def test_the_picture_of_results_shows_the_numbers_of_the_table():
   words = [node.text for node in ElementTree.parse(DOCS / 'images/results.svg').iter() if node.tag.endswith('}text')]
   shown = {name: value for name, value in itertools.pairwise(words) if '±' in value and '.' in value[:4]}
