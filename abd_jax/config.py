@@ -212,6 +212,7 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
   options = parse_argument(argument)
   config.update_from_flattened_dict({**RECIPES, **(recipes or {})}.get(options.get('method', ''), {}))
   if options.pop('quick', False):
+    config.collapse = 'tell'  # a rehearsal of the command: one epoch need not learn
     config.update_from_flattened_dict(quick)
   config.update(options)
   return config.lock()

@@ -39,7 +39,7 @@ def get_config(argument: str | None = None):
     },
   }
   quick = {
-    'student.epochs': 1, 'student.milestones': (), 'student.batch_size': 8, 'inversion.steps': 10,
+    'student.epochs': 1, 'student.milestones': (), 'student.lr': 0.01, 'student.batch_size': 8, 'inversion.steps': 10,
     'inversion.batch_size': 8, 'chunk_steps': 10, 'eval_batch_size': 32, 'memory.size': 40, 'rdfcil.finetune_epochs': 1,
     'model.blocks': (1, 1, 1), 'model.widths': (8, 16, 32), 'data.size': 32, 'inversion.pixel_images': 64,
   }  # fmt: skip

@@ -46,10 +46,10 @@ def get_config(argument: str | None = None):
     },
   }
   quick = {
-    'student.epochs': 1, 'student.milestones': (), 'student.batch_size': 8, 'inversion.steps': 5,
-    'inversion.batch_size': 8, 'chunk_steps': 5, 'eval_batch_size': 32, 'memory.size': 100, 'rdfcil.finetune_epochs': 1,
-    'data.size': 64, 'model.blocks': (1, 1, 1, 1), 'model.widths': (8, 8, 16, 16), 'generator.start': (2, 2, 8),
+    'student.epochs': 1, 'student.milestones': (), 'student.lr': 0.01, 'student.batch_size': 8, 'inversion.steps': 5,
+    'inversion.batch_size': 8, 'chunk_steps': 5, 'eval_batch_size': 32, 'memory.size': 1000, 'data.size': 64,
+    'model.blocks': (1, 1, 1, 1), 'model.widths': (8, 8, 16, 16), 'generator.start': (2, 2, 8),
     'generator.widths': (8,) * 5, 'generator.latent': 64, 'inversion.pixel_images': 64, 'dgr.widths': (8, 8, 8),
-    'dgr.latent': 16,
+    'dgr.latent': 16, 'rdfcil.finetune_epochs': 1,
   }  # fmt: skip
   return finish(c, argument, quick, recipes)

@@ -29,8 +29,8 @@ def get_config(argument: str | None = None):
     },
   }
   quick = {
-    'student.epochs': 1, 'student.milestones': (), 'student.batch_size': 8, 'inversion.steps': 5,
-    'inversion.batch_size': 8, 'chunk_steps': 5, 'eval_batch_size': 64, 'memory.size': 400, 'rdfcil.finetune_epochs': 1,
+    'student.epochs': 1, 'student.milestones': (), 'student.lr': 0.01, 'student.batch_size': 8, 'inversion.steps': 5,
+    'inversion.batch_size': 8, 'chunk_steps': 5, 'eval_batch_size': 64, 'rdfcil.finetune_epochs': 1,
     'model.blocks': (1, 1, 1), 'model.widths': (4, 8, 16), 'generator.start': (8, 8, 8), 'generator.widths': (8, 8, 8),
     'generator.latent': 64, 'inversion.pixel_images': 64, 'dgr.widths': (8, 8, 8), 'dgr.latent': 16,
   }  # fmt: skip

@@ -14,7 +14,7 @@ from abd_jax.protocol.tasks import Tasks
 # What the result of a Base run depends on (the last two in its last bits at most), and how it is run.
 RECIPE = ('data', 'model', 'student', 'bn_gamma_init', 'precision', 'eval_batch_size', 'chunk_steps')
 CLASSES = ('class_order', 'task_sizes', 'seed')
-RUNNING = ('checkpoint_seconds', 'devices', 'distributed')
+RUNNING = ('checkpoint_seconds', 'devices', 'distributed', 'collapse')
 
 
 def prefix_config(config, tasks: Tasks, task: int, seed: int) -> Config:

@@ -36,6 +36,7 @@ def test_configs_are_found_by_name_and_by_path_from_any_folder(tmp_path, monkeyp
 def test_quick_can_be_off_and_no_option_stands_twice():
   assert load_config('digits:quick=0') == load_config('digits')
   assert load_config('digits:quick=1') == load_config('digits:quick') != load_config('digits')
+  assert (load_config('digits:quick').collapse, load_config('digits').collapse) == ('tell', 'stop')
   for text, match in (('quick=maybe', 'quick=1'), ('trial=1,trial=2', "'trial' stands twice")):
     with pytest.raises(UserError, match=match):
       load_config(f'digits:{text}')

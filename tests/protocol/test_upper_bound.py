@@ -90,6 +90,14 @@ def test_whatever_changes_the_result_changes_the_place(fields):
     assert not set(there) & set(folders((10, 20, 70), data__folds=5))
 
 
+def test_how_a_run_goes_on_holds_for_its_parts_too():
+  config, tasks = default(), Tasks(ORDER, (50, 50))
+  config.checkpoint_seconds, config.collapse = 7.0, 'tell'
+  for part, _ in upper_bound.plan(config, tasks, 0, Path('oracles')):
+    assert (part.checkpoint_seconds, part.collapse) == (7.0, 'tell')
+  assert folders((50, 50), collapse='tell') == folders((50, 50))
+
+
 def test_an_upper_bound_is_an_ordinary_run_of_base_on_all_classes_so_far():
   config = default()
   config.update_from_flattened_dict({'method': 'oracle', 'student.lr': 0.3, 'data.dir': '/there', 'eval_batch_size': 8})
