@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+# A file's tests stay together: they share what its fixtures trained.
+TWO_AT_ONCE := --numprocesses=2 --dist=loadfile
 
 .PHONY: demo test lint slow coverage clean
 
@@ -11,7 +13,7 @@ demo: $(STAMP)
 	$(RUN) -m experiments demo
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(TWO_AT_ONCE)
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -24,7 +26,7 @@ slow: $(STAMP)
 # Lines of abd_jax/ that the fast tests run, in this process and in those that they start.
 coverage: $(STAMP)
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest
+	$(RUN) -m coverage run -m pytest $(TWO_AT_ONCE)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 

@@ -15,8 +15,13 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 FIXTURES = REPO / 'tests' / 'fixtures' / 'v0.1.0'  # runs as that version left them
-_scratch = Path(tempfile.mkdtemp(prefix='abd_jax_tests_'))
-atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+# pytest-xdist's workers share what the process that starts them has made.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+  _scratch = Path(os.environ['ABD_JAX_TEST_SCRATCH'])
+else:
+  _scratch = Path(tempfile.mkdtemp(prefix='abd_jax_tests_'))
+  os.environ['ABD_JAX_TEST_SCRATCH'] = str(_scratch)
+  atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 
 os.environ |= {
   'JAX_PLATFORMS': 'cpu',
