@@ -156,6 +156,7 @@ def default() -> Config:
   c.teachers_kept = 0  # >0: only so many of the newest frozen models stay, and those that the run still needs; 0: all
   c.collapse = 'stop'  # of a student at chance, or a generator that dreams of one thing: the run; or it is only told
   c.checkpoint_seconds = 60.0  # between checkpoints, at the end of a chunk
+  c.profile = False  # writes a trace of one compiled chunk of each kind to the workdir, for XProf or TensorBoard
   c.max_seconds = 0.0  # >0: save and stop after this long; the same command resumes it
   return c
 

@@ -17,6 +17,7 @@ _WRITTEN = re.compile(
   r'\.lock|(config|results)\.json|(metrics|phases|reads)\.jsonl|metrics\.csv|confusion/task_\d+\.csv'
   r'|dreams/task_\d+\.png|tensorboard/events\.out\.tfevents\.[\w.-]+|teachers/\w+\.json'
   rf'|teachers/\w+/({_ORBAX})|checkpoints/\w+/\d+/((state/)?({_ORBAX})|progress/(metadata|commit_success\.txt))'
+  r'|profile/\w+/plugins/profile/\w+/[\w.-]+\.(xplane\.pb|trace\.json\.gz)'
   r'|compilation_cache/[\w.-]+-(cache|atime)|diagnosis/(diagnosis\.json|images\.npz)|report\.html'
 )
 _LONGEST_TEXT = 2000  # letters: of a class name, a path, a processor's name, a checksum

@@ -1,7 +1,9 @@
 """One process's stretch of a run: where it stands, when it saves, when it must stop."""
 
+import itertools
 import math
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +38,7 @@ class Session:
     self.states, saved = self.checkpoints.restore(abstract)
     self.progress = saved or begin
     workdir.cut_log(self.progress.log_bytes, self.progress.log_checksum)
-    self._chunk_steps, self._collapse = config.chunk_steps, config.collapse
+    self._chunk_steps, self._collapse, self._profile = config.chunk_steps, config.collapse, config.profile
     self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
     self._began = self._saved = time.monotonic()
     self._total_steps = total_steps
@@ -105,12 +107,14 @@ class Session:
       if hosts.any_says(now - self._saved >= self._save_every or self._must_stop()):
         self.save(kind, state)
 
-    self.console.begin(f'task {progress.task + 1} {phase}', id(chunk) not in self._begun)
+    new = id(chunk) not in self._begun
     self._begun.add(id(chunk))
+    self.console.begin(f'task {progress.task + 1} {phase}', new)
+    called = self._traced(chunk, phase) if new and self._profile else chunk
     began, busy, first = time.monotonic(), time.process_time(), progress.step
     try:
       with self.clock(SECONDS_OF[kind]):
-        return chunks.run(chunk, state, data, inputs, range(first, inputs.steps), self._chunk_steps, on_chunk)
+        return chunks.run(called, state, data, inputs, range(first, inputs.steps), self._chunk_steps, on_chunk)
     finally:
       spent = {
         'seconds': round(time.monotonic() - began, 3),
@@ -118,6 +122,21 @@ class Session:
         'peak_bytes': peak_memory(),
       }
       self.workdir.log_phase({'task': progress.task, 'phase': phase, 'steps': progress.step - first} | spent)
+
+  def _traced(self, chunk: chunks.Chunk, phase: str) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """`chunk`, whose second call is traced into the workdir: the first one compiles."""
+    folder = self.workdir.path / 'profile' / f'task_{self.progress.task + 1}_{phase}'.replace(' ', '_')
+    calls = itertools.count(1)
+
+    def call(*arguments: PyTree) -> tuple[PyTree, PyTree]:
+      if next(calls) != 2 or not self.workdir.is_main:
+        return chunk(*arguments)
+      with jax.profiler.trace(str(folder)):
+        result = jax.block_until_ready(chunk(*arguments))
+      self.console.line(f'one chunk of {phase} is traced: tensorboard --logdir {folder.parent}')
+      return result
+
+    return call
 
   def evaluated(self, seen: float, class_names: list[str], confusion: np.ndarray) -> None:
     """Logs the newest row of the accuracy matrix and the accuracy over all seen; writes the confusion i[c, c]."""

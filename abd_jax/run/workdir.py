@@ -24,7 +24,7 @@ RESULTS_SCHEMA = 1
 FREE_FIELDS = (
   'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'cluster.coordinator', 'cluster.count',
   'cluster.rank', 'data.dir', 'data.download', 'data.prepared', 'data.device_mib', 'oracle_dir', 'teachers_kept',
-  'collapse',
+  'collapse', 'profile',
 )  # fmt: skip
 # Of several differences the one to tell: others follow from it.
 FIRST_TOLD = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
