@@ -1,4 +1,4 @@
-"""What every test file shares: where data and compiled programs lie, eight CPU devices, a config of seconds.
+"""What every test file shares: where data and compiled programs lie, eight CPU devices, strictness, a config of seconds.
 
 The environment is set before anything imports jax. Subprocesses inherit it, except XLA_FLAGS (`cli_env`).
 """
@@ -28,6 +28,7 @@ os.environ |= {
   # Compiling costs more than running here, and no claim depends on it; the slow tests compile as users do.
   'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
   'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+  'JAX_NUMPY_RANK_PROMOTION': 'raise',  # no array meets one of another rank unless the code says how
   'OMP_NUM_THREADS': '1',  # t-SNE's threads wait for each other where other processes run too: half a minute a picture
   'TFDS_DATA_DIR': str(_scratch / 'data'),
   # Programs are compiled once, not once per process.

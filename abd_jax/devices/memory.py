@@ -1,8 +1,12 @@
-"""How much memory this process may use, asked before a run begins: too little of it hangs or aborts what needs it."""
+"""How much memory this process may use, asked before a run begins, and what a compiled step takes of a device's.
+
+Too little of it hangs or aborts what needs it.
+"""
 
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 from abd_jax.errors import UserError
 
@@ -37,3 +41,13 @@ def _physical() -> int:
     except (OSError, ValueError):  # no such file, or no limit: 'max'
       continue
   return min(sizes)
+
+
+def memory_of(program: Any) -> str:
+  """What a compiled program (jax.stages.Compiled) takes on each device, arguments included, as in '1.2 GiB'."""
+  analysis = program.memory_analysis()
+  if analysis is None:  # not every backend has one
+    return 'unknown memory'
+  sizes = (getattr(analysis, f'{part}_size_in_bytes') for part in ('argument', 'output', 'temp', 'generated_code'))
+  total = sum(sizes) - analysis.alias_size_in_bytes
+  return f'{total / GIB:.1f} GiB' if total >= GIB else f'{total / 2**20:.0f} MiB'

@@ -37,7 +37,8 @@ def fold(params: PyTree, stats: PyTree) -> PyTree:
       if name in _NORM_OF:
         norm, moments = layers[_NORM_OF[name]], stored[_NORM_OF[name]]
         factor = norm['scale'] * jax.lax.rsqrt(moments['var'] + BatchNorm.epsilon)
-        found[name] = {'kernel': layer['kernel'] * factor, 'bias': norm['bias'] - moments['mean'] * factor}
+        kernel = layer['kernel'] * factor.reshape(1, 1, 1, -1)
+        found[name] = {'kernel': kernel, 'bias': norm['bias'] - moments['mean'] * factor}
       elif name not in _NORM_OF.values():
         found[name] = folded(layer, stored[name])
     return found

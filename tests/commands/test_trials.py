@@ -120,9 +120,10 @@ def test_lines_and_exit_codes_of_processes(scripts):
 def test_a_signal_is_passed_on_and_no_run_is_begun_after_it(scripts):
   ends = 'import signal, sys, os, time; signal.signal(signal.SIGTERM, lambda *a: sys.exit(0)); '
   told, parent = [], f'os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)'
+  before = signal.getsignal(signal.SIGTERM)
   assert processes.run_all(scripts(ends + parent, 'pass'), [{}], told.append) == {'run_0': 0}
   assert told == ['pausing after this chunk; again to stop now']
-  assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+  assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_failures_and_pauses_of_processes_are_told(tiny_config, tmp_path, monkeypatch):
