@@ -1,4 +1,4 @@
-"""What every test file shares: where data and compiled programs lie, eight CPU devices, strictness, a config of seconds.
+"""What every test file shares: data, compiled programs, eight CPU devices, strictness, a config of seconds.
 
 The environment is set before anything imports jax. Subprocesses inherit it, except XLA_FLAGS (`cli_env`).
 """
