@@ -138,7 +138,7 @@ MUTANTS = {
     f'{INTEGRITY}::test_a_checksum_of_arrays_sees_values_types_shapes_and_names',
   ),
   'a seal that nobody looks at': (
-    'run/integrity.py', "return record.get('checksum') == _checksum_of_record(record)", 'return True',
+    'run/integrity.py', "record.get('checksum') == _checksum_of_record(record)", 'True',
     f'{INTEGRITY}::test_a_record_keeps_its_seal_through_json_and_no_other_content_has_it',
   ),
   "a teacher's files are not compared": (

@@ -3,8 +3,10 @@
 import csv
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,39 @@ def values_of(record: dict) -> Iterator[tuple[str, float]]:
       yield name, value
 
 
+class Board:
+  """TensorBoard's event file, written by whoever calls.
+
+  tensorboardX's SummaryWriter leaves it to a thread. What that thread cannot write, on a full disk or while the clock
+  is set back, ends it unseen, and then the run waits for ever for room in its queue.
+  """
+
+  def __init__(self, folder: Path):
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
+
+    folder.mkdir()
+    messages: Any = event_pb2
+    self._summary, self._event = summary, messages.Event
+    self._file = event_file_writer.EventsWriter(str(folder / 'events'))
+
+  def add_scalar(self, tag: str, value: float, step: int) -> None:
+    self._add(self._summary.scalar(tag, value), step)
+
+  def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
+    """image: u8[h, w, c]."""
+    self._add(self._summary.image(tag, image, dataformats='HWC'), step)
+
+  def _add(self, summary: Any, step: int) -> None:
+    self._file.write_event(self._event(summary=summary, step=step, wall_time=time.time()))
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
 class Mirrors:
   """`tensorboard/` and `metrics.csv` of a workdir, a function of its metrics.jsonl and its pictures.
 
@@ -31,12 +66,10 @@ class Mirrors:
   """
 
   def __init__(self, workdir: Path):
-    from tensorboardX import SummaryWriter
-
     shutil.rmtree(workdir / 'tensorboard', ignore_errors=True)
     self._workdir, self._task = workdir, 0
     self._before, self._phase, self._step = 0, (0, ''), 0
-    self._board = SummaryWriter(str(workdir / 'tensorboard'), flush_secs=10)
+    self._board = Board(workdir / 'tensorboard')
     self._csv = open(workdir / 'metrics.csv', 'w', newline='')  # noqa: SIM115  (open as long as the run)
     self._rows = csv.writer(self._csv, lineterminator='\n')
     self._rows.writerow(COLUMNS)
@@ -56,15 +89,16 @@ class Mirrors:
       self._step = record['step']
     elif (confusion := confusion_file(self._workdir, task)).exists():
       counts = read_confusion(confusion)[1]
-      self._board.add_image('confusion', matrix_picture(counts), self._before + self._step, dataformats='HWC')
+      self._board.add_image('confusion', matrix_picture(counts), self._before + self._step)
     for name, value in values_of(record):
       self._rows.writerow((task, phase, record.get('step', ''), name, value))
       self._board.add_scalar(f'{phase}/{name}', value, self._before + self._step)
     self._csv.flush()
+    self._board.flush()
 
   def _show(self, tag: str, file: Path) -> None:
     if file.exists():
-      self._board.add_image(tag, read_picture(file), self._before + self._step, dataformats='HWC')
+      self._board.add_image(tag, read_picture(file), self._before + self._step)
 
   def close(self) -> None:
     self._csv.close()

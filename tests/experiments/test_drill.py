@@ -11,8 +11,7 @@ from experiments import __main__ as command
 from experiments import drill, faults, kills, lab
 from experiments.files import RESULTS, read_json
 
-# Threads of libraries that a fault leaves behind: orbax's that meet a loop it has closed, tensorboardX's that meet a
-# clock of another century.
+# Threads of a library that a fault leaves behind: orbax's that meet a loop it has closed.
 pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnhandledThreadExceptionWarning', 'ignore::pytest.PytestUnraisableExceptionWarning'
 )

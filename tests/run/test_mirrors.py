@@ -1,14 +1,16 @@
 """metrics.csv, TensorBoard's event files and the confusion matrices of a run, resumed or not."""
 
 import csv
+import itertools
 import json
 import struct
+import threading
 
 import numpy as np
 import pytest
 
 from abd_jax.errors import Paused
-from abd_jax.run.mirrors import read_confusion, write_confusion
+from abd_jax.run.mirrors import Mirrors, read_confusion, write_confusion
 
 
 def events(folder):
@@ -72,6 +74,31 @@ def test_a_resumed_run_has_no_point_twice(root, learn):
   phases = [json.loads(line) for line in (root / 'resumed' / 'phases.jsonl').read_text().splitlines()]
   assert sum(one['steps'] for one in phases) == sum(results['steps'].values())
   assert all(one['seconds'] >= 0 and one['peak_bytes']['host'] > 1e7 for one in phases)
+
+
+def write_many(folder):
+  """More records than any queue of a library holds."""
+  mirrors = Mirrors(folder)
+  for step in range(50):
+    mirrors.write({'task': 0, 'phase': 'learning', 'step': step, 'ce': 0.5})
+  mirrors.close()
+
+
+def test_a_clock_that_is_set_back_again_and_again_holds_nothing_up(tmp_path, monkeypatch):
+  looks = itertools.count()
+  monkeypatch.setattr('time.time', lambda: 1e9 - 1e6 * next(looks))
+  writes = threading.Thread(target=write_many, args=[tmp_path], daemon=True)
+  writes.start()
+  writes.join(60)
+  assert not writes.is_alive()
+  assert [step for _, step, _ in events(tmp_path)] == list(range(50))
+
+
+def test_a_full_disk_is_told_where_events_are_written(tmp_path, monkeypatch):
+  full = lambda path: open('/dev/full', 'wb', buffering=0)  # noqa: SIM115
+  monkeypatch.setattr('tensorboardX.record_writer.open_file', full)
+  with pytest.raises(OSError, match='No space left'):
+    write_many(tmp_path)
 
 
 def test_confusion_files_keep_odd_names(root, learn, tmp_path):
