@@ -101,8 +101,10 @@ class Mirrors:
       self._board.add_image(tag, read_picture(file), self._before + self._step)
 
   def close(self) -> None:
-    self._csv.close()
-    self._board.close()
+    try:
+      self._csv.close()
+    finally:
+      self._board.close()
 
 
 def confusion_file(workdir: Path, task: int) -> Path:

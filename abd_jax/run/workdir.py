@@ -140,9 +140,11 @@ class Workdir:
     return self
 
   def __exit__(self, *exc) -> None:
-    if self._mirrors:
-      self._mirrors.close()
-    os.close(self._lock)
+    try:
+      if self._mirrors:
+        self._mirrors.close()
+    finally:  # whatever a full disk says to what is left to write
+      os.close(self._lock)
 
 
 def check_path(workdir: str) -> None:

@@ -11,7 +11,7 @@ from conftest import REPO, assert_same_outcome, command, flags_of, snapshot
 
 from abd_jax import train
 from abd_jax.errors import UserError, disk_errors_told
-from abd_jax.run import manifest, workdir
+from abd_jax.run import manifest, mirrors, workdir
 from abd_jax.run.checkpoint import Checkpoints
 
 
@@ -72,6 +72,7 @@ def reference_path(tmp_path_factory):
     (workdir.Workdir, 'log'),
     (workdir.Workdir, 'log_read'),
     (workdir.Workdir, 'write_results'),
+    (mirrors.Board, 'flush'),
   ],
 )
 def test_a_full_disk_is_one_line_and_the_same_command_completes_everything(
@@ -82,6 +83,23 @@ def test_a_full_disk_is_one_line_and_the_same_command_completes_everything(
   with pytest.raises(UserError, match=r'cannot be written \(No space left on device') as error:
     learn(tmp_path / 'run')
   assert '\n' not in str(error.value)
+  learn(tmp_path / 'run')
+  assert_same_outcome(tmp_path / 'run', reference_path)
+
+
+def test_a_disk_that_is_full_to_the_end_leaves_the_workdir_to_the_next_run(
+  learn, reference_path, tmp_path, monkeypatch
+):
+  learn(reference_path)
+
+  def full(board):
+    raise FULL
+
+  with monkeypatch.context() as patch:
+    patch.setattr(mirrors.Board, 'flush', full)
+    patch.setattr(mirrors.Board, 'close', full)
+    with pytest.raises(UserError, match=r'cannot be written \(No space left on device'):
+      learn(tmp_path / 'run')
   learn(tmp_path / 'run')
   assert_same_outcome(tmp_path / 'run', reference_path)
 
