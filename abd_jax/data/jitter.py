@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 # Parts of 65,536 that red, green and blue have in the luma of ITU-R BT.601, as in Pillow's convert('L').
-_LUMA = np.array([[[[19595, 38470, 7471]]]], np.int32)
+_LUMA = (19595, 38470, 7471)
 
 
 def brightness(images: jax.Array, factor: jax.Array) -> jax.Array:
@@ -49,7 +48,9 @@ def _draw_factor(key: jax.Array, b: int, width: float) -> jax.Array:
 
 def _mean_grey(images: jax.Array) -> jax.Array:
   """int32[b]: each image's mean luma, rounded half up. One channel is broadcast: the weights sum to 1."""
-  luma = (jnp.sum(images * _LUMA, -1, dtype=jnp.int32) + 2**15) >> 16
+  channels = jnp.unstack(jnp.broadcast_to(images, (*images.shape[:-1], 3)).astype(jnp.int32), axis=-1)
+  # Added one by one: a GPU then reduces once, not along the channels and again over the image.
+  luma = (sum(part * channel for part, channel in zip(_LUMA, channels, strict=True)) + 2**15) >> 16
   n = luma.shape[1] * luma.shape[2]
   return (2 * jnp.sum(luma, (1, 2), dtype=jnp.int32) + n) // (2 * n)
 
