@@ -1,7 +1,8 @@
 """Everything a fresh GPU host is for: python -m experiments accelerator --data_dir=DIR --max_seconds=1500
 
-In this order, each line printed as it comes: the numbers of one ABD and one inversion step against this host's CPU and
-the benchmark of the steps, both written to --output; then the ten-task protocol on CIFAR-100, all in float32 before any
+In this order, each line printed as it comes: the numbers of one ABD and one inversion step against this host's CPU, the
+benchmark of the steps, and that of the forms of operations that this device is given against the plain ones, all three
+written to --output; then the ten-task protocol on CIFAR-100, all in float32 before any
 in bfloat16, whose results land in --results under the names that `table` looks for. The same command resumes it, given
 the same --output and --runs.
 """
@@ -67,6 +68,12 @@ def timed() -> dict:
   return found
 
 
+def forms() -> dict:
+  found = benchmark.forms(rounds=5)
+  print(benchmark.render_forms(found), flush=True)
+  return found
+
+
 def planned(arguments: argparse.Namespace) -> list[Planned]:
   """The runs of the protocol, all of float32 first: those without an override, as the tables have them."""
   found = []
@@ -96,7 +103,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-  checks = [once('numbers', check_numbers, arguments.output), once('benchmark', timed, arguments.output)]
+  checks = [
+    once(name, make, arguments.output)
+    for name, make in (('numbers', check_numbers), ('benchmark', timed), ('forms', forms))
+  ]
   protocol = planned(arguments)
   jobs = checks + runs.jobs(protocol, arguments)[: arguments.max_runs]
   queue.execute(jobs, arguments.max_seconds, tell=tell).complete()

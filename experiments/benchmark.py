@@ -4,6 +4,8 @@ Times the steps of configs/cifar100.py on random images, on whatever device is h
 Always Be Dreaming from task 2 on, inversion, and evaluation; in float32 and bfloat16. One process measures all of
 them in turns, so that their ratios hold on a machine that others use too. FLOPs and memory are those of one
 compiled step, as XLA counts them; ceilings are what a large matrix product and a copy reach here.
+
+--forms times instead each form of an operation that this device is given against the plain one (models/kernels.py).
 """
 
 import argparse
@@ -15,11 +17,15 @@ import jax
 import jax.numpy as jnp
 
 from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.mesh import DataMesh
+from abd_jax.models.kernels import Kernels, kernels_for
 from abd_jax.report.tables import table
 from abd_jax.run.environment import environment
 from experiments import options
 from experiments.files import RESULTS, write_json
 from experiments.steps import PRECISIONS, Kind, kinds
+
+STEPS = ('base', 'abd', 'inversion', 'evaluation')
 
 
 def measure(functions: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
@@ -50,9 +56,13 @@ def ceilings(rounds: int) -> dict[str, float]:
   return {name: work[name] / seconds[name] for name in functions}
 
 
+def _scan_steps() -> int:
+  return 0 if jax.default_backend() == 'cpu' else 100
+
+
 def benchmark(rounds: int, fields: dict | None = None) -> dict:
   """Everything that is measured, as written to the JSON file; fields: of the config, over its own."""
-  scan_steps = 0 if jax.default_backend() == 'cpu' else 100
+  scan_steps = _scan_steps()
   reached, compiled = ceilings(rounds), {}
   for precision in PRECISIONS:
     for name, kind in kinds((fields or {}) | {'precision': precision}, scan_steps).items():
@@ -88,6 +98,31 @@ def _cost(kind: Kind, seconds: float, ceiling: float) -> dict[str, float]:
   }
 
 
+def forms(rounds: int, fields: dict | None = None) -> dict:
+  """Milliseconds of every kind of step: with the forms that this device is given, with none, and without each."""
+  fields = {'precision': 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'} | (fields or {})
+  given, plain = kernels_for(DataMesh(jax.devices())), Kernels()
+  chosen = {'all': given, 'none': plain}
+  for name, form in plain._asdict().items():
+    if getattr(given, name) != form:
+      chosen[f'without {name}'] = given._replace(**{name: form})
+  compiled = {}
+  for name, kernels in chosen.items():
+    for step, kind in kinds(fields, _scan_steps(), kernels).items():
+      compiled[name, step] = kind
+  spent = measure({key: kind.run for key, kind in compiled.items()}, rounds)
+  rows = [
+    {'forms': name} | {step: 1e3 * spent[name, step] / compiled[name, step].steps for step in STEPS} for name in chosen
+  ]
+  return {'schema_version': 1, 'rounds': rounds, 'overrides': fields, 'rows': rows, **environment()}
+
+
+def render_forms(results: dict) -> str:
+  """A table of the JSON of `forms`, in milliseconds."""
+  cells = [[row['forms'], *(f'{row[step]:.4g}' for step in STEPS)] for row in results['rows']]
+  return table(('forms', *(f'{step} ms' for step in STEPS)), cells)
+
+
 def render(results: dict) -> str:
   """A table of one benchmark's JSON."""
   header = ('step', 'precision', 'ms', 'images/s', 'GFLOP', '% of ceiling', 'MB', 'compile s', 'x base', 'FLOPs x base')
@@ -111,11 +146,13 @@ def render(results: dict) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--rounds', type=options.whole(1), default=5, metavar='N', help='how often each step is timed')
-  options.add(parser, 'output', output=RESULTS / 'benchmark_<backend>.json')
+  parser.add_argument('--forms', action='store_true', help='time the forms of operations against the plain ones')
+  options.add(parser, 'output', output=RESULTS / '<what>_<backend>.json')
 
 
 def main(arguments: argparse.Namespace) -> None:
-  found = benchmark(arguments.rounds)
-  name = arguments.output.name.replace('<backend>', jax.default_backend())
+  measured, rendered, what = (forms, render_forms, 'forms') if arguments.forms else (benchmark, render, 'benchmark')
+  found = measured(arguments.rounds)
+  name = arguments.output.name.replace('<what>', what).replace('<backend>', jax.default_backend())
   write_json(arguments.output.with_name(name), found)
-  print(render(found))
+  print(rendered(found))

@@ -6,14 +6,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from abd_jax import methods
 from abd_jax.config import Config
-from abd_jax.devices.backend import full_precision_matmul
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.methods.types import Phase
+from abd_jax.models.kernels import Kernels
 from abd_jax.state import Classes, PhaseData, TrainState, freeze
+from abd_jax.steps.chunks import Chunk, Step
 from abd_jax.steps.components import Components, make_components
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StudentInputs
 from abd_jax.steps.inversion import init_generator, make_inversion_step
@@ -40,10 +42,10 @@ class Setting(NamedTuple):
     return EpochIndices((0, 1, 0), np.arange(self.images), self.config.student.batch_size, phase)(start, stop)
 
 
-def setting(fields: dict, devices: list[Any], num_images: int) -> Setting:
-  """Of configs/cifar100.py with other `fields`, on `devices` (of jax.devices())."""
+def setting(fields: dict, devices: list[Any], num_images: int, kernels: Kernels | None = None) -> Setting:
+  """Of configs/cifar100.py with other `fields`, on `devices` (of jax.devices()); kernels: if not those for them."""
   config, mesh = load_config('cifar100', '', fields), DataMesh(devices)
-  components = make_components(config, CLASSES, IMAGE, mesh)
+  components = make_components(config, CLASSES, IMAGE, mesh, kernels=kernels)
   make_student = lambda seed: mesh.replicate(jax.jit(partial(init_student, components, IMAGE, None, seed))())
   generator = mesh.replicate(jax.jit(partial(init_generator, components, 0, 0))())
   rng = np.random.default_rng(0)
@@ -58,17 +60,17 @@ def setting(fields: dict, devices: list[Any], num_images: int) -> Setting:
 class Kind(NamedTuple):
   """A compiled kind of step, ready to be timed."""
 
-  run: Callable[[], Any]  # `steps` steps, waited for
+  run: Callable[[], Any]  # `steps` more steps, waited for
   steps: int
   images: int  # a step
   flops: float  # a step
-  memory_bytes: int  # arguments, results and temporaries of a step
+  memory_bytes: int  # of a step: arguments, results that are not laid over them, and temporaries
   compile_seconds: float
 
 
-def kinds(fields: dict, scan_steps: int) -> dict[str, Kind]:
-  """Every kind of step, compiled; `scan_steps` of them in one scan, or single ones if 0 (CPU)."""
-  here = setting(fields, jax.devices(), TASK_IMAGES)
+def kinds(fields: dict, scan_steps: int, kernels: Kernels | None = None) -> dict[str, Kind]:
+  """Every kind of step, compiled as runs compile it; `scan_steps` in one scan, or single ones if 0 (CPU)."""
+  here = setting(fields, jax.devices(), TASK_IMAGES, kernels)
   method, steps = methods.get(here.config), scan_steps or 1
   batch_size, predict = here.config.student.batch_size, make_predict(here.components, method)
   base = methods.get(load_config('cifar100', 'method=base')).first[0]
@@ -76,9 +78,7 @@ def kinds(fields: dict, scan_steps: int) -> dict[str, Kind]:
   untaught, imageless = here.data.replace(teachers=()), here.data.replace(images=None, labels=None)
   images: Any = here.data.images
   batches = np.broadcast_to(np.asarray(images[:EVALUATED]), (steps, EVALUATED, *IMAGE))
-
-  def evaluate(state: TrainState, batch: jax.Array, data: PhaseData):
-    return state, predict(freeze(state), batch, data.classes)
+  evaluate = Step(lambda state, _, batch, data: (state, predict(freeze(state), batch, data.classes)))
 
   def training(phase: Phase, data: PhaseData) -> Kind:
     step = make_train_step(here.components, phase)
@@ -94,23 +94,27 @@ def kinds(fields: dict, scan_steps: int) -> dict[str, Kind]:
   }
 
 
-def compiled(step, state: TrainState, inputs: PyTree, data: PhaseData, images: int, scan_steps: int) -> Kind:
+def compiled(step: Step, state: TrainState, inputs: PyTree, data: PhaseData, images: int, scan_steps: int) -> Kind:
   """inputs: of all steps, with a leading axis of steps; images: a step."""
-  step = full_precision_matmul(step)
-  first = jax.tree.map(lambda leaf: leaf[0], inputs)
-  single, seconds = _compiled(step, state, first, data)
-  cost, memory = single.cost_analysis(), single.memory_analysis()
-  size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-  run = lambda: jax.block_until_ready(single(state, first, data))
+  single, seconds = _compiled(Chunk(step), state, jax.tree.map(lambda leaf: leaf[:1], inputs), data)
+  memory = single.memory_analysis()
+  sizes = (getattr(memory, f'{part}_size_in_bytes') for part in ('argument', 'output', 'temp'))
+  chunk = Chunk(step, scan_steps=scan_steps)
   if scan_steps:
-    scan = lambda state, inputs, data: jax.lax.scan(lambda s, x: step(s, x, data), state, inputs)
-    scanned, seconds = _compiled(scan, state, inputs, data)
-    run = lambda: jax.block_until_ready(scanned(state, inputs, data))
-  return Kind(run, scan_steps or 1, images, cost['flops'], size, seconds)
+    _, seconds = _compiled(chunk, state, inputs, data)
+  now = jax.tree.map(jnp.copy, state)  # chunks reuse the buffers of the state that they are given
+
+  def run():
+    nonlocal now
+    now, metrics = jax.block_until_ready(chunk(now, inputs, data))
+    return metrics
+
+  size = sum(sizes) - memory.alias_size_in_bytes
+  return Kind(run, scan_steps or 1, images, single.cost_analysis()['flops'], size, seconds)
 
 
-def _compiled(function: Callable, *arguments: PyTree) -> tuple[Any, float]:
+def _compiled(chunk: Chunk, *arguments: PyTree) -> tuple[Any, float]:
   """(the compiled function, seconds that it took)."""
   began = time.perf_counter()
-  program = jax.jit(function).lower(*arguments).compile()
+  program = chunk.lower(*arguments).compile()
   return program, time.perf_counter() - began

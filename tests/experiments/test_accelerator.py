@@ -9,6 +9,9 @@ import pytest
 from fakes import tiny_runs
 
 from abd_jax.errors import Paused
+from abd_jax.models.kernels import Kernels
+from abd_jax.models.moments import one_pass
+from abd_jax.steps.chunks import Step
 from experiments import __main__ as command
 from experiments import accelerator, benchmark, steps
 
@@ -49,10 +52,22 @@ def test_benchmark_counts_and_times_every_step(monkeypatch, tmp_path, capsys):
 def test_steps_are_timed_one_by_one_or_in_a_scan():
   """What a GPU runs in one scan counts as that many steps."""
   here = steps.setting(NETWORKS, jax.devices(), 16)
-  step = lambda state, x, data: (state, x @ x)
+  step = Step(lambda state, copies, x, data: (state, x @ x))
   scanned = steps.compiled(step, here.student, np.ones((3, 2)), here.data, images=2, scan_steps=3)
   assert scanned.steps == 3 and scanned.images == 2 and scanned.flops > 0
-  assert scanned.run()[1].tolist() == [2, 2, 2]
+  assert scanned.run().tolist() == scanned.run().tolist() == [2, 2, 2]  # more than once
+
+
+def test_each_form_of_an_operation_is_timed_against_the_plain_one(monkeypatch, tmp_path, capsys):
+  monkeypatch.setattr(steps, 'EVALUATED', 16)
+  monkeypatch.setattr(benchmark, 'kernels_for', lambda mesh: Kernels(statistics=one_pass(1, mesh.gather), folds=True))
+  whole = benchmark.forms
+  monkeypatch.setattr(benchmark, 'forms', lambda rounds: whole(rounds, NETWORKS))
+  command.run(['benchmark', '--forms', '--rounds=1', f'--output={tmp_path}/<what>_<backend>.json'])
+  results = json.loads((tmp_path / 'forms_cpu.json').read_text())
+  assert [row['forms'] for row in results['rows']] == ['all', 'none', 'without statistics', 'without folds']
+  assert all(row[step] > 0 for row in results['rows'] for step in benchmark.STEPS)
+  assert 'abd ms' in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -61,6 +76,7 @@ def quick(monkeypatch, tmp_path, digits_data, compile_once):
   asked = []
   monkeypatch.setattr(accelerator, 'check_numbers', lambda: asked.append('numbers') or {'n': 1})
   monkeypatch.setattr(accelerator, 'timed', lambda: asked.append('benchmark') or {'n': 2})
+  monkeypatch.setattr(accelerator, 'forms', lambda: asked.append('forms') or {'n': 3})
   tiny_runs(monkeypatch)
   folders = [f'--{name}={tmp_path / name}' for name in ('runs', 'results', 'output')]
   return ['accelerator', '--config=digits', '--rows=base', '--quick', *folders], asked
@@ -70,15 +86,15 @@ def test_accelerator_checks_times_and_runs_in_that_order_and_resumes(quick, tmp_
   words, asked = quick
   with pytest.raises(Paused):
     command.run([*words, '--max_seconds=0.01'])
-  assert asked == ['numbers', 'benchmark'] and not (tmp_path / 'results').exists()
+  assert asked == ['numbers', 'benchmark', 'forms'] and not (tmp_path / 'results').exists()
   command.run([*words, '--max_runs=1'])
   names = [f'digits_quick-base{precision}-tasks=3-trial=0' for precision in ('', '-precision=bfloat16')]
   assert [file.stem for file in (tmp_path / 'results').iterdir()] == names[:1]  # as a table looks for it
   assert '1 of 2 runs are missing' in capsys.readouterr().err
   command.run(words)
-  assert asked == ['numbers', 'benchmark']  # once
+  assert asked == ['numbers', 'benchmark', 'forms']  # once
   assert sorted(file.stem for file in (tmp_path / 'results').iterdir()) == sorted(names)
-  assert {file.name for file in (tmp_path / 'output').iterdir()} == {'numbers_cpu.json', 'benchmark_cpu.json'}
+  assert {file.name for file in (tmp_path / 'output').iterdir()} == {f'{name}_cpu.json' for name in asked}
 
 
 def test_accelerator_runs_the_protocol_under_the_names_of_the_tables():
