@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from experiments.steps import PRECISIONS, Kind, kinds
 STEPS = ('base', 'abd', 'inversion', 'evaluation')
 
 
-def measure(functions: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def measure(functions: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, float]:
   """Median seconds of each function, called in turns after one call of each to warm up."""
   times = {name: [] for name in functions}
   for k in range(rounds + 1):

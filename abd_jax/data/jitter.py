@@ -50,7 +50,8 @@ def _mean_grey(images: jax.Array) -> jax.Array:
   """int32[b]: each image's mean luma, rounded half up. One channel is broadcast: the weights sum to 1."""
   channels = jnp.unstack(jnp.broadcast_to(images, (*images.shape[:-1], 3)).astype(jnp.int32), axis=-1)
   # Added one by one: a GPU then reduces once, not along the channels and again over the image.
-  luma = (sum(part * channel for part, channel in zip(_LUMA, channels, strict=True)) + 2**15) >> 16
+  red, green, blue = (part * channel for part, channel in zip(_LUMA, channels, strict=True))
+  luma = (red + green + blue + 2**15) >> 16
   n = luma.shape[1] * luma.shape[2]
   return (2 * jnp.sum(luma, (1, 2), dtype=jnp.int32) + n) // (2 * n)
 
