@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the first asks a run to pause and is answered at once, the second stops it."""
 
+import atexit
 import os
 import signal
 import threading
@@ -19,6 +20,13 @@ def stop_at_once() -> None:
   """
   for number in SIGNALS:
     signal.signal(number, _stop)
+  atexit.register(_let_end)  # first, so it is called last
+
+
+def _let_end() -> None:
+  """Python, ending, takes the handlers away: a signal would then make work that is done look stopped."""
+  for number in SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(number: int, frame: object) -> None:

@@ -93,3 +93,19 @@ def test_a_signal_before_there_is_a_run_is_one_line_and_its_code(number):
   done = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True)
   assert done.returncode == {'SIGINT': 130, 'SIGTERM': 143}[number]
   assert done.stderr == 'stopped; the same command resumes a run from its newest checkpoint\n'
+
+
+@pytest.mark.parametrize('number', ['SIGTERM', 'SIGINT'])
+def test_a_signal_while_python_ends_leaves_done_work_done(number):
+  code = f"""
+import os, signal
+from abd_jax.run.signals import stop_at_once
+class Late:
+  def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.{number}):
+    kill(pid, number)
+late = Late()
+stop_at_once()
+print('done')
+"""
+  ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+  assert (ended.returncode, ended.stdout, ended.stderr) == (0, 'done\n', '')
