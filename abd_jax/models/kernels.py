@@ -5,7 +5,7 @@ from typing import NamedTuple
 from abd_jax.data.augment import Crop, crop_by_choice, crop_by_index
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.models.conv import Conv, conv_on_cpu, plain_conv, upsample_conv_of_four, upsample_conv_of_one
-from abd_jax.models.moments import TWO_PASSES, Statistics, one_pass
+from abd_jax.models.moments import TWO_PASSES, Statistics, in_sums
 
 
 class Kernels(NamedTuple):
@@ -19,8 +19,10 @@ class Kernels(NamedTuple):
 def kernels_for(mesh: DataMesh) -> Kernels:
   """By the devices of the mesh, which need not be those of this process: programs are compiled for others too."""
   if mesh.platform != 'cpu':
-    crop = crop_by_choice if mesh.platform == 'tpu' else crop_by_index
-    return Kernels(plain_conv, upsample_conv_of_one, one_pass(mesh.size, mesh.gather), crop, folds=True)
+    on_tpu = mesh.platform == 'tpu'
+    statistics = in_sums(mesh.size, mesh.gather, one_pass=not on_tpu)
+    crop = crop_by_choice if on_tpu else crop_by_index
+    return Kernels(plain_conv, upsample_conv_of_one, statistics, crop, folds=True)
   if mesh.size == 1:
     return Kernels(conv_on_cpu, upsample_conv_of_four(conv_on_cpu))
   return Kernels()

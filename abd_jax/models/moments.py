@@ -1,7 +1,7 @@
-"""The two ways a batch norm takes the statistics of its input; they compute the same up to rounding.
+"""The ways a batch norm takes the statistics of its input; they compute the same up to rounding.
 
 `TWO_PASSES`: the mean, then the mean square of what is left; derivatives are JAX's. Best where a kernel costs nothing.
-`one_pass`: both moments in one reduction and both sums of the derivative in another, for GPU and TPU.
+`in_sums`: with a derivative of two sums and one pass over the input, for GPU and TPU; on GPU one pass for both moments.
 
 Everywhere x is f[b, ..., c] and statistics are those of the GLOBAL batch, per channel: f32[c], or f64[c] of f64.
 """
@@ -54,37 +54,47 @@ def _normalise_in_two_passes(x, scale, bias, epsilon):
 TWO_PASSES = Statistics(_two_passes, _normalise_in_two_passes)
 
 
-def one_pass(shards: int, gather: Callable[[Array], Array]) -> Statistics:
+def in_sums(shards: int, gather: Callable[[Array], Array], *, one_pass: bool) -> Statistics:
   """For batches split evenly over `shards` devices; `gather` lays an array [shards, ...] whole on each of them.
 
-  Each shard subtracts one of its own values, the pivot, before it squares: the variance is E[d^2] - E[d]^2 of the
-  distances d from there. Its relative error is that of the sums, some 1e-6, times 1 + E[d]^2 / var: how far in
+  one_pass: of two sums, both moments' or both of the derivative, in one reduction: one launch fewer on a GPU. TPUs take
+  a sum along with the convolution before it, unless it is of pairs or waits for one of the convolution's values.
+
+  In one pass each shard subtracts one of its own values, the pivot, before it squares: the variance is E[d^2] - E[d]^2
+  of the distances d from there. Its relative error is that of the sums, some 1e-6, times 1 + E[d]^2 / var: how far in
   deviations the pivot lies from the mean, whatever the mean is. A constant channel has variance 0. (The stored mean
   would need no collective to be known everywhere, but a fresh student's is far off, and a constant channel's variance
   would be rounding.) Means and variances of the shards are combined in two passes, after one collective.
   """
+  of_shard, sums = (_in_one_pass, _sums_of_pairs) if one_pass else (_two_passes, _sums)
 
   def moments(x: Array) -> tuple[Array, Array]:
     if shards == 1:
-      return _in_one_pass(x)
+      return of_shard(x)
     parts = x.reshape(shards, x.shape[0] // shards, *x.shape[1:])
-    mean, var = jnp.unstack(gather(jnp.stack(jax.vmap(_in_one_pass)(parts), 1)), axis=1)
+    mean, var = jnp.unstack(gather(jnp.stack(jax.vmap(of_shard)(parts), 1)), axis=1)
     whole = mean.mean(0)
     return whole, (var + jnp.square(mean - whole[None])).mean(0)
 
-  return Statistics(_differentiable(moments), _normalise_at_once(moments))
+  return Statistics(_differentiable(moments), _normalise_at_once(moments, sums))
 
 
 def _in_one_pass(x: Array) -> tuple[Array, Array]:
   wide, count = widen(x), x.size // x.shape[-1]
   pivot = wide[(0, *(side // 2 for side in x.shape[1:-1]))]  # of the centre: corners may be padding
   from_pivot = wide - _row(pivot, x)
-  first, second = (total / count for total in _sums(from_pivot, jnp.square(from_pivot)))
+  first, second = (total / count for total in _sums_of_pairs(from_pivot, jnp.square(from_pivot)))
   return pivot + first, jnp.maximum(second - jnp.square(first), 0)
 
 
 def _sums(a: Array, b: Array) -> tuple[Array, Array]:
-  """Of two arrays at once, in kernels that they share: XLA keeps the later stages of two reductions apart."""
+  """Of two arrays, per channel."""
+  axes = tuple(range(a.ndim - 1))
+  return a.sum(axes), b.sum(axes)
+
+
+def _sums_of_pairs(a: Array, b: Array) -> tuple[Array, Array]:
+  """The same in kernels that they share: XLA keeps the later stages of two reductions apart."""
   zero = jnp.zeros((), a.dtype)
   return jax.lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), range(a.ndim - 1))
 
@@ -106,7 +116,7 @@ def _differentiable(moments: Callable) -> Callable:
   return differentiable
 
 
-def _normalise_at_once(moments: Callable) -> Callable:
+def _normalise_at_once(moments: Callable, sums: Callable) -> Callable:
   """Statistics.normalise, whose derivative is two sums in one pass and one pass over x."""
 
   def normalise(x, scale, bias, epsilon):
@@ -122,7 +132,7 @@ def _normalise_at_once(moments: Callable) -> Callable:
     to_y, to_mean, to_var = gradients
     count = x.size // x.shape[-1]
     to_y, centred, inverse = widen(to_y), widen(x) - _row(mean, x), jax.lax.rsqrt(var + epsilon)
-    total, along = _sums(to_y, to_y * centred)
+    total, along = sums(to_y, to_y * centred)
     factor = inverse if scale is None else inverse * scale
     constant = (to_mean - factor * total) / count
     slope = (2 * to_var - factor * jnp.square(inverse) * along) / count

@@ -10,7 +10,7 @@ from fakes import tiny_runs
 
 from abd_jax.errors import Paused
 from abd_jax.models.kernels import Kernels
-from abd_jax.models.moments import one_pass
+from abd_jax.models.moments import in_sums
 from abd_jax.steps.chunks import Step
 from experiments import __main__ as command
 from experiments import accelerator, benchmark, steps
@@ -60,7 +60,9 @@ def test_steps_are_timed_one_by_one_or_in_a_scan():
 
 def test_each_form_of_an_operation_is_timed_against_the_plain_one(monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(steps, 'EVALUATED', 16)
-  monkeypatch.setattr(benchmark, 'kernels_for', lambda mesh: Kernels(statistics=one_pass(1, mesh.gather), folds=True))
+  monkeypatch.setattr(
+    benchmark, 'kernels_for', lambda mesh: Kernels(statistics=in_sums(1, mesh.gather, one_pass=True), folds=True)
+  )
   whole = benchmark.forms
   monkeypatch.setattr(benchmark, 'forms', lambda rounds: whole(rounds, NETWORKS))
   command.run(['benchmark', '--forms', '--rounds=1', f'--output={tmp_path}/<what>_<backend>.json'])

@@ -12,7 +12,7 @@ import reference
 from abd_jax.data.augment import crop_by_choice, crop_by_index
 from abd_jax.models.conv import conv_on_cpu, plain_conv, upsample_conv_of_four, upsample_conv_of_one
 from abd_jax.models.kernels import kernels_for
-from abd_jax.models.moments import TWO_PASSES, one_pass
+from abd_jax.models.moments import TWO_PASSES, in_sums
 from abd_jax.models.resnet import Classifier, ResNet
 from abd_jax.models.working import fold, narrow, with_narrow
 
@@ -20,8 +20,8 @@ SHARDS = (1, 4)
 EPS32 = float(np.finfo(np.float32).eps)
 
 
-def in_one_pass(shards):
-  return one_pass(shards, lambda array: array)
+def sums(shards, one_pass=True):
+  return in_sums(shards, lambda array: array, one_pass=one_pass)
 
 
 def channels():
@@ -39,7 +39,7 @@ def channels():
 @pytest.mark.parametrize('shards', SHARDS)
 def test_one_pass_keeps_to_its_bound_against_float64(shards):
   x = channels()
-  mean, var = jax.jit(in_one_pass(shards).moments)(x)
+  mean, var = jax.jit(sums(shards).moments)(x)
   wide = np.float64(x).reshape(-1, x.shape[-1])
   parts = np.float64(x).reshape(shards, -1, *x.shape[1:])
   away, spread = np.abs(parts[:, 0, 4, 4] - parts.mean((1, 2, 3))), parts.std((1, 2, 3)) + 1e-30
@@ -51,8 +51,21 @@ def test_one_pass_keeps_to_its_bound_against_float64(shards):
 
 
 @pytest.mark.parametrize('shards', SHARDS)
+def test_two_passes_keep_to_theirs(shards):
+  x = channels()
+  mean, var = jax.jit(sums(shards, one_pass=False).moments)(x)
+  wide = np.float64(x).reshape(-1, x.shape[-1])
+  # The mean is rounded, and its error, squared, is added to the variance.
+  off = 8 * EPS32 * np.abs(wide).max(0)
+  assert (np.abs(mean - wide.mean(0)) <= off).all()
+  assert (np.abs(var - wide.var(0)) <= 64 * EPS32 * wide.var(0) + np.square(off)).all()
+  assert var[1] <= np.square(off[1]) and (np.square(off)[2:] < 1e-3 * wide.var(0)[2:]).all()
+
+
+@pytest.mark.parametrize('shards', SHARDS)
+@pytest.mark.parametrize('one_pass', [True, False])
 @pytest.mark.parametrize('affine', [True, False])
-def test_one_pass_and_its_derivatives_are_those_of_two(shards, affine):
+def test_sums_and_their_derivatives_are_those_of_two_passes(shards, one_pass, affine):
   rng = np.random.default_rng(1)
   with jax.enable_x64(True):
     x, weights = rng.normal(2, 3, (8, 3, 4, 5)), rng.normal(size=(8, 3, 4, 5))
@@ -67,12 +80,13 @@ def test_one_pass_and_its_derivatives_are_those_of_two(shards, affine):
 
       return jax.jit(jax.value_and_grad(loss, (0, 1, 2) if affine else 0, has_aux=True))(x, scale, bias)
 
-    chex.assert_trees_all_close(of(in_one_pass(shards)), of(TWO_PASSES), rtol=1e-10, atol=1e-10)
+    chex.assert_trees_all_close(of(sums(shards, one_pass)), of(TWO_PASSES), rtol=1e-10, atol=1e-10)
 
 
-def test_one_pass_of_bfloat16_is_computed_in_float32():
+@pytest.mark.parametrize('one_pass', [True, False])
+def test_sums_of_bfloat16_are_computed_in_float32(one_pass):
   x = jnp.asarray(channels()[..., :1], jnp.bfloat16)
-  statistics = in_one_pass(1)
+  statistics = sums(1, one_pass)
   y, mean, var = statistics.normalise(x, None, None, 1e-5)
   assert (y.dtype, mean.dtype, var.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
   np.testing.assert_allclose(var, np.float64(x).var(), rtol=1e-5)
