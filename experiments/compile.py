@@ -38,7 +38,7 @@ from abd_jax.steps.inputs import ConstantRate, EpochIndices
 from abd_jax.steps.inversion import init_generator, make_inversion_step
 from abd_jax.steps.student import init_student, make_train_step
 from experiments import hlo, options
-from experiments.files import RESULTS, write_json
+from experiments.files import RESULTS, read_json, write_json
 from experiments.jobs import load_config
 from experiments.steps import CLASSES, IMAGE, PRECISIONS, TASK_IMAGES
 
@@ -162,28 +162,37 @@ def in_a_process(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
   return json.loads(ended.stdout.splitlines()[-1])
 
 
-def render(results: list[dict[str, Any]]) -> str:
-  """A table of the files that this verb wrote."""
-  header = (
-    'hardware', 'commit', 'step', 'kernels', 'collectives', 'their kB', 'GB moved', 'temporaries MB'
-  )  # fmt: skip
+COLUMNS = ('kernels', 'collectives', 'their kB', 'GB moved', 'temporaries MB')
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+  """What COLUMNS name, of one step on one device."""
+  collectives, moved, temporaries = row['collectives'], row['gb_moved_a_device'], row['bytes_a_device']['temp']
+  return (
+    str(row['kernels']),
+    str(collectives['count']),
+    f'{collectives["bytes"] / 1e3:.0f}',
+    f'{moved:.2f}' if moved else '-',
+    f'{temporaries / 1e6:.0f}',
+  )
+
+
+def render(results: dict[str, Any]) -> str:
+  """A table of what this verb wrote."""
+  return table(('step', *COLUMNS), [[row['step'], *_cells(row)] for row in results['rows']])
+
+
+def compared(folder: Path) -> str:
+  """A table of each compile_<topology>_after.json beside the one named before."""
   cells = []
-  for found in results:
-    for row in found['rows']:
-      commit, moved = (found['commit'] or '-')[:7], row['gb_moved_a_device']
-      cells.append(
-        [
-          found['topology'],
-          commit + '+' * (found['commit'] or '').endswith('+'),
-          row['step'],
-          str(row['kernels']),
-          str(row['collectives']['count']),
-          f'{row["collectives"]["bytes"] / 1e3:.0f}',
-          f'{moved:.2f}' if moved else '-',
-          f'{row["bytes_a_device"]["temp"] / 1e6:.0f}',
-        ]
-      )
-  return table(header, cells)
+  for file in sorted(folder.glob('compile_*_after.json')):
+    before, after = read_json(file.with_name(file.name.replace('after', 'before'))), read_json(file)
+    old = {row['step']: row for row in before['rows']}
+    for row in after['rows']:
+      pairs = zip(_cells(old[row['step']]), _cells(row), strict=True)
+      shown = [one if one == other else f'{one} → {other}' for one, other in pairs]
+      cells.append([after['topology'], row['step'], *shown])
+  return table(('hardware', 'step', *COLUMNS), cells)
 
 
 def _steps(text: str) -> tuple[str, ...]:
@@ -223,4 +232,4 @@ def main(arguments: argparse.Namespace) -> None:
   results = {'schema_version': 1, **same, 'rows': rows, **about}
   name = arguments.output.name.replace('<topology>', arguments.topology.replace(':', '_'))
   write_json(arguments.output.with_name(name), results)
-  print(render([results]))
+  print(render(results))

@@ -10,6 +10,7 @@ from abd_jax.errors import UserError
 from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
 from experiments import benchmark, diagnosis, drill, long, runs, search
+from experiments import compile as ahead
 from experiments.files import RESULTS, ROOT, read_json, write
 from experiments.jobs import has_config
 from experiments.paper import TABLES
@@ -21,6 +22,7 @@ from experiments.summary import hardware, short_commit, summarise
 README, PAGE = ROOT / 'README.md', ROOT / 'experiments/README.md'
 RUNNING, PICTURE = ROOT / 'docs/running.md', ROOT / 'docs/images/results.svg'
 REPORT, FIGURES = ROOT / 'docs/report.md', ROOT / 'docs/images'
+COMPILED = ROOT / 'docs/compile.md'
 DRILL, LONG = ROOT / 'docs/drill.md', ROOT / 'docs/images/long.svg'
 # Tables 1, 2 and 4 are parts of A, B and E.
 SHOWN = (
@@ -181,6 +183,11 @@ def drilled(text: str) -> str:
   return with_block(text, 'long', long.render(read_json(RESULTS / 'long.json')))
 
 
+def compiled(text: str) -> str:
+  """docs/compile.md with what compilers said rendered anew. Raises UserError if it lacks the mark."""
+  return with_block(text, 'compiled', ahead.compared(RESULTS))
+
+
 def with_block(text: str, name: str, content: str) -> str:
   """`text` with what stands between the marks of `name` exchanged."""
   opening, closing = f'<!-- {name}: python -m experiments page -->', f'<!-- end {name} -->'
@@ -199,6 +206,7 @@ def main(arguments: argparse.Namespace) -> None:
   del arguments
   texts = {PAGE: page(), README: readme(README.read_text()), RUNNING: running(RUNNING.read_text()), PICTURE: picture()}
   texts |= {REPORT: report(REPORT.read_text())} | {FIGURES / name: svg for name, svg in figures_on_digits().items()}
+  texts |= {COMPILED: compiled(COMPILED.read_text())}
   texts |= {DRILL: drilled(DRILL.read_text()), LONG: long.picture(read_json(RESULTS / 'long.json'))}
   for file, text in texts.items():
     write(file, text)

@@ -51,6 +51,7 @@ def test_pages_are_rendered_from_the_files_of_results():
   assert page.report(page.REPORT.read_text()) == page.REPORT.read_text()
   for name, drawing in page.figures_on_digits().items():
     assert (page.FIGURES / name).read_text() == drawing, name
+  assert page.compiled(page.COMPILED.read_text()) == page.COMPILED.read_text()
   assert page.drilled(page.DRILL.read_text()) == page.DRILL.read_text()
   assert page.LONG.read_text() == page.long.picture(page.read_json(page.RESULTS / 'long.json'))
 

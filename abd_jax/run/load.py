@@ -16,6 +16,7 @@ from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import Checkpoints, abstract_like, abstract_snapshot
 from abd_jax.run.manifest import read_manifest
+from abd_jax.run.workdir import read_json
 from abd_jax.state import Classes, FrozenModel, TaskSnapshot
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inversion import init_generator, sample
@@ -196,7 +197,7 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
   folder = Path(workdir).absolute() / 'teachers'
   there = sorted(int(path.name) for path in folder.glob('*') if path.is_dir() and path.name.isdigit())
   if not there:
-    raise UserError(f'{Path(workdir).absolute()} holds no frozen model: no task of a run there is complete.')
+    raise UserError(_why_none(folder.parent))
   if task is not None and task not in there:
     raise UserError(f'{folder} holds no model after task {task} (0-based). There are: {", ".join(map(str, there))}.')
   name = str(there[-1] if task is None else task)
@@ -207,3 +208,13 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
     return config, manifest, checkpoints.load_teacher(name, snapshot)
   finally:
     checkpoints.close()
+
+
+def _why_none(folder: Path) -> str:
+  """Why a workdir has no frozen model."""
+  file = folder / 'config.json'
+  config = restored(read_json(file)) if file.is_file() else None
+  if config and methods.get(config).offline:
+    models = config.oracle_dir or folder.parent / 'oracles'
+    return f'{folder} is an upper bound: it has a model for each task, in workdirs of their own in {models}.'
+  return f'{folder} holds no frozen model: no task of a run there is complete.'

@@ -13,7 +13,7 @@ from experiments.plan import plan
 
 MARKED = '\n'.join(
   f'before {name}\n<!-- {name}: python -m experiments page -->\nold\n<!-- end {name} -->'
-  for name in ('methods', 'ablations', 'steps', 'diagnosis', 'drill', 'long')
+  for name in ('methods', 'ablations', 'steps', 'diagnosis', 'compiled', 'drill', 'long')
 )
 
 
@@ -77,7 +77,7 @@ def test_damaged_files_are_named(results):
 
 def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
   write(results / 'runs', plan(TABLES['methods'], 'digits', 1)[0], 0.5)
-  rendered = lambda text: page.drilled(page.report(page.running(page.readme(text))))
+  rendered = lambda text: page.compiled(page.drilled(page.report(page.running(page.readme(text)))))
   text = rendered(MARKED)
   assert rendered(text) == text and '\nold\n' not in text
   outside = lambda text: [line for line in text.splitlines() if line.startswith(('before', '<!--'))]
@@ -90,20 +90,21 @@ def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
   'mark', ['<!-- ablations: python -m experiments page -->', '<!-- end steps -->', '<!-- end diagnosis -->']
 )
 def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, tmp_path, monkeypatch, mark):
-  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE', 'REPORT', 'DRILL', 'LONG'):
+  for name in ('README', 'PAGE', 'RUNNING', 'PICTURE', 'REPORT', 'COMPILED', 'DRILL', 'LONG'):
     monkeypatch.setattr(page, name, tmp_path / f'{name}.md')
   monkeypatch.setattr(page, 'FIGURES', tmp_path / 'images')
-  for name in ('README', 'RUNNING', 'REPORT', 'DRILL'):
+  for name in ('README', 'RUNNING', 'REPORT', 'COMPILED', 'DRILL'):
     (tmp_path / f'{name}.md').write_text(MARKED.replace(mark, ''))
   with pytest.raises(UserError, match='Put the marks back'):
     command.run(['page'])
   assert not (tmp_path / 'PAGE.md').exists()
-  for name in ('README', 'RUNNING', 'REPORT', 'DRILL'):
+  for name in ('README', 'RUNNING', 'REPORT', 'COMPILED', 'DRILL'):
     (tmp_path / f'{name}.md').write_text(MARKED)
   command.run(['page'])
   assert (tmp_path / 'PAGE.md').read_text() == page.page()
   block = lambda file, name: (tmp_path / file).read_text().partition(f'<!-- {name}:')[2].partition('<!-- end')[0]
   assert '| abd ' in block('RUNNING.md', 'steps') and 'old' not in block('RUNNING.md', 'steps')
+  assert '| h100 ' in block('COMPILED.md', 'compiled')
   assert '| all ' in block('DRILL.md', 'drill') and '| hundred tasks ' in block('DRILL.md', 'long')
   assert '| Always Be Dreaming ' in (tmp_path / 'REPORT.md').read_text()
   assert len(list((tmp_path / 'images').glob('*.svg'))) == 6

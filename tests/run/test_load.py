@@ -11,6 +11,7 @@ import pytest
 from conftest import REPO
 
 import abd_jax
+from abd_jax.config import default
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
@@ -91,7 +92,11 @@ def test_dreams_are_of_the_classes_learnt_and_depend_on_the_seed(run_of):
 
 def test_mistakes_are_one_line(run_of, tmp_path):
   path, _, images, _ = run_of('abd')
+  bound = tmp_path / 'bound'
+  bound.mkdir()
+  (bound / 'config.json').write_text(json.dumps(default().to_dict() | {'method': 'oracle'}))
   for make, match in (
+    (lambda: load_model(bound), f'is an upper bound: .* in {tmp_path}/oracles'),
     (lambda: load_model(tmp_path), 'holds no frozen model'),
     (lambda: load_model(path, 7), r'no model after task 7 .* 0, 1, 2'),
     (lambda: load_model(path).predict(images[:, :4]), r'uint8\[n, 8, 8, 1\]'),
