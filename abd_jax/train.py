@@ -24,6 +24,7 @@ from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics, upper_bound
 from abd_jax.report.pictures import is_picture, save_grid
 from abd_jax.run import health, queue
+from abd_jax.run.ahead import compile_ahead
 from abd_jax.run.build import Blueprint, build
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.results import results_of
@@ -80,6 +81,8 @@ def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
     learner = Learner(blueprint, session)
     if blueprint.lacks_old_tests():
       session.console.line('the test images of the classes learnt before are not at hand: only new ones are evaluated')
+    with session.clock('train'):
+      compile_ahead(blueprint, progress, session.console.line)
     for task in range(progress.task, schedule.tasks.num_tasks):
       phases = schedule.phases_from(task, progress.phase)
       for phase, following in zip(phases, (*phases[1:], None), strict=True):

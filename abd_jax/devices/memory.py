@@ -8,6 +8,8 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from abd_jax.errors import UserError
 
 GIB = 2**30
@@ -43,11 +45,23 @@ def _physical() -> int:
   return min(sizes)
 
 
-def memory_of(program: Any) -> str:
-  """What a compiled program (jax.stages.Compiled) takes on each device, arguments included, as in '1.2 GiB'."""
+def bytes_of(program: Any) -> int:
+  """What a compiled program (jax.stages.Compiled) takes on each device, arguments included; 0 if that is unknown."""
   analysis = program.memory_analysis()
   if analysis is None:  # not every backend has one
-    return 'unknown memory'
+    return 0
   sizes = (getattr(analysis, f'{part}_size_in_bytes') for part in ('argument', 'output', 'temp', 'generated_code'))
-  total = sum(sizes) - analysis.alias_size_in_bytes
-  return f'{total / GIB:.1f} GiB' if total >= GIB else f'{total / 2**20:.0f} MiB'
+  return sum(sizes) - analysis.alias_size_in_bytes
+
+
+def device_bytes() -> int:
+  """The memory of each device; 0 if that is unknown."""
+  device = jax.local_devices()[0]
+  return _physical() if device.platform == 'cpu' else (device.memory_stats() or {}).get('bytes_limit', 0)
+
+
+def in_units(size: int) -> str:
+  """Bytes as in '1.2 GiB'."""
+  if not size:
+    return 'unknown memory'
+  return f'{size / GIB:.1f} GiB' if size >= GIB else f'{size / 2**20:.0f} MiB'

@@ -22,6 +22,7 @@ class DataMesh:
     self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     self.replicated = NamedSharding(self._mesh, PartitionSpec())
     self.split = NamedSharding(self._mesh, PartitionSpec(AXIS))
+    self.split_in_steps = NamedSharding(self._mesh, PartitionSpec(None, AXIS))  # of batches of several steps
 
   @property
   def size(self) -> int:
@@ -43,9 +44,8 @@ class DataMesh:
 
   def split_steps(self, local: np.ndarray, size: int) -> jax.Array:
     """Batches of k steps, [k, size, ...], of which each host has its `local_rows`."""
-    sharding = NamedSharding(self._mesh, PartitionSpec(None, AXIS))
     shape = (local.shape[0], size, *local.shape[2:])
-    return jax.make_array_from_process_local_data(sharding, local, shape)
+    return jax.make_array_from_process_local_data(self.split_in_steps, local, shape)
 
   def constrain(self, batch: jax.Array) -> jax.Array:
     """Inside jit: tells the compiler that the leading axis of `batch` is split."""

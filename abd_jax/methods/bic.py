@@ -42,7 +42,7 @@ def first_of_each_class(pool: Pool, share: float) -> np.ndarray:
 
 def make(config) -> Method:
   def extra_init(key, num_classes):
-    past = {name: jnp.full(config.tasks + 1, value) for name, value in IDENTITY.items()}
+    past = {name: jnp.full(config.tasks + 1, value, jnp.float32) for name, value in IDENTITY.items()}
     return {'bias': {name: jnp.float32(value) for name, value in IDENTITY.items()}, 'past': past}
 
   def start_task(params, extra, key, classes):

@@ -90,15 +90,14 @@ class Schedule:
   def frozen_before(self, task: int, name: str) -> list[str]:
     """The folders of the models there are when that phase of `task` begins, the newest last."""
     names = [BASE] if self.known else []
-    for t, phase in self._from_start():
+    for t, phase in self.from_place(*self.start):
       if t == task and name in ('', phase.name):
         break
       names += [phase.frozen] if phase.frozen else []
     return names
 
-  def _from_start(self) -> Iterator[tuple[int, NamedPhase]]:
-    """(0-based task, phase) of the whole run, in order."""
-    first, name = self.start
+  def from_place(self, first: int, name: str) -> Iterator[tuple[int, NamedPhase]]:
+    """(0-based task, phase) of what is left from that phase of a task on, in order; '' for all of the task."""
     for task in range(first, self.tasks.num_tasks):
       for phase in self.phases_from(task, name if task == first else ''):
         yield task, phase
@@ -137,7 +136,7 @@ class Schedule:
     """
     in_order = ExemplarPolicy(lambda n, features, rng, count: np.arange(n)[:count])
     total, stored = 0, np.asarray(self.stored, np.int32)
-    for task, phase in self._from_start():
+    for task, phase in self.from_place(*self.start):
       if phase.training is None:
         total += self.inversion_steps
         continue

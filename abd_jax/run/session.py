@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from abd_jax.devices import hosts
-from abd_jax.devices.memory import memory_of
 from abd_jax.errors import Paused, UserError
 from abd_jax.run import health
 from abd_jax.run.checkpoint import Checkpoints
@@ -111,7 +110,7 @@ class Session:
     new = id(chunk) not in self._begun
     self._begun.add(id(chunk))
     self.console.begin(f'task {progress.task + 1} {phase}', new)
-    called = self._first_calls(chunk, phase) if new else chunk
+    called = self._traced(chunk, phase) if new and self._profile and self.workdir.is_main else chunk
     began, busy, first = time.monotonic(), time.process_time(), progress.step
     try:
       with self.clock(SECONDS_OF[kind]):
@@ -124,19 +123,13 @@ class Session:
       }
       self.workdir.log_phase({'task': progress.task, 'phase': phase, 'steps': progress.step - first} | spent)
 
-  def _first_calls(self, chunk: chunks.Chunk, phase: str) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """`chunk`: its first call says what compiling took, its second is traced if config.profile asks for it."""
-    where = f'task {self.progress.task + 1} {phase}'
-    folder = self.workdir.path / 'profile' / where.replace(' ', '_')
+  def _traced(self, chunk: chunks.Chunk, phase: str) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """`chunk`, whose second call is traced."""
+    folder = self.workdir.path / 'profile' / f'task_{self.progress.task + 1}_{phase}'
     calls = itertools.count(1)
 
     def call(*arguments: PyTree) -> tuple[PyTree, PyTree]:
-      number = next(calls)
-      if number == 1:
-        began = time.monotonic()
-        taken = memory_of(chunk.lower(*arguments).compile())  # the call below finds the program
-        self.console.line(f'{where}: compiled in {time.monotonic() - began:.1f} s, takes {taken} on each device')
-      if number != 2 or not (self._profile and self.workdir.is_main):
+      if next(calls) != 2:
         return chunk(*arguments)
       with jax.profiler.trace(str(folder)):
         result = jax.block_until_ready(chunk(*arguments))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding, PartitionSpec
 
 from abd_jax.devices.backend import full_precision_matmul
 
@@ -75,8 +76,16 @@ class Chunk:
     """The program that a chunk of these inputs runs, once or step by step; shapes are enough of each array."""
     if _length(inputs) == self._scan_steps:
       return self._scanned.lower(state, inputs, data)
-    first = lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-    return self._one.lower(state, jax.tree.map(first, inputs), data)
+    return self._one.lower(state, jax.tree.map(_first, inputs), data)
+
+
+def _first(leaf: Any) -> jax.ShapeDtypeStruct:
+  """The shape, and the placement, of a step's slice of an input of many."""
+  sharding = getattr(leaf, 'sharding', None)
+  if isinstance(sharding, NamedSharding):
+    rest = () if sharding.num_devices == 1 else sharding.spec[1:]
+    sharding = NamedSharding(sharding.mesh, PartitionSpec(*rest))
+  return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
 
 
 def _length(inputs: PyTree) -> int:

@@ -1,0 +1,80 @@
+"""What the steps of a run take, told before its first: each kind is compiled from shapes alone.
+
+The calls that follow find the programs. What does not fit on a device is known at once, and not after a task.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from abd_jax.devices.memory import bytes_of, device_bytes, in_units
+from abd_jax.errors import UserError
+from abd_jax.run.build import Blueprint
+from abd_jax.run.progress import Progress
+from abd_jax.run.schedule import BASE, NamedPhase
+from abd_jax.state import Classes, FrozenModel, PhaseData, freeze
+from abd_jax.steps.chunks import Chunk
+from abd_jax.steps.inputs import ConstantRate, EpochIndices, StudentInputs
+
+PyTree = Any
+
+
+def compile_ahead(blueprint: Blueprint, progress: Progress, tell: Callable[[str], None]) -> None:
+  """Compiles every kind of step that is still to run, and tells what each takes.
+
+  Raises UserError for one that takes more memory than a device has.
+  """
+  for where, chunk, arguments in _kinds(blueprint, progress):
+    began = time.monotonic()
+    taken, there = bytes_of(chunk.lower(*arguments).compile()), device_bytes()
+    seconds = time.monotonic() - began
+    tell(f'{where}: compiled in {seconds:.1f} s, takes {in_units(taken)} on each device')
+    if taken and there and taken > there:
+      raise UserError(
+        f'{where} takes {in_units(taken)} on each device, which has {in_units(there)}. Lower config.student.batch_size '
+        'or config.inversion.batch_size, or use more devices.'
+      )
+
+
+def _kinds(blueprint: Blueprint, progress: Progress) -> Iterator[tuple[str, Chunk, tuple[PyTree, PyTree, PyTree]]]:
+  """(where it runs first, a kind of step, shapes of a chunk's arguments), in order."""
+  schedule, seen = blueprint.schedule, set()
+  for task, phase in schedule.from_place(progress.task, progress.phase):
+    chunk = blueprint.steps.train[phase.training] if phase.training else blueprint.steps.invert
+    if chunk not in seen:
+      seen.add(chunk)
+      yield f'task {task + 1} {phase.name}', chunk, _arguments(blueprint, task, phase)
+
+
+def _arguments(blueprint: Blueprint, task: int, phase: NamedPhase) -> tuple[PyTree, PyTree, PyTree]:
+  """(state, inputs, data) of a chunk of a phase."""
+  config, mesh, stream = blueprint.config, blueprint.mesh, blueprint.stream
+
+  def shape(*sides: int, dtype: Any = np.int32, sharding: Any = mesh.replicated) -> Any:
+    return jax.ShapeDtypeStruct(sides, dtype, sharding=sharding)
+
+  data = PhaseData(None, None, Classes(shape(stream.tasks.num_classes), shape()), (), shape(dtype=np.uint32))
+  if phase.training is None:
+    rates, student = ConstantRate(config.inversion), freeze(blueprint.abstract['student'])
+    inputs = rates(0, min(config.chunk_steps, rates.steps))
+    return blueprint.abstract['generator'], inputs, data.replace(teachers=(student,))
+  batches = EpochIndices((0, 0, 0), np.arange(stream.sizes[task]), config.student.batch_size, phase.training)
+  count = min(config.chunk_steps, batches.steps)
+  if blueprint.streams:
+    of_steps = partial(shape, count, config.student.batch_size, sharding=mesh.split_in_steps)
+    inputs = StudentInputs(batches.rates(0, count), None, of_steps(*stream.image_shape, dtype=np.uint8), of_steps())
+  else:
+    inputs, size = batches(0, count), blueprint.schedule.pool_size(stream.sizes)
+    data = data.replace(images=shape(size, *stream.image_shape, dtype=np.uint8), labels=shape(size))
+  newest_first = blueprint.schedule.frozen_before(task, phase.name)[::-1]
+  teachers = tuple(_teacher(blueprint, name) for name in newest_first[: phase.training.teachers])
+  return blueprint.abstract['student'], inputs, data.replace(teachers=teachers)
+
+
+def _teacher(blueprint: Blueprint, name: str) -> FrozenModel:
+  """Shapes of a frozen model. One that a run starts from is a teacher where nothing dreams of it."""
+  return freeze(blueprint.abstract['student']) if name == BASE else blueprint.abstract_snapshot(name).model

@@ -1,0 +1,98 @@
+"""What a run says of its steps before the first: each kind is compiled once, and what does not fit is refused."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import abd_jax.train as train
+from abd_jax.devices.memory import bytes_of, in_units
+from abd_jax.devices.mesh import DataMesh
+from abd_jax.errors import UserError
+from abd_jax.run import ahead
+from abd_jax.run.build import build
+from abd_jax.run.progress import Progress
+from abd_jax.run.session import COMPILE_EVENT
+from abd_jax.steps.chunks import Chunk, Step
+
+
+@pytest.fixture
+def compilations():
+  """A list that grows by the name of each program compiled."""
+  found = []
+  listen = lambda event, duration_secs, **more: found.append(more['fun_name']) if event == COMPILE_EVENT else None
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield found
+  jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize('scan_steps', [0, 3])
+def test_a_program_compiled_of_shapes_is_the_one_that_runs(compilations, scan_steps):
+  run = lambda state, copies, inputs, data: (state * 1.5 + inputs + data, {'loss': state.sum()})
+  mesh = DataMesh(jax.devices()[:2])
+  chunk = Chunk(Step(run), scan_steps=scan_steps, out_sharding=mesh.replicated)
+  state, data = mesh.replicate((np.arange(1000 + scan_steps, dtype=np.float32), np.float32(2)))
+  inputs = np.arange(3, dtype=np.float32)
+  shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=mesh.replicated)
+  program, before = chunk.lower(shape(state), inputs, shape(data)).compile(), len(compilations)
+  assert jax.block_until_ready(chunk(state, inputs, data)) and len(compilations) == before
+  assert bytes_of(program) > 4 * 1000
+
+
+# One kind of step, several, several teachers, a memory, a dreamer of its own; streamed, and split over devices.
+KINDS = [
+  pytest.param(method, *how, marks=[] if (method, how) in {('bic', (4096, 1)), ('abd', (0, 4))} else [pytest.mark.slow])
+  for method in ('base', 'abd', 'e2e', 'dgr', 'rdfcil', 'bic')
+  for how in ((4096, 1), (0, 1), (0, 4))
+]
+
+
+@pytest.mark.parametrize(('method', 'device_mib', 'devices'), KINDS)
+def test_every_kind_of_step_is_compiled_before_the_first_and_once(
+  tiny_config, tmp_path, monkeypatch, compilations, capsys, method, device_mib, devices
+):
+  marks, compile_ahead = [], train.compile_ahead
+
+  def marked(*arguments):
+    marks.append(len(compilations))
+    compile_ahead(*arguments)
+    marks.append(len(compilations))
+
+  monkeypatch.setattr(train, 'compile_ahead', marked)
+  train.train_and_evaluate(tiny_config(method, data__device_mib=device_mib, devices=devices), str(tmp_path / 'run'))
+  begins, ends = marks
+  steps = compilations[begins:ends]
+  lines = [line for line in capsys.readouterr().err.splitlines() if 'compiled in' in line]
+  assert len(lines) == len(steps) >= 1
+  assert all(re.fullmatch(r'task \d \w+: compiled in \d+\.\d s, takes \d+ MiB on each device', line) for line in lines)
+  assert not {*steps} & {*compilations[ends:]}
+
+
+def test_a_resumed_run_compiles_what_is_left_to_do(compile_once, tiny_config):
+  blueprint = build(tiny_config('abd'))
+  left = lambda task, phase: [where for where, *_ in ahead._kinds(blueprint, Progress(task=task, phase=phase))]
+  assert left(0, '') == ['task 1 learning', 'task 1 dreaming', 'task 2 learning']
+  assert left(0, 'dreaming') == ['task 1 dreaming', 'task 2 learning']
+  assert left(2, 'learning') == ['task 3 learning'] and left(3, '') == []
+
+
+def test_what_does_not_fit_is_refused_before_the_first_step(learn, tmp_path, monkeypatch):
+  monkeypatch.setattr(ahead, 'device_bytes', lambda: 1000)
+  with pytest.raises(UserError, match=r'^task 1 learning takes \d+ MiB on each device, which has 0 MiB. Lower config'):
+    learn(tmp_path / 'run')
+  assert not (tmp_path / 'run' / 'metrics.jsonl').exists()
+  monkeypatch.undo()
+  assert learn(tmp_path / 'run')['final_accuracy'] > 0
+
+
+def test_memory_is_told_in_units_that_people_read():
+  assert [in_units(size) for size in (4 * 2**30, 522 * 2**20, 0)] == ['4.0 GiB', '522 MiB', 'unknown memory']
+
+  class Program:
+    class memory_analysis:
+      argument_size_in_bytes, output_size_in_bytes, alias_size_in_bytes = 30, 10, 5
+      temp_size_in_bytes, generated_code_size_in_bytes = 200, 1
+
+  assert bytes_of(Program) == 236
+  assert bytes_of(type('Silent', (), {'memory_analysis': staticmethod(lambda: None)})) == 0
