@@ -60,3 +60,10 @@ def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
   leaf = np.asarray(leaf)
   # Works with several processes too, where each makes only its own shards.
   return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+
+def placement_of_slices(sharding: Any) -> Any:
+  """Where JAX puts array[k] of an array that lies so: what is split stays split."""
+  if not isinstance(sharding, NamedSharding):
+    return sharding
+  return NamedSharding(sharding.mesh, PartitionSpec(*(() if sharding.num_devices == 1 else sharding.spec[1:])))

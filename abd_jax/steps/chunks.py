@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.sharding import NamedSharding, PartitionSpec
 
 from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.mesh import placement_of_slices
 
 PyTree = Any
 
@@ -81,11 +81,7 @@ class Chunk:
 
 def _first(leaf: Any) -> jax.ShapeDtypeStruct:
   """The shape, and the placement, of a step's slice of an input of many."""
-  sharding = getattr(leaf, 'sharding', None)
-  if isinstance(sharding, NamedSharding):
-    rest = () if sharding.num_devices == 1 else sharding.spec[1:]
-    sharding = NamedSharding(sharding.mesh, PartitionSpec(*rest))
-  return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
+  return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=placement_of_slices(getattr(leaf, 'sharding', None)))
 
 
 def _length(inputs: PyTree) -> int:
