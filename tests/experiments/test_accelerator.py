@@ -53,7 +53,7 @@ def test_steps_are_timed_one_by_one_or_in_a_scan():
   """What a GPU runs in one scan counts as that many steps."""
   here = steps.setting(NETWORKS, jax.devices(), 16)
   step = Step(lambda state, copies, x, data: (state, x @ x))
-  scanned = steps.compiled(step, here.student, np.ones((3, 2)), here.data, images=2, scan_steps=3)
+  scanned = steps.compiled(step, here.student, np.ones((3, 2), np.float32), here.data, images=2, scan_steps=3)
   assert scanned.steps == 3 and scanned.images == 2 and scanned.flops > 0
   assert scanned.run().tolist() == scanned.run().tolist() == [2, 2, 2]  # more than once
 
