@@ -82,7 +82,7 @@ def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
     if blueprint.lacks_old_tests():
       session.console.line('the test images of the classes learnt before are not at hand: only new ones are evaluated')
     with session.clock('train'):
-      compile_ahead(blueprint, progress, session.console.line)
+      compile_ahead(blueprint, progress, session.console)
     for task in range(progress.task, schedule.tasks.num_tasks):
       phases = schedule.phases_from(task, progress.phase)
       for phase, following in zip(phases, (*phases[1:], None), strict=True):

@@ -4,7 +4,7 @@ The calls that follow find the programs. What does not fit on a device is known 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from abd_jax.devices.memory import bytes_of, device_bytes, in_units
 from abd_jax.errors import UserError
 from abd_jax.run.build import Blueprint
+from abd_jax.run.console import Console
 from abd_jax.run.progress import Progress
 from abd_jax.run.schedule import BASE, NamedPhase
 from abd_jax.state import Classes, FrozenModel, PhaseData, freeze
@@ -23,16 +24,17 @@ from abd_jax.steps.inputs import ConstantRate, EpochIndices, StudentInputs
 PyTree = Any
 
 
-def compile_ahead(blueprint: Blueprint, progress: Progress, tell: Callable[[str], None]) -> None:
+def compile_ahead(blueprint: Blueprint, progress: Progress, console: Console) -> None:
   """Compiles every kind of step that is still to run, and tells what each takes.
 
   Raises UserError for one that takes more memory than a device has.
   """
   for where, chunk, arguments in _kinds(blueprint, progress):
+    console.begin(where, compiles=True)
     began = time.monotonic()
     taken, there = bytes_of(chunk.lower(*arguments).compile()), device_bytes()
     seconds = time.monotonic() - began
-    tell(f'{where}: compiled in {seconds:.1f} s, takes {in_units(taken)} on each device')
+    console.line(f'{where}: compiled in {seconds:.1f} s, takes {in_units(taken)} on each device')
     if taken and there and taken > there:
       raise UserError(
         f'{where} takes {in_units(taken)} on each device, which has {in_units(there)}. Lower config.student.batch_size '
@@ -44,6 +46,8 @@ def _kinds(blueprint: Blueprint, progress: Progress) -> Iterator[tuple[str, Chun
   """(where it runs first, a kind of step, shapes of a chunk's arguments), in order."""
   schedule, seen = blueprint.schedule, set()
   for task, phase in schedule.from_place(progress.task, progress.phase):
+    if phase.training is None and not schedule.inversion_steps:
+      continue
     chunk = blueprint.steps.train[phase.training] if phase.training else blueprint.steps.invert
     if chunk not in seen:
       seen.add(chunk)

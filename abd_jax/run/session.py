@@ -109,7 +109,7 @@ class Session:
 
     new = id(chunk) not in self._begun
     self._begun.add(id(chunk))
-    self.console.begin(f'task {progress.task + 1} {phase}', new)
+    self.console.begin(f'task {progress.task + 1} {phase}', compiles=False)
     called = self._traced(chunk, phase) if new and self._profile and self.workdir.is_main else chunk
     began, busy, first = time.monotonic(), time.process_time(), progress.step
     try:

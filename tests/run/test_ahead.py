@@ -75,6 +75,8 @@ def test_a_resumed_run_compiles_what_is_left_to_do(compile_once, tiny_config):
   assert left(0, '') == ['task 1 learning', 'task 1 dreaming', 'task 2 learning']
   assert left(0, 'dreaming') == ['task 1 dreaming', 'task 2 learning']
   assert left(2, 'learning') == ['task 3 learning'] and left(3, '') == []
+  blueprint = build(tiny_config('abd', inversion__steps=0))
+  assert left(0, '') == ['task 1 learning', 'task 2 learning']
 
 
 def test_what_does_not_fit_is_refused_before_the_first_step(learn, tmp_path, monkeypatch):
