@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from abd_jax.devices.memory import bytes_of, device_bytes, in_units
 from abd_jax.errors import UserError
+from abd_jax.run import foretold
 from abd_jax.run.build import Blueprint
 from abd_jax.run.console import Console
 from abd_jax.run.progress import Progress
@@ -25,14 +27,16 @@ PyTree = Any
 
 
 def compile_ahead(blueprint: Blueprint, progress: Progress, console: Console) -> None:
-  """Compiles every kind of step that is still to run, and tells what each takes.
+  """Compiles every kind of step that is still to run, and tells what each takes, and all of them if that is known.
 
   Raises UserError for one that takes more memory than a device has.
   """
+  flops = {}
   for where, chunk, arguments in _kinds(blueprint, progress):
     console.begin(where, compiles=True)
     began = time.monotonic()
-    taken, there = bytes_of(chunk.lower(*arguments).compile()), device_bytes()
+    program = chunk.lower(*arguments).compile()
+    taken, there, flops[chunk] = bytes_of(program), device_bytes(), foretold.flops_of(program)
     seconds = time.monotonic() - began
     console.line(f'{where}: compiled in {seconds:.1f} s, takes {in_units(taken)} on each device')
     if taken and there and taken > there:
@@ -40,6 +44,12 @@ def compile_ahead(blueprint: Blueprint, progress: Progress, console: Console) ->
         f'{where} takes {in_units(taken)} on each device, which has {in_units(there)}. Lower config.student.batch_size '
         'or config.inversion.batch_size, or use more devices.'
       )
+  if seconds := foretold.seconds(_work(blueprint, progress, flops), blueprint.config.precision):
+    console.line(f'all steps will take about {tqdm.format_interval(seconds)}, by the benchmark of this device')
+
+
+def _chunk(blueprint: Blueprint, phase: NamedPhase) -> Chunk:
+  return blueprint.steps.train[phase.training] if phase.training else blueprint.steps.invert
 
 
 def _kinds(blueprint: Blueprint, progress: Progress) -> Iterator[tuple[str, Chunk, tuple[PyTree, PyTree, PyTree]]]:
@@ -48,10 +58,22 @@ def _kinds(blueprint: Blueprint, progress: Progress) -> Iterator[tuple[str, Chun
   for task, phase in schedule.from_place(progress.task, progress.phase):
     if phase.training is None and not schedule.inversion_steps:
       continue
-    chunk = blueprint.steps.train[phase.training] if phase.training else blueprint.steps.invert
+    chunk = _chunk(blueprint, phase)
     if chunk not in seen:
       seen.add(chunk)
       yield f'task {task + 1} {phase.name}', chunk, _arguments(blueprint, task, phase)
+
+
+def _work(blueprint: Blueprint, progress: Progress, flops: dict[Chunk, float]) -> Iterator[foretold.Work]:
+  """The steps that are left; flops: of one of each kind."""
+  schedule, done = blueprint.schedule, progress.step
+  left = {(task, phase.name) for task, phase in schedule.from_place(progress.task, progress.phase)}
+  for task, phase, steps in schedule.steps(blueprint.stream.labels):
+    if (task, phase.name) in left and steps:
+      training = phase.training
+      kind = 'inversion' if training is None else 'abd' if training.teachers else 'base'
+      yield foretold.Work(kind, steps - done, flops[_chunk(blueprint, phase)])
+      done = 0  # of the phase in which the run stands
 
 
 def _arguments(blueprint: Blueprint, task: int, phase: NamedPhase) -> tuple[PyTree, PyTree, PyTree]:

@@ -1,5 +1,6 @@
 """What a run says of its steps before the first: each kind is compiled once, and what does not fit is refused."""
 
+import json
 import re
 
 import jax
@@ -10,8 +11,9 @@ import abd_jax.train as train
 from abd_jax.devices.memory import bytes_of, in_units
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
-from abd_jax.run import ahead
+from abd_jax.run import ahead, foretold
 from abd_jax.run.build import build
+from abd_jax.run.environment import device
 from abd_jax.run.progress import Progress
 from abd_jax.run.session import COMPILE_EVENT
 from abd_jax.steps.chunks import Chunk, Step
@@ -98,3 +100,44 @@ def test_memory_is_told_in_units_that_people_read():
 
   assert bytes_of(Program) == 236
   assert bytes_of(type('Silent', (), {'memory_analysis': staticmethod(lambda: None)})) == 0
+
+
+def work_of(config, **place):
+  blueprint = build(config)
+  flops = {ahead._chunk(blueprint, phase): 5.0 for _, phase in blueprint.schedule.from_place(0, '')}
+  return [tuple(work) for work in ahead._work(blueprint, Progress(**place), flops)]
+
+
+def test_the_work_before_a_run_is_each_phase_that_is_left(compile_once, tiny_config):
+  config = tiny_config('abd', inversion__steps=7)
+  total = build(config).schedule.total_steps(build(config).stream.labels)
+  base, dream, abd, again, last = work_of(config)
+  assert [base[0], dream[0], abd[0], again[0], last[0]] == ['base', 'inversion', 'abd', 'inversion', 'abd']
+  assert base[1] + dream[1] + abd[1] + again[1] + last[1] == total and dream == ('inversion', 7, 5.0)
+  assert work_of(config, task=1, phase='dreaming', step=3) == [('inversion', 4, 5.0), last]
+  assert work_of(config, task=2, step=1) == [('abd', last[1] - 1, 5.0)] and work_of(config, task=3) == []
+
+
+def test_seconds_are_foretold_by_a_benchmark_of_the_same_device_only(tmp_path, monkeypatch):
+  monkeypatch.setattr(foretold, 'FOLDER', tmp_path)
+  work = [foretold.Work('base', 100, 2e9), foretold.Work('inversion', 10, 4e9)]
+  row = lambda step, gflop, ms: {'step': step, 'precision': 'float32', 'gflop': gflop, 'ms': ms}
+  written = {'device': device(), 'rows': [row('base', 2.0, 30.0), row('inversion', 8.0, 100.0)]}
+
+  def told(precision='float32', **changed):
+    (tmp_path / 'benchmark_cpu.json').write_text(json.dumps(written | changed))
+    return foretold.seconds(work, precision)
+
+  assert foretold.seconds(work, 'float32') == 0  # no benchmark
+  assert told() == pytest.approx(100 * 0.030 + 10 * 0.050)  # steps half as heavy take half as long
+  assert told('bfloat16') == 0 and told(device=device() | {'cpu_model': 'another'}) == 0
+  assert told(rows=[row('base', 2.0, 30.0)]) == 0 and told(rows=3) == 0 and told(rows=[{'step': 'base'}]) == 0
+  assert told(rows=[row('base', 2.0, 30.0), row('inversion', 100.0, 1.0)]) == 0  # so small a step waits for more
+
+
+def test_a_run_tells_its_seconds_where_they_are_known(learn, tmp_path, monkeypatch, capsys):
+  told = []
+  monkeypatch.setattr(foretold, 'seconds', lambda work, precision: told.extend(work) or 3661.0)
+  learn(tmp_path / 'run')
+  assert 'all steps will take about 1:01:01, by the benchmark of this device' in capsys.readouterr().err
+  assert told and all(flops > 1e5 for *_, flops in told)
