@@ -146,22 +146,32 @@ def _extent(series: Sequence[Series]) -> tuple[float, float]:
 def curves(
   series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '', top=None
 ) -> str:
-  """Means over trials with bands of one standard deviation. top: the y axis's end, else the highest value's."""
+  """Means over trials with bands of one standard deviation. top: the y axis's end, else the highest value's.
+
+  A curve on which a later one lies is drawn wider, so that it shows on both sides.
+  """
   low, high = _extent(series)
   frame = Frame(low, top or high, y_label, unit=unit)
   xs = frame.middles(len(ticks))
-  for one in series:
+  means = [one.mean_std()[0] for one in series]
+  for order, one in enumerate(series):
     mean, std = one.mean_std()
+    over = sum(_coincide(mean, later, (frame.high - frame.low) / frame.height) for later in means[order + 1 :])
     here = np.flatnonzero(np.isfinite(mean))
     place = lambda values, here=here: [f'{xs[k]:.1f},{frame.y(values[k]):.1f}' for k in here]
     if len(one.trials) > 1:
       edge = place(np.minimum(mean + std, frame.high)) + place(np.maximum(mean - std, frame.low))[::-1]
       frame.parts.append(f'<polygon points="{" ".join(edge)}" fill="{colour(one.look)}" opacity="0.15"/>')
-    style = f'fill="none" stroke="{colour(one.look)}" stroke-width="2"{dash(one.look)}'
+    style = f'fill="none" stroke="{colour(one.look)}" stroke-width="{2 + 3 * over}"{dash(one.look)}'
     frame.parts.append(f'<polyline points="{" ".join(place(mean))}" {style}/>')
     frame.parts += [f'<circle cx="{xs[k]:.1f}" cy="{frame.y(mean[k]):.1f}" r="2.6" fill="{colour(one.look)}"/>'
                     for k in here]  # fmt: skip
   return _finished(frame, series, ticks, x_label, title)
+
+
+def _coincide(a: np.ndarray, b: np.ndarray, unit: float) -> bool:
+  """Whether two curves lie within a unit of the picture of each other all along."""
+  return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=unit, equal_nan=True))
 
 
 def bars(series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '') -> str:

@@ -202,6 +202,12 @@ def test_curves_are_means_with_a_band_of_one_deviation():
   assert float(points[0].split(',')[1]) == charts.TOP + 90
 
 
+def test_a_curve_beneath_another_shows_on_both_of_its_sides():
+  lines = [[1.0, 2.0, None], [1.0, 3.0, None], [1.0, 2.0, None], [1.0, 2.001, None], [1.0, 2.0, 2.0]]
+  drawing = charts.curves([Series(str(k), [line], k) for k, line in enumerate(lines)], ['1', '2', '3'], 'x', 'y', 't')
+  assert re.findall(r'fill="none" stroke="[^"]+" stroke-width="(\d+)"', drawing) == ['8', '2', '5', '2', '2']
+
+
 def test_bars_stand_on_zero_and_reach_their_value():
   drawing = charts.bars([Series('a', [[4.0]], 0), Series('b', [[-2.0]], 1)], ['x'], '', 'y', 't')
   sizes = [float(h) for h in re.findall(r'<rect[^>]*height="([\d.]+)" fill="var', drawing)]
