@@ -1,6 +1,7 @@
 """What a table's runs add up to."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from abd_jax.protocol import metrics
@@ -29,7 +30,8 @@ def _line(table: Table, cell: Cell, cells: dict[Cell, Trials], planned: list[Pla
   line |= _against(row, trials, _trials_of(row.reference, cell.tasks, cells), table.metric)
   line |= _papers(row, table.splits.index(cell.tasks) if own else None)
   line['deviation'] = _difference(line['accuracy'], line['paper_accuracy'])
-  line['seconds'] = mean_std([sum(result['seconds'].values()) for result in results])[0]
+  seconds = [sum(result['seconds'].values()) for result in results]
+  line['seconds'] = median(seconds) if seconds else None  # other work here slows down a run, or stops it for hours
   line['devices'] = sorted({hardware(result) for result in results})
   line['commits'] = sorted({short_commit(result) for result in results})
   line['command'] = next(one.command for one in planned if Cell(one.row, one.tasks) == cell)

@@ -50,6 +50,14 @@ def test_omega_takes_the_upper_bound_of_the_same_trial(planned, tmp_path):
   assert lines['Base']['n'] == 0 and lines['Base']['accuracy'] is None and lines['Base']['spread'] is None
 
 
+def test_one_run_that_was_held_up_does_not_tell_how_long_runs_take(tmp_path):
+  planned = plan(TABLES['1'], 'digits', trials=3)
+  for trial, spent in enumerate((11.0, 9000.0, 10.0)):
+    write(tmp_path, one_of(planned, 'abd', trial), seconds={'train': spent, 'evaluate': 1.0})
+  lines, _ = lines_of(planned, tmp_path)
+  assert lines['Always Be Dreaming']['seconds'] == 12 and lines['Base']['seconds'] is None
+
+
 def test_differences_are_paired_by_trial(tmp_path):
   planned = plan(TABLES['1'], 'digits', trials=4)
   of = {'abd': (0.80, 0.70, 0.90, 0.60), 'lwf': (0.70, 0.64, 0.78, None), 'base': (0.8, 0.6, None, None)}
