@@ -36,6 +36,7 @@ SHOWN = (
 )
 # Trials shown, where more have run than a table asks for.
 TRIALS = dict.fromkeys((('methods', 'digits'), ('3', 'digits')), 10)
+DIAGNOSED = ('digits', 'cifar100_small')  # whose frozen models docs/report.md shows
 COLUMNS = (
   'method', 'tasks', 'n', 'final accuracy %', 'spread', 'Omega %', 'difference (pairs)', 'paper', 'deviation',
   's a run', 'on', 'commit', 'a run',
@@ -84,14 +85,17 @@ def picture() -> str:
   return results_svg(bars)
 
 
-def figures_on_digits() -> dict[str, str]:
-  """File in docs/images/ -> Figures 2, B and C, the probe."""
-  of = diagnosis.groups(*diagnosis.measured('digits'))
-  dreaming = diagnosis.dreaming(of)
-  drawn = {f'figure_{name}': figures.distance_bars(dreaming, key) for name, key in (('2', 'mid'), ('B', 'mmd2'))}
-  drawn |= {f'figure_C_{method}': picture for method, picture in diagnosis.planes(dreaming).items()}
-  drawn |= {'figure_probe': figures.probe_bars(of)}
-  return {f'{name}_digits.svg': charts.standalone(picture) for name, picture in drawn.items()}
+def figures_of_models() -> dict[str, str]:
+  """File in docs/images/ -> Figures 2, B and C, and the probe, of each config in DIAGNOSED."""
+  files = {}
+  for config in DIAGNOSED:
+    of = diagnosis.groups(*diagnosis.measured(config))
+    dreaming = diagnosis.dreaming(of)
+    drawn = {f'figure_{name}': figures.distance_bars(dreaming, key) for name, key in (('2', 'mid'), ('B', 'mmd2'))}
+    drawn |= {f'figure_C_{method}': picture for method, picture in diagnosis.planes(dreaming).items()}
+    drawn |= {'figure_probe': figures.probe_bars(of)}
+    files |= {f'{name}_{config}.svg': charts.standalone(picture) for name, picture in drawn.items()}
+  return files
 
 
 def steps_on_cpu() -> str:
@@ -173,8 +177,10 @@ def running(text: str) -> str:
 
 
 def report(text: str) -> str:
-  """docs/report.md with what was measured on digits rendered anew. Raises UserError if it lacks the mark."""
-  return with_block(text, 'diagnosis', diagnosis.section('digits'))
+  """docs/report.md with what frozen models told rendered anew. Raises UserError if it lacks a mark."""
+  for config in DIAGNOSED:
+    text = with_block(text, f'diagnosis_{config}', diagnosis.section(config))
+  return text
 
 
 def drilled(text: str) -> str:
@@ -205,7 +211,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
   del arguments
   texts = {PAGE: page(), README: readme(README.read_text()), RUNNING: running(RUNNING.read_text()), PICTURE: picture()}
-  texts |= {REPORT: report(REPORT.read_text())} | {FIGURES / name: svg for name, svg in figures_on_digits().items()}
+  texts |= {REPORT: report(REPORT.read_text())} | {FIGURES / name: svg for name, svg in figures_of_models().items()}
   texts |= {COMPILED: compiled(COMPILED.read_text())}
   texts |= {DRILL: drilled(DRILL.read_text()), LONG: long.picture(read_json(RESULTS / 'long.json'))}
   for file, text in texts.items():

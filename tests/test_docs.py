@@ -49,7 +49,7 @@ def test_pages_are_rendered_from_the_files_of_results():
   assert page.running(page.RUNNING.read_text()) == page.RUNNING.read_text()
   assert page.PICTURE.read_text() == page.picture()
   assert page.report(page.REPORT.read_text()) == page.REPORT.read_text()
-  for name, drawing in page.figures_on_digits().items():
+  for name, drawing in page.figures_of_models().items():
     assert (page.FIGURES / name).read_text() == drawing, name
   assert page.compiled(page.COMPILED.read_text()) == page.COMPILED.read_text()
   assert page.drilled(page.DRILL.read_text()) == page.DRILL.read_text()

@@ -13,7 +13,16 @@ from experiments.plan import plan
 
 MARKED = '\n'.join(
   f'before {name}\n<!-- {name}: python -m experiments page -->\nold\n<!-- end {name} -->'
-  for name in ('methods', 'ablations', 'steps', 'diagnosis', 'compiled', 'drill', 'long')
+  for name in (
+    'methods',
+    'ablations',
+    'steps',
+    'diagnosis_digits',
+    'diagnosis_cifar100_small',
+    'compiled',
+    'drill',
+    'long',
+  )
 )
 
 
@@ -87,7 +96,7 @@ def test_blocks_of_the_readme_are_exchanged_and_nothing_else(results):
 
 
 @pytest.mark.parametrize(
-  'mark', ['<!-- ablations: python -m experiments page -->', '<!-- end steps -->', '<!-- end diagnosis -->']
+  'mark', ['<!-- ablations: python -m experiments page -->', '<!-- end steps -->', '<!-- end diagnosis_digits -->']
 )
 def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, tmp_path, monkeypatch, mark):
   for name in ('README', 'PAGE', 'RUNNING', 'PICTURE', 'REPORT', 'COMPILED', 'DRILL', 'LONG'):
@@ -106,8 +115,9 @@ def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, 
   assert '| abd ' in block('RUNNING.md', 'steps') and 'old' not in block('RUNNING.md', 'steps')
   assert '| h100 ' in block('COMPILED.md', 'compiled')
   assert '| all ' in block('DRILL.md', 'drill') and '| hundred tasks ' in block('DRILL.md', 'long')
-  assert '| Always Be Dreaming ' in (tmp_path / 'REPORT.md').read_text()
-  assert len(list((tmp_path / 'images').glob('*.svg'))) == 6
+  for config in page.DIAGNOSED:
+    assert '| Always Be Dreaming ' in block('REPORT.md', f'diagnosis_{config}')
+  assert len(list((tmp_path / 'images').glob('*.svg'))) == 2 * 6
 
 
 def test_a_table_is_shown_wherever_it_has_a_config_of_its_own_or_digits():
