@@ -4,6 +4,7 @@
   figure       Figures 2, A, B, C and D of the paper, and the linear probe
   search       settings compared on folds of the training split
   benchmark    what a step costs on this machine
+  trials       several trials in one command and in a command each, timed and compared
   compile      the steps compiled for GPUs and TPUs that are not here: kernels, memory, collectives
   accelerator  all that a fresh GPU host is for: numbers checked, benchmark, CIFAR-100
   streaming    what decoding and streaming of large images costs this host
@@ -28,8 +29,8 @@ from abd_jax.run import streams
 from abd_jax.run.signals import stop_at_once
 
 VERBS = (
-  'table', 'figure', 'search', 'benchmark', 'compile', 'accelerator', 'streaming', 'smoke', 'drill', 'long', 'privacy',
-  'page', 'demo',
+  'table', 'figure', 'search', 'benchmark', 'trials', 'compile', 'accelerator', 'streaming', 'smoke', 'drill', 'long',
+  'privacy', 'page', 'demo',
 )  # fmt: skip
 
 

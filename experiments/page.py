@@ -11,6 +11,7 @@ from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
 from experiments import benchmark, diagnosis, drill, long, runs, search
 from experiments import compile as ahead
+from experiments import trials as several
 from experiments.files import RESULTS, ROOT, read_json, write
 from experiments.jobs import has_config
 from experiments.paper import TABLES
@@ -172,7 +173,8 @@ def readme(text: str) -> str:
 
 
 def running(text: str) -> str:
-  """docs/running.md with what steps cost rendered anew. Raises UserError if it lacks the mark."""
+  """docs/running.md with what steps and trials cost rendered anew. Raises UserError if it lacks a mark."""
+  text = with_block(text, 'trials', several.render(read_json(RESULTS / 'trials_cpu.json')))
   return with_block(text, 'steps', steps_on_cpu())
 
 
