@@ -16,13 +16,13 @@ MARKED = '\n'.join(
   for name in (
     'methods',
     'ablations',
+    'trials',
     'steps',
-    'diagnosis_digits',
-    'diagnosis_cifar100_small',
+    *(f'diagnosis_{config}' for config in page.DIAGNOSED),
     'compiled',
     'drill',
     'long',
-  )
+  )  # fmt: skip
 )
 
 
@@ -113,6 +113,7 @@ def test_a_readme_without_a_mark_is_refused_before_anything_is_written(results, 
   assert (tmp_path / 'PAGE.md').read_text() == page.page()
   block = lambda file, name: (tmp_path / file).read_text().partition(f'<!-- {name}:')[2].partition('<!-- end')[0]
   assert '| abd ' in block('RUNNING.md', 'steps') and 'old' not in block('RUNNING.md', 'steps')
+  assert '| a command each ' in block('RUNNING.md', 'trials')
   assert '| h100 ' in block('COMPILED.md', 'compiled')
   assert '| all ' in block('DRILL.md', 'drill') and '| hundred tasks ' in block('DRILL.md', 'long')
   for config in page.DIAGNOSED:
