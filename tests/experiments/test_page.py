@@ -11,18 +11,10 @@ from experiments import page
 from experiments.paper import SPLITS, TABLES
 from experiments.plan import plan
 
+DIAGNOSES = [f'diagnosis_{config}' for config in page.DIAGNOSED]
+BLOCKS = ('methods', 'ablations', 'trials', 'steps', *DIAGNOSES, 'compiled', 'drill', 'long')
 MARKED = '\n'.join(
-  f'before {name}\n<!-- {name}: python -m experiments page -->\nold\n<!-- end {name} -->'
-  for name in (
-    'methods',
-    'ablations',
-    'trials',
-    'steps',
-    *(f'diagnosis_{config}' for config in page.DIAGNOSED),
-    'compiled',
-    'drill',
-    'long',
-  )  # fmt: skip
+  f'before {name}\n<!-- {name}: python -m experiments page -->\nold\n<!-- end {name} -->' for name in BLOCKS
 )
 
 
