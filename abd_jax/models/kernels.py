@@ -20,7 +20,8 @@ def kernels_for(mesh: DataMesh) -> Kernels:
   """By the devices of the mesh, which need not be those of this process: programs are compiled for others too."""
   if mesh.platform != 'cpu':
     on_tpu = mesh.platform == 'tpu'
-    statistics = in_sums(mesh.size, mesh.gather, one_pass=not on_tpu)
+    gather = mesh.gather_by_sum if on_tpu else mesh.gather
+    statistics = in_sums(mesh.size, gather, one_pass=not on_tpu)
     crop = crop_by_choice if on_tpu else crop_by_index
     return Kernels(plain_conv, upsample_conv_of_one, statistics, crop, folds=True)
   if mesh.size == 1:

@@ -154,7 +154,7 @@ def test_only_what_convolutions_read_is_narrowed():
 
 def test_the_devices_choose():
   """Not the process: programs are compiled for devices that are not here."""
-  mesh = lambda platform, size: SimpleNamespace(platform=platform, size=size, gather=lambda array: array)
+  mesh = lambda platform, size: SimpleNamespace(platform=platform, size=size, gather=None, gather_by_sum=None)
   one, several, gpu, tpu = map(kernels_for, (mesh('cpu', 1), mesh('cpu', 8), mesh('gpu', 1), mesh('tpu', 8)))
   assert one.conv is conv_on_cpu and several.conv is gpu.conv is tpu.conv is plain_conv
   assert one.statistics is several.statistics is TWO_PASSES and not one.folds and not several.folds

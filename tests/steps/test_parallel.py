@@ -18,7 +18,7 @@ from abd_jax.steps import chunks, inversion, student
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inputs import EpochIndices
 
-CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 10
+CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 20
 
 
 def tiny_config():
@@ -26,7 +26,7 @@ def tiny_config():
   c.model.blocks, c.model.widths = (1, 1), (4, 8)
   c.generator.latent, c.generator.start, c.generator.widths = 8, (4, 4, 8), (4,)
   c.data.mean, c.data.std, c.data.pad = (0.5,), (0.25,), 1
-  c.student.batch_size, c.student.epochs, c.student.milestones, c.student.lr = 8, 5, (1, 2), 0.02
+  c.student.batch_size, c.student.epochs, c.student.milestones, c.student.lr = 8, 10, (1, 2), 0.02
   c.inversion.batch_size = 16
   return c
 
@@ -38,7 +38,7 @@ def build(devices, dtype=jnp.float32, kernels='cpu'):
   """
   c = tiny_config()
   mesh = DataMesh(jax.devices()[:devices])
-  target = SimpleNamespace(platform=kernels, size=mesh.size, gather=mesh.gather)
+  target = SimpleNamespace(platform=kernels, size=mesh.size, gather=mesh.gather, gather_by_sum=mesh.gather_by_sum)
   components = make_components(c, CLASSES, SHAPE, mesh, dtype, kernels_for(target))
   phase = methods.get(c).later[0]
   learner = student.init_student(components, SHAPE, None, 1)
@@ -64,8 +64,8 @@ def compiled(devices, scan_steps, dtype, kernels):
   return c, phase, made, states
 
 
-def ten_steps(devices, chunk_steps, scan_steps, kernels='cpu', dtype=jnp.float32):
-  """Student and generator states after ten ABD and ten inversion steps."""
+def twenty_steps(devices, chunk_steps, scan_steps, kernels='cpu', dtype=jnp.float32):
+  """Student and generator states after twenty ABD and twenty inversion steps."""
   c, phase, (train, invert), (learner, generator, data) = compiled(devices, scan_steps, dtype, kernels)
 
   def run(chunk, state, inputs):
@@ -104,10 +104,22 @@ WAYS = {
 @pytest.mark.parametrize(('dtype', 'bound'), [(jnp.float64, 1e-8), (jnp.float32, 1e-3)], ids=['float64', 'float32'])
 def test_devices_scan_and_chunks_do_not_change_the_result(dtype, bound):
   with jax.enable_x64(True) if dtype == jnp.float64 else contextlib.nullcontext():
-    expected = ten_steps(1, STEPS, 0, dtype=dtype)
+    expected = twenty_steps(1, STEPS, 0, dtype=dtype)
     assert jax.tree.leaves(expected)[0].dtype == dtype
     for name, way in WAYS.items():
-      assert difference(expected, ten_steps(*way, dtype=dtype)) <= bound, name
+      assert difference(expected, twenty_steps(*way, dtype=dtype)) <= bound, name
+
+
+def test_a_gather_by_sum_lays_each_devices_row_everywhere_to_the_bit():
+  mesh = DataMesh(jax.devices()[:8])
+  rows = (
+    np.random.default_rng(0).standard_normal((8, 2, 3)).astype(np.float32) * 10.0 ** np.arange(-4, 4)[:, None, None]
+  )
+  split = jax.device_put(rows, mesh.split)
+  program = jax.jit(mesh.gather_by_sum).lower(split).compile()
+  assert 'all-reduce' in program.as_text() and 'all-gather' not in program.as_text()
+  found = program(split)
+  assert found.sharding == mesh.replicated and np.array_equal(found, rows)
 
 
 def test_eight_devices_split_the_batch_and_replicate_the_rest():
