@@ -112,9 +112,8 @@ def test_devices_scan_and_chunks_do_not_change_the_result(dtype, bound):
 
 def test_a_gather_by_sum_lays_each_devices_row_everywhere_to_the_bit():
   mesh = DataMesh(jax.devices()[:8])
-  rows = (
-    np.random.default_rng(0).standard_normal((8, 2, 3)).astype(np.float32) * 10.0 ** np.arange(-4, 4)[:, None, None]
-  )
+  of_sizes = np.logspace(-4, 4, 8)[:, None, None] * np.random.default_rng(0).standard_normal((8, 2, 3))
+  rows = of_sizes.astype(np.float32)
   split = jax.device_put(rows, mesh.split)
   program = jax.jit(mesh.gather_by_sum).lower(split).compile()
   assert 'all-reduce' in program.as_text() and 'all-gather' not in program.as_text()
