@@ -50,7 +50,8 @@ def measure(config: str, trials: int) -> dict:
       for words in commands:
         learn(words)
       seconds[way] = round(time.monotonic() - began, 1)
-    pairs = [(Path(root) / way / folder, Path(root) / TOGETHER / folder) for way in ways for folder in folders]
+    of = lambda way, folder: Path(root) / way / folder
+    pairs = [(of(way, folder), of(TOGETHER, folder)) for way in (AT_ONCE, APART) for folder in folders]
     differing = {f'{ours.parent.name}, {ours.name}': what for ours, one in pairs if (what := lab.difference(ours, one))}
   return {'schema_version': 1, 'config': config, 'trials': trials, 'seconds': seconds, 'differing': differing}
 

@@ -22,7 +22,7 @@ def test_the_same_trials_are_learnt_in_three_ways_and_compared(monkeypatch, tmp_
     [f'{digits}:trial=1'],
   ]
   assert {(ours.parent.name, ours.name) for ours, _ in compared} == {
-    (way, f'trial_{k}') for way in (trials.TOGETHER, trials.AT_ONCE, trials.APART) for k in (0, 1)
+    (way, f'trial_{k}') for way in (trials.AT_ONCE, trials.APART) for k in (0, 1)
   }
   assert all(one.parent.name == trials.TOGETHER and one.name == ours.name for ours, one in compared)
   found = json.loads((tmp_path / 'trials_cpu.json').read_text())
