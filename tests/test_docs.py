@@ -97,6 +97,24 @@ def test_what_the_readme_says_of_its_tables():
   assert free['difference'] > 0
 
 
+def test_what_the_readme_says_of_photographs():
+  from experiments import page
+
+  text = ' '.join(section(README, 'CIFAR-100').split())
+  of = {row['method']: row for row in page.gathered('small', 'cifar100_small')[0]}
+  assert 'In three trials' in text and {row['n'] for row in of.values()} == {3}
+  ends = lambda name: f'at {of[name]["accuracy"]:.1f} ± {of[name]["accuracy_std"]:.1f} %'
+  for name, words in (('Always Be Dreaming', 'Dreaming ends'), ('R-DFCIL', 'R-DFCIL'), ('Upper bound', 'upper bound')):
+    assert f'{words} {ends(name)}' in text
+  behind = of['LwF.MC']
+  assert f'LwF.MC {ends("LwF.MC")} (a paired {-behind["difference"]:.1f} ± {behind["difference_se"]:.1f} points' in text
+  rest = {name for name, row in of.items() if row['replay'] != 'coreset'}
+  rest -= {'Always Be Dreaming', 'R-DFCIL', 'LwF.MC', 'Upper bound'}
+  low, high = (end(of[name]['accuracy'] for name in rest) for end in (min, max))
+  assert f'the others without stored images at {low:.0f} to {high:.0f} %' in text
+  assert all(of[name]['lower'] for name in rest | {'LwF.MC'}) and 'each by more than two standard errors' in text
+
+
 def test_the_picture_of_results_shows_the_numbers_of_the_table():
   words = [node.text for node in ElementTree.parse(DOCS / 'images/results.svg').iter() if node.tag.endswith('}text')]
   shown = {name: value for name, value in itertools.pairwise(words) if '±' in value and '.' in value[:4]}
