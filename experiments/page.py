@@ -126,7 +126,8 @@ def _table(name: str, config: str) -> tuple[list[str], list[str]]:
   if not ran:
     return [f'- {one}\n' for one in complaints], [f'- Table {name}, {config}: not run: {command}']
   left = [f'- Table {name}, {config}: {len(lines) - len(ran)} of {len(lines)} rows not run: {command}']
-  text = [f'## Table {name}, {config}\n', f'{table.title}. {command}\n', with_notes(ran, COLUMNS, complaints) + '\n']
+  title = table.title if config == table.config else table.title.partition(',')[0]  # what follows is of its own data
+  text = [f'## Table {name}, {config}\n', f'{title}. {command}\n', with_notes(ran, COLUMNS, complaints) + '\n']
   return text, left * (len(ran) < len(lines))
 
 
