@@ -34,7 +34,7 @@ def learn(words: Sequence[str]) -> None:
 
 
 def measure(config: str, trials: int) -> dict:
-  """Seconds of each way, and which trials of the first differ from those of another, in what."""
+  """Seconds of each way, and which trials end otherwise than in the first, and in what."""
   folders = [f'trial_{trial}' for trial in range(trials)]
   with tempfile.TemporaryDirectory() as root:
     name = f'--config=configs/{config}.py'

@@ -56,6 +56,12 @@ def test_pages_are_rendered_from_the_files_of_results():
   assert page.LONG.read_text() == page.long.picture(page.read_json(page.RESULTS / 'long.json'))
 
 
+def test_trials_together_ended_in_the_bits_that_the_document_says():
+  found = json.loads((ROOT / 'experiments/results/trials_cpu.json').read_text())
+  assert 'all in the same bits (`python -m experiments trials`)' in ' '.join((DOCS / 'running.md').read_text().split())
+  assert found['differing'] == {} and found['device']['cpu_cores'] == 2
+
+
 def test_what_extending_kept_of_old_classes():
   def accuracies(name):
     """Of the classes of the first two tasks, in three trials, percent."""
