@@ -140,9 +140,9 @@ class Learner:
     frozen = [name for name in frozen if name not in gone]
     for name in frozen:  # also those of no more use here: they are part of what the run leaves
       if name != BASE:
-        session.checkpoints.verify_teacher(name)
+        session.teacher_store.verify(name)
     for name in frozen[-self.schedule.teachers_kept :]:
-      load = partial(session.checkpoints.load_teacher, name)
+      load = partial(session.teacher_store.load, name)
       self._adopt(blueprint.base_snapshot() if name == BASE else load(blueprint.abstract_snapshot(name)))
     self.student: TrainState = session.states.get('student') or self._first_student()
     self._pooled: dict[int, PooledImages | StreamedPool] = {}  # of the task at hand
@@ -257,7 +257,7 @@ class Learner:
     for task in (int(name) for name in names if name.isdigit()):
       if self.schedule.dreams_after(task) and not is_picture(self.session.workdir.dream_file(task)):
         abstract = self.blueprint.abstract_snapshot(str(task))
-        self._draw(task, self.session.checkpoints.load_teacher(str(task), abstract).model)
+        self._draw(task, self.session.teacher_store.load(str(task), abstract).model)
 
   def freeze(self, task: int, phase: NamedPhase) -> None:
     """The student, and the generator if it has just dreamed of it, become the newest teacher; a memory is refreshed."""
@@ -274,7 +274,7 @@ class Learner:
       memory = memory_lib.pad(pooled.take(rows), self.schedule.memory_size)
     self._remove_old(task, phase)
     snapshot = TaskSnapshot(model, memory)
-    self.session.checkpoints.save_teacher(phase.frozen, snapshot, self.blueprint.manifest(task))
+    self.session.teacher_store.save(phase.frozen, snapshot, self.blueprint.manifest(task))
     self._adopt(snapshot)
 
   def _remove_old(self, task: int, phase: NamedPhase) -> None:

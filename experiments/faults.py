@@ -20,7 +20,7 @@ from abd_jax import train
 from abd_jax.commands import report
 from abd_jax.run import manifest
 from abd_jax.run import workdir as workdir_lib
-from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.integrity import sealed
 from abd_jax.run.load import load_model
 from abd_jax.run.mirrors import Mirrors
@@ -155,7 +155,7 @@ def broken_files(lab: Lab, few: bool) -> Iterator[Case]:
 # Every function that writes, and at which of its calls the disk is full.
 WRITERS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
   (Checkpoints, 'save', (1, 3, 6)),
-  (Checkpoints, 'save_teacher', (1, 2, 3)),
+  (TeacherStore, 'save', (1, 2, 3)),
   (manifest, 'write_atomically', (1, 3)),
   (workdir_lib, 'write_atomically', (1, 2)),
   (train, 'save_grid', (1, 2)),

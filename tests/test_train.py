@@ -14,7 +14,7 @@ from abd_jax.data.memory import unpad
 from abd_jax.errors import Paused
 from abd_jax.run import session
 from abd_jax.run.build import build
-from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.run.checkpoint import TeacherStore
 from abd_jax.run.integrity import checksum_of_arrays
 from abd_jax.run.load import load_model, load_snapshot
 from abd_jax.steps.student import in_batches
@@ -78,9 +78,9 @@ def test_a_memory_holds_training_images_that_the_model_of_their_own_task_chose(t
   fields = dict(method='e2e', memory__size=26)
   learn(tmp_path, **fields)
   blueprint = build(tiny_config(**fields))
-  checkpoints, memories = Checkpoints(tmp_path), {}
+  store, memories = TeacherStore(tmp_path), {}
   for name in ('0', '1_phase_0', '1', '2_phase_0', '2'):
-    frozen = checkpoints.load_teacher(name, blueprint.abstract_snapshot(name))
+    frozen = store.load(name, blueprint.abstract_snapshot(name))
     memories[name] = unpad(jax.device_get(frozen.memory))
     if name in ('1', '2'):  # the second stage changed the model, not the memory
       jax.tree.map(np.testing.assert_array_equal, memories[name], memories[f'{name}_phase_0'])
@@ -92,7 +92,7 @@ def test_a_memory_holds_training_images_that_the_model_of_their_own_task_chose(t
       mine, kept = np.flatnonzero(labels == c), memories[name].images[memories[name].labels == c]
       distances = np.linalg.norm(features[mine] - features[mine].mean(0), axis=1)
       np.testing.assert_array_equal(kept, images[mine[np.argsort(distances, kind='stable')[: len(kept)]]])
-  checkpoints.close()
+  store.close()
   counts = {name: np.bincount(memory.labels).tolist() for name, memory in memories.items()}
   assert counts['0'] == [13, 13] and counts['1'] == [6, 6, 7, 7] and counts['2'] == [4, 4, 4, 4, 5, 5]
   for c in range(4):  # cut, the best first

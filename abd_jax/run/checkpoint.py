@@ -21,7 +21,9 @@ KINDS = ('student', 'generator')
 
 
 class Checkpoints:
-  """`checkpoints/<kind>/<number>/` and `teachers/<name>/` under a work directory.
+  """`checkpoints/<kind>/<number>/` under a work directory, for the one process that trains there.
+
+  Merely to make one removes what looks like a save that was cut off: nobody else may, who reads while a run goes on.
 
   Each trained state is written only in the phases that change it (a generator with its Adam state is 100 MB), and
   always together with the run's progress: a dict of plain Python values whose 'saves' gives the number of each kind's
@@ -29,14 +31,11 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: Path):
-    root = workdir.absolute()
+    root = workdir.absolute() / 'checkpoints'
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
     self._managers = {
-      kind: ocp.CheckpointManager(root / 'checkpoints' / kind, options=options, item_names=('state', 'progress'))
-      for kind in KINDS
+      kind: ocp.CheckpointManager(root / kind, options=options, item_names=('state', 'progress')) for kind in KINDS
     }
-    self._teachers = root / 'teachers'
-    self._checkpointer = ocp.StandardCheckpointer()
 
   def save(self, kind: str, state: PyTree, progress: dict) -> None:
     """Starts writing `state` as number progress['saves'][kind]; ends in the background, and is atomic."""
@@ -77,7 +76,7 @@ class Checkpoints:
   def _restore(self, kind: str, number: int, item: str, args: Any, abstract: PyTree = None) -> Any:
     path = Path(self._managers[kind].directory) / str(number)
     restore = lambda: self._managers[kind].restore(number, args=ocp.args.Composite(**{item: args}))[item]
-    return self._read(path, restore, self._remedy(number), path / item, abstract)
+    return _read(path, restore, self._remedy(number), path / item, abstract)
 
   def _remedy(self, number: int) -> str:
     is_last = all(number >= (manager.latest_step() or 0) for manager in self._managers.values())
@@ -87,56 +86,6 @@ class Checkpoints:
     path = Path(self._managers[kind].directory) / str(number)
     return UserError(f'checkpoint {path} cannot be read ({what}). {self._remedy(number)}, or choose another --workdir.')
 
-  def save_teacher(self, name: str, snapshot: PyTree, description: dict) -> None:
-    """Writes teachers/<name>/ and its manifest, and waits for both; one of that name stays until they are complete."""
-    target, fresh = self._teachers / name, self._teachers / f'{name}.new'
-    self._checkpointer.save(fresh, snapshot, force=True)
-    self._checkpointer.wait_until_finished()
-    if hosts.is_main():
-      shutil.rmtree(target, ignore_errors=True)
-      fresh.rename(target)
-      write_manifest(target, description)
-    hosts.barrier(f'teacher {name}')
-
-  def verify_teacher(self, name: str) -> None:
-    """Raises UserError if teachers/<name>/ is not as its manifest says."""
-    path = self._teachers / name
-    if not path.exists():
-      raise UserError(f'checkpoint {path} is missing. Put it back as it was, or choose another --workdir.')
-    read_manifest(path)
-
-  def load_teacher(self, name: str, abstract: PyTree) -> PyTree:
-    """What stands in teachers/<name>/, verified before. Raises UserError if it cannot be read."""
-    path = self._teachers / name
-    restore = lambda: self._checkpointer.restore(path, abstract)
-    return self._read(path, restore, 'Put it back as it was', path, abstract)
-
-  def _read(self, path: Path, restore: Callable[[], Any], remedy: str, arrays: Path, abstract: PyTree) -> Any:
-    """restore(), or a UserError that tells a damaged folder from a sound one of other arrays."""
-    if abstract is not None and (difference := self._difference(arrays, abstract)):
-      raise UserError(
-        f'checkpoint {path} is sound, but not of these networks or these data: {difference}. Choose another '
-        '--workdir, or the config, data and version it was written with.'
-      )
-    try:
-      return restore()
-    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-      reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-      raise UserError(f'checkpoint {path} cannot be read ({reason}). {remedy}, or choose another --workdir.') from error
-
-  def _difference(self, folder: Path, abstract: PyTree) -> str:
-    """The first array whose shape is another on disk than in `abstract`; '' if there is none, or nothing to read."""
-    try:
-      metadata: Any = self._checkpointer.metadata(folder).item_metadata
-      there = _shapes(metadata.tree)
-    except Exception:  # damaged: reading it will say so
-      return ''
-    here = _shapes(abstract)
-    for name in sorted(there.keys() | here.keys(), reverse=True):  # parameters before statistics
-      if there.get(name) != here.get(name):
-        return f'{name} is {_words(there.get(name))} there and {_words(here.get(name))} here'
-    return ''
-
   def wait(self) -> None:
     """Returns once every save is on disk."""
     for manager in self._managers.values():
@@ -145,7 +94,70 @@ class Checkpoints:
   def close(self) -> None:
     for manager in self._managers.values():
       manager.close()
+
+
+class TeacherStore:
+  """`teachers/<name>/` under a work directory: frozen models. Reading them changes nothing there."""
+
+  def __init__(self, workdir: Path):
+    self._folder = workdir.absolute() / 'teachers'
+    self._checkpointer = ocp.StandardCheckpointer()
+
+  def save(self, name: str, snapshot: PyTree, description: dict) -> None:
+    """Writes teachers/<name>/ and its manifest, and waits for both; one of that name stays until they are complete."""
+    target, fresh = self._folder / name, self._folder / f'{name}.new'
+    self._checkpointer.save(fresh, snapshot, force=True)
+    self._checkpointer.wait_until_finished()
+    if hosts.is_main():
+      shutil.rmtree(target, ignore_errors=True)
+      fresh.rename(target)
+      write_manifest(target, description)
+    hosts.barrier(f'teacher {name}')
+
+  def verify(self, name: str) -> None:
+    """Raises UserError if teachers/<name>/ is not as its manifest says."""
+    path = self._folder / name
+    if not path.exists():
+      raise UserError(f'checkpoint {path} is missing. Put it back as it was, or choose another --workdir.')
+    read_manifest(path)
+
+  def load(self, name: str, abstract: PyTree) -> PyTree:
+    """What stands in teachers/<name>/, verified before. Raises UserError if it cannot be read."""
+    path = self._folder / name
+    restore = lambda: self._checkpointer.restore(path, abstract)
+    return _read(path, restore, 'Put it back as it was', path, abstract)
+
+  def close(self) -> None:
     self._checkpointer.close()
+
+
+def _read(path: Path, restore: Callable[[], Any], remedy: str, arrays: Path, abstract: PyTree) -> Any:
+  """restore(), or a UserError that tells a damaged folder from a sound one of other arrays."""
+  if abstract is not None and (difference := _difference(arrays, abstract)):
+    raise UserError(
+      f'checkpoint {path} is sound, but not of these networks or these data: {difference}. Choose another '
+      '--workdir, or the config, data and version it was written with.'
+    )
+  try:
+    return restore()
+  except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
+    reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+    raise UserError(f'checkpoint {path} cannot be read ({reason}). {remedy}, or choose another --workdir.') from error
+
+
+def _difference(folder: Path, abstract: PyTree) -> str:
+  """The first array whose shape is another on disk than in `abstract`; '' if there is none, or nothing to read."""
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      metadata: Any = checkpointer.metadata(folder).item_metadata
+    there = _shapes(metadata.tree)
+  except Exception:  # damaged: reading it will say so
+    return ''
+  here = _shapes(abstract)
+  for name in sorted(there.keys() | here.keys(), reverse=True):  # parameters before statistics
+    if there.get(name) != here.get(name):
+      return f'{name} is {_words(there.get(name))} there and {_words(here.get(name))} here'
+  return ''
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:

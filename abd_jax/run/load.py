@@ -14,7 +14,7 @@ from abd_jax.devices.backend import devices, full_precision_matmul
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.checkpoint import Checkpoints, abstract_like, abstract_snapshot
+from abd_jax.run.checkpoint import TeacherStore, abstract_like, abstract_snapshot
 from abd_jax.run.manifest import read_manifest
 from abd_jax.run.workdir import read_json
 from abd_jax.state import Classes, FrozenModel, TaskSnapshot
@@ -203,11 +203,11 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
   name = str(there[-1] if task is None else task)
   manifest = read_manifest(folder / name)
   config, snapshot = restored(manifest['config']), abstract_states(manifest, name)['teacher']
-  checkpoints = Checkpoints(Path(workdir))
+  store = TeacherStore(Path(workdir))
   try:
-    return config, manifest, checkpoints.load_teacher(name, snapshot)
+    return config, manifest, store.load(name, snapshot)
   finally:
-    checkpoints.close()
+    store.close()
 
 
 def _why_none(folder: Path) -> str:

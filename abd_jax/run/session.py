@@ -13,7 +13,7 @@ import numpy as np
 from abd_jax.devices import hosts
 from abd_jax.errors import Paused, UserError
 from abd_jax.run import health
-from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.console import Console
 from abd_jax.run.environment import device, peak_memory
 from abd_jax.run.integrity import checksum_of_arrays
@@ -34,7 +34,7 @@ class Session:
   def __init__(self, workdir: Workdir, abstract: dict[str, PyTree], begin: Progress, config, total_steps: int):
     """begin: where a run stands that has no checkpoint yet."""
     self.workdir = workdir
-    self.checkpoints = Checkpoints(workdir.path)
+    self.checkpoints, self.teacher_store = Checkpoints(workdir.path), TeacherStore(workdir.path)
     self.states, saved = self.checkpoints.restore(abstract)
     self.progress = saved or begin
     workdir.cut_log(self.progress.log_bytes, self.progress.log_checksum)
@@ -60,6 +60,7 @@ class Session:
     self.console.close()
     self.checkpoints.wait()
     self.checkpoints.close()
+    self.teacher_store.close()
 
   def _on_event(self, event: str, duration_secs: float, **_: Any) -> None:
     if event == COMPILE_EVENT:

@@ -12,7 +12,7 @@ from conftest import REPO, assert_same_outcome, command, flags_of, snapshot
 from abd_jax import train
 from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.run import manifest, mirrors, workdir
-from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def reference_path(tmp_path_factory):
   ('owner', 'name'),
   [
     (Checkpoints, 'save'),
-    (Checkpoints, 'save_teacher'),
+    (TeacherStore, 'save'),
     (manifest, 'write_atomically'),
     (train, 'save_grid'),
     (workdir.Workdir, 'log'),
@@ -109,11 +109,11 @@ def test_a_teacher_is_not_given_up_before_its_successor_is_complete(learn, tmp_p
   learn(tmp_path)
   (tmp_path / 'results.json').unlink()
   before = snapshot(tmp_path / 'teachers')
-  checkpoints = Checkpoints(tmp_path)
+  store = TeacherStore(tmp_path)
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoints._checkpointer, 'save', lambda *_, **__: (_ for _ in ()).throw(FULL))
+    patch.setattr(store._checkpointer, 'save', lambda *_, **__: (_ for _ in ()).throw(FULL))
     with pytest.raises(OSError):
-      checkpoints.save_teacher('2', {'a': np.zeros(3)}, {})
+      store.save('2', {'a': np.zeros(3)}, {})
   assert snapshot(tmp_path / 'teachers') == before
 
 

@@ -90,6 +90,19 @@ def test_dreams_are_of_the_classes_learnt_and_depend_on_the_seed(run_of):
     load_model(path).dream(1)
 
 
+def test_reading_a_model_changes_nothing_in_its_workdir(run_of, tmp_path):
+  """The run may be going on: what looks like a save that was cut off is then the one it is writing."""
+  shutil.copytree(run_of('abd')[0], tmp_path, dirs_exist_ok=True)
+  (tmp_path / 'checkpoints/student/99.orbax-checkpoint-tmp/state').mkdir(parents=True)
+  there = lambda: {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+  before = there()
+  load_model(tmp_path)
+  assert there() == before
+  shutil.rmtree(tmp_path / 'checkpoints')
+  load_model(tmp_path, 0)
+  assert not (tmp_path / 'checkpoints').exists()
+
+
 def test_mistakes_are_one_line(run_of, tmp_path):
   path, _, images, _ = run_of('abd')
   bound = tmp_path / 'bound'

@@ -13,7 +13,7 @@ from conftest import KILLABLE, REPO, RUN, assert_same_outcome, command, flags_of
 
 from abd_jax import methods, train
 from abd_jax.errors import Paused, UserError
-from abd_jax.run.checkpoint import Checkpoints
+from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.workdir import Workdir
 
 
@@ -71,7 +71,7 @@ def test_a_crash_before_or_after_anything_is_written_changes_nothing(learn, undi
   crash_around(monkeypatch, Workdir, 'log', lambda _, record: str((record['task'], record['phase'])), before=False)
   crash_around(monkeypatch, Workdir, 'write_results', lambda *_: None)
   crash_around(monkeypatch, Checkpoints, 'save', lambda _, kind, __, progress: (kind, progress['saves'][kind]))
-  crash_around(monkeypatch, Checkpoints, 'save_teacher', lambda _, name, *__: name)
+  crash_around(monkeypatch, TeacherStore, 'save', lambda _, name, *__: name)
   crash_around(monkeypatch, train, 'save_grid', lambda _, __, file: file.name, before=False)
   starts = 1
   while True:
