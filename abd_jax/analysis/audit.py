@@ -5,6 +5,7 @@ shape and type: shapes that no number of images enters. docs/audit.md says what 
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from abd_jax.run.checkpoint import KINDS, named_leaves
 from abd_jax.run.load import abstract_states, load_snapshot
 from abd_jax.run.manifest import read_manifest
 from abd_jax.run.stored import Array, read_store
-from abd_jax.run.workdir import read_json
+from abd_jax.run.workdir import at_rest, read_json
 
 CORESET = 2000  # images: the memory of the paper's replay methods
 
@@ -71,12 +72,18 @@ class Subject(NamedTuple):
   def teachers(self) -> list[str]:
     """Names of the frozen models, the newest last."""
     age = lambda name: (int(name.partition('_')[0]), '_' not in name)  # a task's own comes last
-    return sorted((path.name for path in (self.folder / 'teachers').iterdir() if path.is_dir()), key=age)
+    names = [path.name for path in (self.folder / 'teachers').iterdir() if path.is_dir()]
+    return sorted(filter(re.compile(r'\d+(_phase_\d+)?').fullmatch, names), key=age)
 
 
 def audit(workdir: str | Path) -> Audit:
-  """Looks into the run in `workdir`, finished or not. Raises UserError if there is none that keeps a model."""
-  subject = _subject(Path(workdir).absolute())
+  """Looks into the run in `workdir`, finished or paused. Raises UserError if there is none that keeps a model."""
+  folder = Path(workdir).absolute()
+  with at_rest(folder):
+    return _audited(_subject(folder))
+
+
+def _audited(subject: Subject) -> Audit:
   method = methods.get(subject.config)
   findings, stored = [], set()
   states = {name: abstract_states(subject.manifest, name) for name in {*subject.teachers, ''}}

@@ -20,6 +20,8 @@ _WRITTEN = re.compile(
   r'|profile/\w+/plugins/profile/\w+/[\w.-]+\.(xplane\.pb|trace\.json\.gz)'
   r'|compilation_cache/[\w.-]+-(cache|atime)|diagnosis/(diagnosis\.json|images\.npz)|report\.html'
 )
+# A folder that a save grows in until it is complete.
+_CUT_OFF = re.compile(r'(teachers|checkpoints/\w+)/[^/]+?\.(new|orbax-checkpoint-tmp)(?=/|$)')
 _LONGEST_TEXT = 2000  # letters: of a class name, a path, a processor's name, a checksum
 
 
@@ -29,6 +31,9 @@ def unknown(folder: Path, stored: set[str]) -> Iterator[str]:
     name = path.relative_to(folder).as_posix()
     if path.is_symlink():
       yield f'{name} is a link to {path.readlink()}: nothing of a run'
+    elif within := _CUT_OFF.match(name):
+      if within.end() == len(name):
+        yield f'{name} is a save that was cut off, not looked into: resume the run, which removes it'
     elif path.is_file() and name not in stored and not _WRITTEN.fullmatch(name):
       yield f'{name} ({path.stat().st_size} bytes) is nothing of a run: it can hold images'
 

@@ -5,7 +5,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 
@@ -55,7 +56,7 @@ class Workdir:
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-      raise InUse(f'workdir {self.path} is in use by another process. Wait for it, or stop it.') from error
+      raise _in_use(self.path) from error
     file = self.path / 'config.json'
     if not file.exists():
       return write_atomically(file, json.dumps(self.config, indent=2) + '\n')
@@ -145,6 +146,28 @@ class Workdir:
         self._mirrors.close()
     finally:  # whatever a full disk says to what is left to write
       os.close(self._lock)
+
+
+@contextmanager
+def at_rest(folder: Path) -> Iterator[None]:
+  """While entered, no run goes on in `folder`, which is only read. Raises InUse if one is going on now."""
+  try:
+    lock = os.open(folder / '.lock', os.O_RDONLY)
+  except OSError:  # a copy without it, in which no run has gone on
+    yield
+    return
+  try:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+      raise _in_use(folder) from error
+    yield
+  finally:
+    os.close(lock)
+
+
+def _in_use(folder: Path) -> InUse:
+  return InUse(f'workdir {folder} is in use by another process. Wait for it, or stop it.')
 
 
 def check_path(workdir: str) -> None:

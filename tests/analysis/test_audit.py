@@ -15,13 +15,14 @@ from PIL import Image
 from abd_jax.analysis.audit import audit
 from abd_jax.analysis.audit_reads import read_out_of_turn
 from abd_jax.commands import audit as command
-from abd_jax.config import default
+from abd_jax.config import default, restored
 from abd_jax.errors import UserError
 from abd_jax.models.generator import Generator
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.integrity import sealed
 from abd_jax.run.manifest import checksums
 from abd_jax.run.stored import read_store
+from abd_jax.run.workdir import Workdir, at_rest, read_json
 
 IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 
@@ -166,6 +167,9 @@ PLANTED = {
   'file': (picture('photo.png'), 'photo.png (75 bytes) is nothing of a run'),
   'hidden file': (picture('teachers/.0'), 'teachers/.0 (75 bytes) is nothing'),
   'file beside arrays': (picture('teachers/0/photo'), 'teachers/0/photo (75 bytes) is nothing'),
+  'save that was cut off': (picture('checkpoints/student/9.orbax-checkpoint-tmp/photo'), 'is a save that was cut off'),
+  'frozen model cut off': (picture('teachers/1.new/photo'), '1.new is a save that was cut off, not looked into'),
+  'folder beside frozen models': (picture('teachers/old/photo'), 'teachers/old/photo (75 bytes) is nothing of a run'),
   'link': (lambda folder: (folder / 'a').symlink_to('/tmp'), 'a is a link to /tmp'),
   'array in a checkpoint': (in_a_checkpoint, 'params.past is uint8[2, 8, 8, 1], and none of this run: it can hold 2'),
   'array in a teacher': (in_a_teacher, 'teachers/1: array memory.images is uint8[1, 8, 8, 1], and none of this run'),
@@ -260,6 +264,17 @@ def test_a_frozen_model_that_is_damaged_is_told_by_its_checksum(run):
 def test_mistakes_are_told(words, match):
   with pytest.raises(UserError, match=match):
     command.run(words)
+
+
+def test_a_run_that_is_going_on_is_left_alone(run):
+  """What it is just saving is no old image, and is there no longer when it is looked at."""
+  folder = run()
+  config = restored(read_json(folder / 'config.json'))
+  with Workdir(str(folder), config.to_dict()), pytest.raises(UserError, match=f'{folder} is in use by another process'):
+    command.run([str(folder)])
+  with at_rest(folder), pytest.raises(UserError, match='is in use by another process'):
+    Workdir(str(folder), config.to_dict())
+  assert command.run([str(folder)]) == 0
 
 
 def test_a_run_without_a_model_and_an_upper_bound_keep_nothing(run):
