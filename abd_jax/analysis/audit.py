@@ -72,12 +72,12 @@ class Subject(NamedTuple):
   def teachers(self) -> list[str]:
     """Names of the frozen models, the newest last."""
     age = lambda name: (int(name.partition('_')[0]), '_' not in name)  # a task's own comes last
-    names = [path.name for path in (self.folder / 'teachers').iterdir() if path.is_dir()]
-    return sorted(filter(re.compile(r'\d+(_phase_\d+)?').fullmatch, names), key=age)
+    folders = [path.name for path in (self.folder / 'teachers').iterdir() if path.is_dir()]
+    return sorted((name for name in folders if re.fullmatch(r'\d+(_phase_\d+)?', name)), key=age)
 
 
 def audit(workdir: str | Path) -> Audit:
-  """Looks into the run in `workdir`, finished or paused. Raises UserError if there is none that keeps a model."""
+  """Looks into the run in `workdir`, finished or paused. Raises UserError if none keeps a model, or it is going on."""
   folder = Path(workdir).absolute()
   with at_rest(folder):
     return _audited(_subject(folder))

@@ -33,7 +33,7 @@ def unknown(folder: Path, stored: set[str]) -> Iterator[str]:
       yield f'{name} is a link to {path.readlink()}: nothing of a run'
     elif within := _CUT_OFF.match(name):
       if within.end() == len(name):
-        yield f'{name} is a save that was cut off, not looked into: resume the run, which removes it'
+        yield f'{name} is a save that was cut off, not looked into: delete it, or resume a run that is not finished'
     elif path.is_file() and name not in stored and not _WRITTEN.fullmatch(name):
       yield f'{name} ({path.stat().st_size} bytes) is nothing of a run: it can hold images'
 
