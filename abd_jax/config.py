@@ -143,7 +143,7 @@ def default() -> Config:
   c.rdfcil = ConfigDict(dict(finetune_epochs=40, finetune_lr=5e-3))  # the second stage
 
   # Running.
-  c.precision = 'float32'  # on every device; 'bfloat16': convolutions only, all else stays in float32
+  c.precision = 'float32'  # on every device; 'bfloat16': convolutions and what goes from one to the next
   c.devices = 0  # how many to use; 0: all. Batch sizes must be multiples of it
   c.distributed = False  # several hosts: calls jax.distributed.initialize()
   c.cluster = ConfigDict()  # where the cluster does not tell JAX by itself; any of them implies distributed
@@ -209,8 +209,15 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
   """`config` with the argument's fields set, its method's recipe, those of `quick` too if it asks for it; locked.
 
   recipes: by method, in place of RECIPES.
+
+  Raises UserError for an argument that does not fit.
   """
   options = parse_argument(argument)
+  if config.task_sizes and (tasks := options.get('tasks', len(config.task_sizes))) != len(config.task_sizes):
+    raise UserError(
+      f'tasks={tasks}: the tasks of this config are config.task_sizes={config.task_sizes}. Leave tasks= out, and set '
+      'that field for others.'
+    )
   config.update_from_flattened_dict({**RECIPES, **(recipes or {})}.get(options.get('method', ''), {}))
   if options.pop('quick', False):
     config.collapse = 'tell'  # a rehearsal of the command: one epoch need not learn

@@ -2,8 +2,8 @@
 
 python -m abd_jax.main --config=configs/cifar100_small.py --workdir=runs/cifar100_small
 
-About 20 minutes on two cores for a method that dreams, 5 for one that does not. Each trial takes the first twenty
-classes of its own order; the other eighty are never learnt. The images are downloaded as for cifar100.py.
+Some 20 minutes on two idle cores for a method that dreams, from 7 for one that does not. Each trial takes the first
+twenty classes of its own order; the other eighty are never learnt. The images are downloaded as for cifar100.py.
 """
 
 from abd_jax.config import AS_RDFCIL, default, finish

@@ -33,7 +33,6 @@ def get_config(argument: str | None = None):
     'rdfcil': {
       'student.epochs': 12,
       'student.milestones': (6, 9),
-      'student.weight_decay': 5e-4,
       'inversion.warm_start': False,
       'data.brightness': 0.0,
       'data.contrast': 0.0,

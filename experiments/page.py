@@ -48,7 +48,7 @@ Written by `python -m experiments page` from the files in `experiments/results/`
 that left one. The paper's numbers are the paper's. Accuracy is on all classes after the last task, Omega the mean over
 tasks of the accuracy as a share of an upper bound's there; both percent, mean ± population standard deviation over n
 trials. A `+` after a commit marks a checkout with changed files. Times are wall clock for one run, compilation
-included: the median over trials.
+included: the least over trials, for other work ran beside them.
 """
 
 

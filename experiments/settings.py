@@ -1,4 +1,4 @@
-"""Lists of named settings that a config was chosen from, for `search --settings`."""
+"""Lists of named settings that a config was chosen from or is compared with, for `search --settings`."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ from experiments.paper import TABLES
 
 class Settings(NamedTuple):
   config: str  # a file in configs/
-  trials: tuple[int, ...]  # others than those whose results are reported
+  trials: tuple[int, ...]  # none of those that were reported when the choice was made
   folds: int  # of the training split; each trial is tested on another one
   # name -> dotted field -> value, over the config's own; 'method' names one in place of ABD, with its recipe
   fields: dict[str, dict[str, Any]]

@@ -1,7 +1,6 @@
 """What a table's runs add up to."""
 
 from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
 from abd_jax.protocol import metrics
@@ -31,7 +30,7 @@ def _line(table: Table, cell: Cell, cells: dict[Cell, Trials], planned: list[Pla
   line |= _papers(row, table.splits.index(cell.tasks) if own else None)
   line['deviation'] = _difference(line['accuracy'], line['paper_accuracy'])
   seconds = [sum(result['seconds'].values()) for result in results]
-  line['seconds'] = median(seconds) if seconds else None  # other work here slows down a run, or stops it for hours
+  line['seconds'] = min(seconds, default=None)  # other work beside a run slows it down, or stops it for hours
   line['devices'] = sorted({hardware(result) for result in results})
   line['commits'] = sorted({short_commit(result) for result in results})
   line['command'] = next(one.command for one in planned if Cell(one.row, one.tasks) == cell)

@@ -121,6 +121,31 @@ def test_what_the_readme_says_of_photographs():
   assert all(of[name]['lower'] for name in rest | {'LwF.MC'}) and 'each by more than two standard errors' in text
 
 
+def test_what_the_report_says_of_photographs():
+  from experiments import diagnosis
+  from experiments.diagnosis import figures
+
+  text = ' '.join(section(DOCS / 'report.md', 'Figures of the paper').partition('### On photographs')[2].split())
+  of = {group.name: group for group in diagnosis.groups(*diagnosis.measured('cifar100_small'))}
+
+  def values(method, distance='mid'):
+    return np.ravel(figures.distance_ratios(of[method], distance))
+
+  def distances(method, kind):
+    runs = figures.measured(of[method])
+    return np.array([figures.final_layer(task)['mid'][kind] for run in runs for task in run['distances']])
+
+  ours, theirs = values('Always Be Dreaming'), values('DeepInversion')
+  times = lambda of_all: f'{min(of_all):.1f} to {max(of_all):.1f}'
+  assert f"DeepInversion's dreams lie {times(theirs)} times as far from old classes" in text
+  nearer = distances('DeepInversion', 'dreamed') / distances('Always Be Dreaming', 'dreamed')
+  assert f"ABD's are {min(nearer):.0f} to {max(nearer):.0f} times nearer than those" in text
+  assert f'nearer than new classes after {(ours < 1).sum()} of {ours.size} tasks, and by MMD² after none' in text
+  assert (values('Always Be Dreaming', 'mmd2') > 1).all()
+  assert f'Their MID hardly changes, {times(distances("Always Be Dreaming", "dreamed"))}; that of new' in text
+  assert f'new classes does, {times(distances("Always Be Dreaming", "new"))}, with' in text
+
+
 def test_the_picture_of_results_shows_the_numbers_of_the_table():
   words = [node.text for node in ElementTree.parse(DOCS / 'images/results.svg').iter() if node.tag.endswith('}text')]
   shown = {name: value for name, value in itertools.pairwise(words) if '±' in value and '.' in value[:4]}
@@ -214,12 +239,13 @@ def test_contributing_shows_lwf_as_it_is():
   assert entry.strip() in (ROOT / 'abd_jax/config.py').read_text()
   tests = (ROOT / 'tests/methods/test_methods.py').read_text()
   assert test in tests
+  named = ''.join((ROOT / f'abd_jax/{file}.py').read_text() for file in ('config', 'commands/options'))
   for line in re.findall(r"`('lwf': .*)`", CONTRIBUTING.read_text()):
     assert f'  {line}\n' in tests
   for name in re.findall(
     r'`(test_\w+|[A-Z]{5,})`', section(CONTRIBUTING, 'A new method: one file, one config entry, one test')
   ):
-    assert name in tests + (ROOT / 'abd_jax/config.py').read_text(), name
+    assert name in tests + named, name
 
 
 # The documents themselves.

@@ -42,6 +42,12 @@ def test_quick_can_be_off_and_no_option_stands_twice():
       load_config(f'digits:{text}')
 
 
+def test_tasks_that_a_config_lists_are_not_others_by_an_option():
+  assert load_config('cifar100_small:tasks=4') == load_config('cifar100_small')
+  with pytest.raises(UserError, match=r'tasks=2: the tasks of this config are config.task_sizes=\(5, 5, 5, 5\)'):
+    load_config('cifar100_small:tasks=2')
+
+
 @pytest.mark.parametrize('text', ['raise ValueError("no")', 'def get_config(): pass', 'x = ', 'get_config = int'])
 def test_a_config_file_that_does_not_work_is_told_in_one_line(tmp_path, text):
   (tmp_path / 'mine.py').write_text(text)

@@ -146,3 +146,17 @@ def test_unusable_imagenet_folders(tmp_path):
   refused(open_it, 'LOC_val_solution.csv')
   (tmp_path / imagenet50.SYNSETS).write_text('n00000001\nn00000002\n')
   refused(open_it, '1 images', 'list has 2')
+
+
+@pytest.mark.parametrize(('classes', 'told'), [(60, True), (1000, False)])
+def test_a_part_of_imagenet_is_told_to_be_no_benchmark(tmp_path, capsys, classes, told):
+  chosen = set(np.random.RandomState(1993).permutation(classes)[:50].tolist())
+  for k in range(classes):
+    for split in ('train', 'val'):
+      (tmp_path / split / f'n{k:08}').mkdir(parents=True)
+      if k in chosen:
+        write(tmp_path / split / f'n{k:08}' / '0.JPEG', k % 250)
+  sources.open_dataset('imagenet50', str(tmp_path), options=RESIZED)
+  assert (
+    "has 60 classes instead of 1,000, so those that are learnt are not the benchmark's" in capsys.readouterr().err
+  ) is told

@@ -1,6 +1,7 @@
 """ImageNet-50: the classes that the benchmark learns, from a standard ILSVRC 2012 folder."""
 
 import csv
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from abd_jax.data.builders._files import (
 from abd_jax.data.options import Options
 from abd_jax.errors import UserError
 
+CLASSES = 1000  # of ILSVRC 2012
 SEED = 1993  # of the class order, for every trial
 KAGGLE = Path('ILSVRC/Data/CLS-LOC')
 SOLUTION, SYNSETS = 'LOC_val_solution.csv', 'imagenet_2012_validation_synset_labels.txt'
@@ -42,13 +44,22 @@ class Builder(FileBuilder, skip_registration=True):
     wnids = subfolders(root / 'train')
     chosen = np.random.RandomState(SEED).permutation(len(wnids))[: cls.KEPT].tolist()
     if len(chosen) < cls.KEPT:
-      raise UserError(f'{root / "train"} has {len(wnids)} classes, {cls.name} learns {cls.KEPT} of 1,000.')
+      raise UserError(f'{root / "train"} has {len(wnids)} classes, {cls.name} learns {cls.KEPT} of {CLASSES:,}.')
     label = {wnids[k]: k for k in sorted(chosen)}
     train = [Photo(Path(entry.path), k) for wnid, k in label.items() for entry in image_files(root / 'train' / wnid)]
     splits = {'train': train, 'test': _validation(folder, root / 'val', label)}
     names = unique_names(wnids, _words(folder))
     check_classes(root / 'train', [names[k] for k in label.values()], _renumbered(splits, list(label.values())))
     return Files(names, splits, (None, None, 3))
+
+  def tell(self) -> None:
+    super().tell()
+    if (count := len(self.files.class_names)) != CLASSES:
+      print(
+        f'{self.name}: the folder has {count:,} classes instead of {CLASSES:,}, so those that are learnt are not the '
+        "benchmark's, and the head is another",
+        file=sys.stderr,
+      )
 
 
 def _renumbered(splits: dict[str, list[Photo]], kept: list[int]) -> dict[str, list[Photo]]:
