@@ -12,7 +12,9 @@ Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130 and 143: 
 there was anything to save.
 """
 
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -27,7 +29,23 @@ def cli(words: Sequence[str] | None = None) -> None:
   stop_at_once()
   streams.open_closed()
   streams.let_go('stderr')
-  sys.exit(_run(list(sys.argv[1:] if words is None else words)))
+  streams.spell_out('stdout')
+  try:
+    code = _run(list(sys.argv[1:] if words is None else words))
+  except Exception:
+    if not _is_one_of_several():
+      raise
+    traceback.print_exc()
+    code = 1
+  if code and _is_one_of_several():  # JAX, ending, would wait for the others, and they for this one
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
+
+
+def _is_one_of_several() -> bool:
+  jax = sys.modules.get('jax')
+  return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _run(words: list[str]) -> int:
@@ -44,6 +62,9 @@ def _run(words: list[str]) -> int:
   except BrokenPipeError:  # the reader of our output has seen enough
     streams.give_up(1)
     return 0
+  except OSError as error:  # no permission, a name too long, a disk that is gone
+    where = f'{os.fsdecode(error.filename)}: ' if error.filename else ''
+    print(f'error: {where}{error.strerror or error}. Mend that, or name another place.', file=sys.stderr)
   streams.drop_unwritten()
   return 2
 

@@ -18,7 +18,7 @@ from abd_jax.config import changed, completed
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import PooledImages
 from abd_jax.data.pipeline import StreamedPool
-from abd_jax.devices import backend
+from abd_jax.devices import backend, hosts
 from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics, upper_bound
@@ -55,7 +55,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
   if (results := read_finished(workdir, config.to_dict())) is not None:
     return results
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
-    blueprint = build(config)
+    blueprint = hosts.all_or_none(lambda: build(config))
   config = blueprint.config
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)

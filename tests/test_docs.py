@@ -62,6 +62,20 @@ def test_trials_together_ended_in_the_bits_that_the_document_says():
   assert found['differing'] == {} and found['device']['cpu_cores'] == 2
 
 
+def test_what_another_cpu_changed():
+  read = lambda folder, k: json.loads(
+    (ROOT / f'experiments/results/{folder}/digits-abd-tasks=5-trial={k}.json').read_text()
+  )
+  pairs = [(read('runs', k), read('other_cpu', k)) for k in range(10)]
+  assert {(one['device']['cpu_model'], two['device']['cpu_model'][:5]) for one, two in pairs} == {('AMD EPYC', 'Intel')}
+  difference = np.array([100 * (two['final_accuracy'] - one['final_accuracy']) for one, two in pairs])
+  text = ' '.join(section(DOCS / 'determinism.md', 'Two CPUs').split())
+  apart = abs(difference)
+  assert f'are {apart.mean():.1f} points apart on average, {apart.max():.1f} at most' in text
+  error = difference.std(ddof=1) / len(difference) ** 0.5
+  assert f'their mean moves by {difference.mean():.1f} ± {error:.1f} points' in text
+
+
 def test_what_extending_kept_of_old_classes():
   def accuracies(name):
     """Of the classes of the first two tasks, in three trials, percent."""

@@ -134,6 +134,23 @@ def test_a_workdir_in_the_cloud_is_refused(learn, tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_workdir_is_where_the_shell_would_have_it(tiny_config, tmp_path, monkeypatch):
+  from abd_jax.commands.train import learn
+
+  def begin(config, workdir):
+    raise Paused(workdir)
+
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.setattr('abd_jax.train.train_and_evaluate', begin)
+  monkeypatch.setattr('abd_jax.devices.backend.use_compilation_cache', lambda folder: None)
+  told = []
+  monkeypatch.setattr('builtins.print', lambda text, **_: told.append(str(text)))
+  learn(tiny_config(), '~/runs/a')
+  assert told == [f'{tmp_path}/runs/a']
+  with pytest.raises(UserError, match='runs live in folders'):
+    learn(tiny_config(trials=2), 'gs://bucket/a')
+
+
 def test_a_name_that_the_locale_does_not_write_in_utf8_is_refused(learn, tmp_path):
   with pytest.raises(UserError, match=r'Set LC_ALL=C\.UTF-8') as error:
     learn(tmp_path / os.fsdecode(b'w\xfc'))
@@ -164,6 +181,15 @@ def assert_told(learn, path, match, **fields):
     learn(path, **fields)
   assert '\n' not in str(error.value)
   assert snapshot(path) == before
+
+
+@pytest.mark.parametrize('name', ['tensorboard/mine.txt', 'metrics.jsonl', 'checkpoints/student/1/x'])
+def test_a_folder_with_files_of_another_kind_is_left_as_it_is(learn, tmp_path, name):
+  (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+  (tmp_path / name).write_text('mine')
+  with pytest.raises(UserError, match=f'has no config.json, but {name.partition("/")[0]}, which'):
+    learn(tmp_path)
+  assert (tmp_path / name).read_text() == 'mine' and not (tmp_path / 'config.json').exists()
 
 
 def test_a_workdir_of_another_config_is_refused(learn, paused):

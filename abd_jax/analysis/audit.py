@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from abd_jax import methods
-from abd_jax.analysis import audit_files, audit_reads
+from abd_jax.analysis import audit_files, audit_metadata, audit_reads, audit_texts
 from abd_jax.config import Config, restored
 from abd_jax.data.memory import unpad
 from abd_jax.errors import UserError
@@ -77,7 +77,10 @@ class Subject(NamedTuple):
 
 
 def audit(workdir: str | Path) -> Audit:
-  """Looks into the run in `workdir`, finished or paused. Raises UserError if none keeps a model, or it is going on."""
+  """Looks into the run in `workdir`, finished or paused.
+
+  Raises UserError if none keeps a model, or it is going on, or a log is damaged.
+  """
   folder = Path(workdir).absolute()
   with at_rest(folder):
     return _audited(_subject(folder))
@@ -85,7 +88,7 @@ def audit(workdir: str | Path) -> Audit:
 
 def _audited(subject: Subject) -> Audit:
   method = methods.get(subject.config)
-  findings, stored = [], set()
+  findings, stored, arrays = [], set(), {}
   states = {name: abstract_states(subject.manifest, name) for name in {*subject.teachers, ''}}
   for store, kind, name in _stores(subject):
     try:
@@ -94,12 +97,15 @@ def _audited(subject: Subject) -> Audit:
       findings.append(str(error))
       continue
     stored |= {(store / file).relative_to(subject.folder).as_posix() for file in found.files}
+    arrays[store] = found.arrays.keys()
     where = store.relative_to(subject.folder).as_posix()
     expected = _arrays_of(states[name][kind])
     findings += _unexpected(where, found.arrays, expected, subject.image_shape)
     findings += [f'{where}: {key} belongs to no array' for key in found.others]
   findings += audit_files.unknown(subject.folder, stored)
   findings += audit_files.contents(subject.folder, subject.tasks, method.inverts)
+  findings += audit_texts.tables(subject.folder, subject.tasks, subject.manifest['class_order']['names'])
+  findings += audit_metadata.metadata(subject.folder, subject.tasks, arrays)
   findings += audit_reads.read_out_of_turn(subject.folder, subject.tasks, subject.config)
   findings += _unsealed(subject)
   images = []
@@ -114,7 +120,7 @@ def _audited(subject: Subject) -> Audit:
     distinct=len({image.tobytes() for image in images}),
     kept=_kept(subject),
     bytes=apparent_bytes(subject.folder),
-    findings=findings,
+    findings=list(dict.fromkeys(findings)),  # damage may be met twice
     notes=audit_files.notes(subject.folder, subject.config),
   )
 

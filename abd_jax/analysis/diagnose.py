@@ -1,5 +1,6 @@
 """The diagnosis of a run: what its frozen models make of real and of dreamed images, task by task."""
 
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -30,6 +31,7 @@ PLANE_POINTS = 200  # of each kind, in the picture by t-SNE
 SHOWN = 6  # dreams and real images of each class that are kept for pictures
 _LARGEST = 2**30  # bytes of all pictures
 PAIRS = 8  # dreams shown beside the training image nearest to them
+Tell = Callable[[str], None]
 
 
 class Dreams(NamedTuple):
@@ -62,29 +64,45 @@ class Subject(NamedTuple):
     return (images / self.real.white).astype(np.float32)
 
 
-def diagnose(workdir: str | Path, data_dir: str = '', tell: Callable[[str], None] = lambda text: None) -> dict:
-  """Everything under `diagnosis/` of a run: made, or read if it is there and of the same frozen models.
+def diagnose(workdir: str | Path, data_dir: str = '', tell: Tell = lambda text: None) -> dict:
+  """diagnosis.json of a run: made, or read if it is there and of the same frozen models.
 
   Works on a half-finished run as far as it went. data_dir: where its prepared data lie now; '' for where the run found
-  them. tell: called with a line when it begins. Raises UserError if there are no models or no data.
+  them. tell: called with a line when it begins, and where it cannot be kept. Raises UserError if there are no models
+  or no data.
   """
+  return look_into(workdir, data_dir, tell)[0]
+
+
+def look_into(workdir: str | Path, data_dir: str, tell: Tell) -> tuple[dict, dict[str, np.ndarray] | None]:
+  """(what `diagnose` gives, the arrays of images.npz if they were made now). Raises UserError as that does."""
   folder = Path(workdir).absolute()
   file, stamp = folder / 'diagnosis' / 'diagnosis.json', _stamp(folder)
   if file.exists():
     found = read_json(file)
     if is_intact(found) and (found.get('schema_version'), found.get('models')) == (SCHEMA, stamp):
-      return found
+      return found, None
   newest = load_model(folder)
   tell(f'{folder.name}: looking at its frozen models')
   real = read_images(folder, newest.task, data_dir)
   models = [*(load_model(folder, task) for task in range(newest.task)), newest]
   subject = Subject(models, [_dreams_of(model) for model in models], real)
   result, pictures = examine(subject)
-  file.parent.mkdir(exist_ok=True)
-  np.savez_compressed(file.with_name('images.npz'), allow_pickle=False, **pictures)
   result = sealed({'schema_version': SCHEMA, 'abd_jax': __version__, 'models': stamp} | result)
+  try:
+    _keep(file, result, pictures)
+  except OSError as error:  # another's run, say: what was found is as good
+    tell(f'{folder.name}: {file.parent} cannot be written ({error.strerror or error}), so all this is not kept')
+  return result, pictures
+
+
+def _keep(file: Path, result: dict, pictures: dict[str, np.ndarray]) -> None:
+  """Writes diagnosis.json, and images.npz beside it. Raises OSError."""
+  file.parent.mkdir(exist_ok=True)
+  packed = io.BytesIO()
+  np.savez_compressed(packed, allow_pickle=False, **pictures)
+  write_atomically(file.with_name('images.npz'), packed.getvalue())
   write_atomically(file, json.dumps(result) + '\n')
-  return result
 
 
 def read_pictures(folder: Path) -> dict[str, np.ndarray]:
@@ -135,44 +153,64 @@ def examine(subject: Subject) -> tuple[dict, dict[str, np.ndarray]]:
 def features_of(subject: Subject, task: int) -> dict[str, dict[str, np.ndarray]]:
   """Layer -> f32[n, d] of old real, new real and dreamed images, of the model after 0-based `task`, at least 1.
 
-  Old: test images of all earlier tasks; new: of this one; dreamed: what it was trained on in place of the old.
+  Old: test images of all earlier tasks; new: of this one; dreamed: what it was trained on in place of the old. Those
+  of which there are none are left out.
   """
   model, dreams = subject.models[task], subject.dreams[task - 1]
   images = {'old': subject.test_of(lambda of: of < task)[0], 'new': subject.test_of(lambda of: of == task)[0]}
-  features = {kind: model.layers(model.normalise(those)) for kind, those in images.items()}
+  features = {kind: model.layers(model.normalise(those)) for kind, those in images.items() if len(those)}
   return features | ({'dreamed': model.layers(dreams.images)} if dreams else {})
 
 
 def distances(subject: Subject, task: int) -> dict:
-  """MID and MMD^2 from old real images to new real and to dreamed ones, layer by layer; None without dreams."""
+  """MID and MMD^2 from old real images to new real and to dreamed ones, layer by layer.
+
+  None without dreams, or where images are too few.
+  """
   features = features_of(subject, task)
-  layers = {}
-  for name, old in features['old'].items():
-    to = lambda distance, kind, name=name, old=old: distance(old, features[kind][name]) if kind in features else None
-    layers[name] = {
-      'mid': {kind: to(mid, kind) for kind in ('new', 'dreamed')},
-      'mmd2': {kind: to(mmd2, kind) for kind in ('new', 'dreamed')},
-      'dead': int(dead(old).sum()),
+  counts = {kind: len(next(iter(of.values()))) for kind, of in features.items()}
+  varied = counts['old'] >= 2
+
+  def far(distance: Callable[..., float], least: int, name: str) -> dict[str, float | None]:
+    known = {kind for kind in counts if varied and counts[kind] >= least}
+    old = features['old'][name]
+    return {kind: distance(old, features[kind][name]) if kind in known else None for kind in ('new', 'dreamed')}
+
+  layers = {
+    name: {
+      'mid': far(mid, 1, name),
+      'mmd2': far(mmd2, 2, name),
+      'dead': int(dead(old).sum()) if varied else None,
       'features': old.shape[1],
     }
-  counts = {kind: len(next(iter(of.values()))) for kind, of in features.items()}
+    for name, old in features['old'].items()
+  }
   return {'task': task, 'images': counts, 'layers': layers}
 
 
 def alignment(subject: Subject, task: int) -> dict:
-  """CKA of the features of old test images before and after learning 0-based `task`, layer by layer."""
+  """CKA of the features of old test images before and after learning 0-based `task`, layer by layer.
+
+  None for fewer than four images, and where features do not vary.
+  """
   images, _ = subject.test_of(lambda of: of < task)
   before, after = (model.layers(model.normalise(images)) for model in subject.models[task - 1 : task + 1])
+  of = lambda name: cka(before[name], after[name]) if len(images) >= 4 else np.nan
   number = lambda value: None if np.isnan(value) else value
-  return {'task': task, 'layers': {name: number(cka(before[name], after[name])) for name in before}}
+  return {'task': task, 'layers': {name: number(of(name)) for name in before}}
 
 
-def plane(subject: Subject, task: int) -> dict:
-  """t-SNE of the features after 0-based `task`: points [x, y] of old real, new real and dreamed images (Figure C)."""
+def plane(subject: Subject, task: int) -> dict | None:
+  """t-SNE of the features after 0-based `task`: points [x, y] of old real, new real and dreamed images (Figure C).
+
+  None for fewer than three.
+  """
   features = features_of(subject, task)
   sets = {
     kind: list(of.values())[-1][:: -(-len(list(of.values())[-1]) // PLANE_POINTS)] for kind, of in features.items()
   }
+  if sum(map(len, sets.values())) < 3:
+    return None
   placed = tsne(list(sets.values()))
   return {'task': task, **{kind: np.round(points, 2).tolist() for kind, points in zip(sets, placed, strict=True)}}
 
@@ -181,19 +219,20 @@ def probe(subject: Subject) -> dict:
   """Accuracy on test images of a linear probe on the last model's features beside that of its own head.
 
   The probe is trained on all training images of all tasks: what it finds and the head does not is still in the
-  features. By task, and over all.
+  features. By task, and over all; None where there are no test images, and of a probe of one class.
   """
   model, real = subject.models[-1], subject.real
   images = _evenly(real.train, TRAINED)
   reader = linear_probe(model.features(images), _evenly(real.train_labels, TRAINED))
-  names = np.asarray(model.class_names)
-  hits = {
-    'head': model.predict(real.test)[0] == names[real.test_labels],
-    'probe': reader.predict(model.features(real.test)) == real.test_labels,
-  }
+  names, tasks = np.asarray(model.class_names), model.task + 1
   of_task = model.task_of_class[real.test_labels]
-  by_task = lambda hit: [float(hit[of_task == task].mean()) for task in range(model.task + 1)]
-  return {name: {'all': float(hit.mean()), 'by_task': by_task(hit)} for name, hit in hits.items()}
+  shares = lambda hit: {'all': float(hit.mean()), 'by_task': metrics.accuracy_row(hit, of_task, tasks)}
+  return {
+    'head': shares(model.predict(real.test)[0] == names[real.test_labels]),
+    'probe': shares(reader.predict(model.features(real.test)) == real.test_labels)
+    if reader is not None
+    else {'all': None, 'by_task': [None] * tasks},
+  }
 
 
 def confusion(subject: Subject) -> list[list[int]]:
@@ -215,6 +254,7 @@ def dream_quality(subject: Subject, task: int) -> tuple[dict, dict[str, np.ndarr
   test, test_labels = real.test[seen], real.test_labels[seen]
   labels, train = dreams.labels, subject.fraction(real.train[trained])
   judge = dreams_lib.judge(train, real.train_labels[trained])  # among the classes that the teacher knows
+  agreement = lambda images, those: None if judge is None else float(np.mean(judge.predict(images) == those))
   features = lambda images: list(model.layers(images).values())[-1]
   near = dreams_lib.privacy(dreams.pixels, train, subject.fraction(test))
   ours, theirs = features(dreams.images), features(model.normalise(test))
@@ -230,8 +270,8 @@ def dream_quality(subject: Subject, task: int) -> tuple[dict, dict[str, np.ndarr
   return {
     'task': task,
     'dreams': len(labels),
-    'agreement': float(np.mean(judge.predict(dreams.pixels) == labels)),
-    'judge_accuracy': float(np.mean(judge.predict(subject.fraction(test)) == test_labels)),
+    'agreement': agreement(dreams.pixels, labels),
+    'judge_accuracy': agreement(subject.fraction(test), test_labels),
     'chance': 1 / len(model.class_names),
     'confidence': float(dreams.probabilities.max(1).mean()),
     'class_confidence': _class_confidence(dreams),

@@ -14,13 +14,15 @@ def judge(images: np.ndarray, labels: np.ndarray, seed: int = 0) -> Any:
   """A classifier of images f[n, h, w, c] that shares nothing with the network: `predict(f[m, h, w, c]) -> i[m]`.
 
   scikit-learn's support vector machine with a Gaussian kernel on the pixels, larger images averaged down to about
-  16x16, on at most 4,000 images.
+  16x16, on at most 4,000 images. None where those are of one class: there is nothing to tell apart.
   """
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import FunctionTransformer
   from sklearn.svm import SVC
 
   rows = np.random.default_rng(seed).permutation(len(images))[:JUDGE_IMAGES]
+  if len(np.unique(labels[rows])) < 2:
+    return None
   machine = make_pipeline(FunctionTransformer(_small), SVC(C=10.0, gamma='scale'))
   return machine.fit(images[rows], labels[rows])
 

@@ -1,5 +1,6 @@
 """Reads a workdir into what a report is made of."""
 
+import contextlib
 import importlib.util
 import json
 import shlex
@@ -9,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from abd_jax.analysis.diagnose import diagnose, read_pictures
+from abd_jax.analysis.diagnose import look_into, read_pictures
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
-from abd_jax.report.runs import RunRecord
+from abd_jax.report.runs import Row, RunRecord
 from abd_jax.run.mirrors import confusion_file, read_confusion
 from abd_jax.run.schema import MAYBE, NUMBER, misfit
 from abd_jax.run.workdir import FREE_FIELDS, read_json, read_lines, read_results
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
 _PHASE = {'task': int, 'phase': str, 'steps': int, 'seconds': NUMBER}  # a line of phases.jsonl
+_EVALUATION = {'task': int, 'accuracy': [MAYBE], 'seen_accuracy': NUMBER}  # one of metrics.jsonl
 
 
 def read_run(
@@ -39,15 +41,14 @@ def read_run(
     raise UserError(f'{folder} holds no run: it has no config.json. Name the --workdir of one.')
   config = flatten(default().to_dict()) | flatten(read_json(folder / 'config.json'))
   results = read_results(folder / 'results.json') if (folder / 'results.json').exists() else None
-  evaluations = [record for record in _records(folder / 'metrics.jsonl', {}) if record.get('phase') == 'evaluating']
-  _check(folder / 'metrics.jsonl', evaluations, {'accuracy': [MAYBE], 'seen_accuracy': NUMBER})
-  rows = results['accuracy_matrix'] if results else [record['accuracy'] for record in evaluations]
+  rows, seen = _accuracies(folder, '' if results else str(config['extends']))
+  if results:
+    rows, seen = results['accuracy_matrix'], results['seen_accuracy']
   diagnosis, pictures, note = None, {}, ''
   if look:
     diagnosis, pictures, note = _look(folder, data_dir, tell)
   names, confusion = _confusion(folder, len(rows) - 1)
   order = results['class_order']['names'] if results else (diagnosis or {}).get('class_names', names)
-  seen = results['seen_accuracy'] if results else [record['seen_accuracy'] for record in evaluations]
   learnt = sum(results['task_sizes']) if results else len(order)
   return RunRecord(
     name=folder.name,
@@ -63,7 +64,31 @@ def read_run(
     diagnosis=diagnosis,
     pictures=pictures,
     note=note,
+    free=FREE_FIELDS,
   )
+
+
+def _accuracies(folder: Path, base: str) -> tuple[list[Row], Row]:
+  """(rows of the accuracy matrix, accuracy over all classes seen) by the log, as far as the run has come.
+
+  base: the workdir that it extends, or ''. Of what that run learnt this one's log says nothing: its results do, and
+  where they are gone there is None.
+  """
+  file = folder / 'metrics.jsonl'
+  evaluations = [record for record in _records(file, {}) if record.get('phase') == 'evaluating']
+  _check(file, evaluations, _EVALUATION)
+  known: dict[int, tuple[Row, float | None]] = {}
+  if base:
+    with contextlib.suppress(OSError, ValueError, UserError):
+      results = read_results(Path(base) / 'results.json')
+      known |= enumerate(zip(results['accuracy_matrix'], results['seen_accuracy'], strict=False))
+  for record in evaluations:
+    if len(record['accuracy']) != record['task'] + 1:
+      raise _damaged(file, f'task {record["task"]} with {len(record["accuracy"])} accuracies')
+    known[record['task']] = record['accuracy'], record['seen_accuracy']
+  tasks = range(1 + max(known, default=-1))
+  every = [known.get(task, ([None] * (task + 1), None)) for task in tasks]
+  return [row for row, _ in every], [seen for _, seen in every]
 
 
 def _records(file: Path, form: dict[str, Any]) -> list[dict]:
@@ -75,7 +100,11 @@ def _records(file: Path, form: dict[str, Any]) -> list[dict]:
 
 def _check(file: Path, records: list[dict], form: dict[str, Any]) -> None:
   if wrong := misfit(records, [form], 'record'):
-    raise UserError(f'{file} is damaged ({wrong}): put it back as it was, or leave this run out.')
+    raise _damaged(file, wrong)
+
+
+def _damaged(file: Path, what: str) -> UserError:
+  return UserError(f'{file} is damaged ({what}): put it back as it was, or leave this run out.')
 
 
 def _confusion(folder: Path, task: int) -> tuple[list[str], np.ndarray | None]:
@@ -91,11 +120,11 @@ def _confusion(folder: Path, task: int) -> tuple[list[str], np.ndarray | None]:
 def _look(folder: Path, data_dir: str, tell: Callable[[str], None]) -> tuple[dict | None, dict[str, np.ndarray], str]:
   """(diagnosis, pictures, '') or (None, {}, why there are none)."""
   try:
-    diagnosis = diagnose(folder, data_dir, tell)
+    diagnosis, pictures = look_into(folder, data_dir, tell)
   except UserError as error:
     tell(f'{folder.name}: no diagnosis: {error}')
     return None, {}, f'No diagnosis: {error}'
-  return diagnosis, read_pictures(folder), ''
+  return diagnosis, read_pictures(folder) if pictures is None else pictures, ''
 
 
 def _changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -117,7 +146,11 @@ def command(config: dict[str, Any], name: str) -> str:
   options = f'tasks={config["tasks"]},method={config["method"]},trial={config["trial"]}'
   best: tuple[str, list[str]] | None = None
   for file in sorted(CONFIGS.glob('*.py')):
-    here = flatten(json.loads(json.dumps(_load(file, options).to_dict())))
+    try:
+      config_of_file = _load(file, options)
+    except UserError:  # its own task_sizes are not so many tasks
+      continue
+    here = flatten(json.loads(json.dumps(config_of_file.to_dict())))
     fields = [field for field in here if field not in FREE_FIELDS and here[field] != _plain(config.get(field))]
     flags = [f'--config.{field}={shlex.quote(_word(config[field]))}' for field in fields if field in config]
     if best is None or len(flags) < len(best[1]):

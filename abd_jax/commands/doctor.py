@@ -133,6 +133,12 @@ def data(data_dir: str) -> Iterator[Finding]:
 
 def steps() -> Iterator[Finding]:
   """Two steps of ABD and two of inversion, against what they gave when this version was made."""
+  from abd_jax.devices import backend
+
+  try:
+    backend.devices()
+  except UserError:  # of which `devices` tells
+    return
   for name, value in self_test().items():
     expected = EXPECTED[name]
     good = abs(value - expected) <= TOLERANCE * max(abs(expected), 1.0)

@@ -122,7 +122,7 @@ def load_config(text: str) -> Config:
     raise UserError(f"config file '{name}' does not exist.{hint}")
   try:
     config = runpy.run_path(str(file))['get_config'](argument or None)
-    flatten(config.to_dict())
+    fields, known = flatten(config.to_dict()), flatten(default().to_dict())
   except UserError:
     raise
   except Exception as error:
@@ -130,7 +130,15 @@ def load_config(text: str) -> Config:
     raise UserError(
       f"config file '{name}' cannot be used ({' '.join(reason.split())}). `configs/` has working ones."
     ) from error
+  _check_known(name, fields, known)
+  if missing := sorted(set(known) - set(fields)):
+    raise UserError(f"config file '{name}' lacks {missing[0]}. Begin it with abd_jax.config.default().")
   return config
+
+
+def _check_known(name: str, fields: Collection[str], known: Collection[str]) -> None:
+  if unknown := sorted(set(fields) - set(known)):
+    raise UserError(f"config file '{name}': {unknown[0]} is not a field.{nearest(unknown[0], known)}")
 
 
 def _from_json(name: str) -> Config:
@@ -142,6 +150,5 @@ def _from_json(name: str) -> Config:
     reason = error.strerror if isinstance(error, OSError) else 'it is no config as a workdir has it'
     raise UserError(f"config file '{name}' cannot be used ({reason}). Give the config.json of a run.") from error
   known = flatten(default().to_dict())
-  if unknown := sorted(set(fields) - set(known)):
-    raise UserError(f"config file '{name}': {unknown[0]} is not a field.{nearest(unknown[0], known)}")
+  _check_known(name, fields, known)
   return restored(stored)

@@ -5,11 +5,13 @@
   --top=3        classes in a row of the table
   --task=N       the model after the N-th task, from 1, also of a run that is not finished
 
-Images are turned as their EXIF says, made grey or RGB as the model takes them, and must be of its size. Nothing is
+Images are turned as their EXIF says, made grey or RGB as the model takes them, transparent pixels white and 16 bits
+8, as for training, and must be of its size. Nothing is
 printed unless all can be read.
 """
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -65,6 +67,8 @@ def image_files(words: Sequence[str]) -> list[Path]:
   for word in words:
     path = Path(word)
     if word == '-':
+      if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors='surrogateescape')  # names of files need not be UTF-8
       files += [Path(line) for line in sys.stdin.read().splitlines() if line]
     elif path.is_dir():
       files += sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
@@ -97,18 +101,14 @@ def batches(files: Sequence[Path], size: int, shape: tuple[int, int, int]) -> It
 
 def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
   """u8[h, w, c]. Raises UserError if it cannot be read, or is of another size."""
-  from PIL import Image, ImageOps
+  from abd_jax.data import images
 
-  from abd_jax.data.images import refuse_bombs
-
-  refuse_bombs()
   try:
-    with Image.open(file) as image:
-      pixels = ImageOps.exif_transpose(image).convert('L' if shape[-1] == 1 else 'RGB')
-      found = np.asarray(pixels)
-  except Exception as error:  # Pillow's plugins raise whatever they like
-    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:120] or type(error).__name__
-    raise UserError(f'image {file} cannot be read ({reason}). Put it right, or leave it out.') from error
+    found = images.pixels(images.plain(file.read_bytes(), shape[-1])[0])  # as the images of the run itself
+  except images.BadImage as error:
+    raise UserError(f'image {file} cannot be read (it {error}). Put it right, or leave it out.') from error
+  except OSError as error:
+    raise UserError(f'image {file} cannot be read ({error.strerror}). Put it right, or leave it out.') from error
   if found.shape[:2] != shape[:2]:
     height, width = found.shape[:2]
     raise UserError(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from abd_jax.errors import UserError
 
+NO_RUNS = ('compilation_cache', 'oracles')  # what else lies beside runs, where a pattern such as runs/demo/* finds it
+
 
 def main(argv: list[str]) -> Path:
   """Writes the report that the words of the command line ask for, and returns its path. Raises UserError."""
@@ -25,20 +27,38 @@ def main(argv: list[str]) -> Path:
   from abd_jax.report.page import report
   from abd_jax.run.workdir import write_atomically
 
-  folders = [folder.absolute() for folder in arguments.workdir]
+  folders = _runs([folder.absolute() for folder in arguments.workdir])
   if len(set(folders)) < len(folders):
     raise UserError('a workdir is named twice. Name each once.')
   output = arguments.output or (folders[0] if len(folders) == 1 else _common(folders)) / 'report.html'
-  use_compilation_cache(str(output.absolute().parent / 'compilation_cache'))
+  _check_writable(output.absolute())
+  # Where the run itself keeps its programs; another's folder takes none, and all goes on without.
+  use_compilation_cache(str(folders[0] / 'compilation_cache'))
   tell = lambda line: print(line, file=sys.stderr, flush=True)
   runs = [read_run(folder, arguments.data_dir, not arguments.no_diagnosis, tell) for folder in folders]
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, report(runs))
   except OSError as error:
-    raise UserError(f'{output} cannot be written ({error.strerror}). Choose another --output.') from error
+    raise _unwritable(output, error.strerror) from error
   print(f'report: {output}')
   return output
+
+
+def _runs(folders: list[Path]) -> list[Path]:
+  """Those of `folders` that may hold a run, where there are such."""
+  return [one for one in folders if one.name not in NO_RUNS or (one / 'config.json').exists()] or folders
+
+
+def _check_writable(output: Path) -> None:
+  """Raises UserError if no file can be made there: before minutes of work."""
+  there = next(folder for folder in output.parents if os.path.exists(folder))
+  if not there.is_dir() or not os.access(there, os.W_OK):
+    raise _unwritable(output, f'{there} takes no file')
+
+
+def _unwritable(output: Path, why: str | None) -> UserError:
+  return UserError(f'{output} cannot be written ({why}). Choose another --output.')
 
 
 def _common(folders: list[Path]) -> Path:

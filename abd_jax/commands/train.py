@@ -37,6 +37,7 @@ def run(words: list[str]) -> None:
 
 def learn(config: Config, workdir: str) -> None:
   """Runs or resumes `config` in `workdir`, prints what came of it, and what to do next."""
+  workdir = os.path.expanduser(workdir)  # shells leave --workdir=~/runs as it is
   check(config)  # before JAX is imported, which takes seconds
   check_memory()
   from abd_jax.devices.malloc import keep_freed_memory
@@ -45,7 +46,10 @@ def learn(config: Config, workdir: str) -> None:
   from abd_jax.devices.backend import use_compilation_cache
   from abd_jax.devices.hosts import join_cluster
   from abd_jax.report.tables import SUMMARY, summary_line, table
+  from abd_jax.run.workdir import check_path
   from abd_jax.train import train_and_evaluate
+
+  check_path(workdir)
 
   streams.let_go('stdout')  # what it will take stands in results.json too
   use_compilation_cache(os.path.join(workdir, 'compilation_cache'))

@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 
 from abd_jax.errors import InUse, UserError
 
+Given = TypeVar('Given')
 PATIENCE = 300.0  # seconds that the first process is waited for
 
 
@@ -72,20 +73,44 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+def all_or_none(function: Callable[[], Given]) -> Given:
+  """What `function` gives on this host, once it has given something on every host.
+
+  Raises what it raises here; UserError if it has raised on another host, which would be waited for without end.
+  function: calls nothing that waits for other hosts.
+  """
+  if jax.process_count() == 1:
+    return function()
+  given, error = None, None
+  try:
+    given = function()
+  except Exception as caught:
+    error = caught
+  failed = multihost_utils.process_allgather(np.asarray(error is not None))
+  if error is not None:
+    raise error
+  if failed.any():
+    raise UserError(f'process {int(np.argmax(failed))} of this run cannot begin. What it has said itself tells why.')
+  return cast(Given, given)
+
+
 def word_of_main(function: Callable[[], Any]) -> Any:
   """What `function` gives or raises on the main host, on every host; elsewhere it is not called.
 
-  function: returns what JSON can hold; of what it raises, UserError and InUse reach the others.
+  function: returns what JSON can hold. What it raises reaches the others as a UserError, or as InUse if it is that.
   """
   if jax.process_count() == 1:
     return function()
   said: dict[str, Any] = {}
+  own: Exception | None = None
   if is_main():
     try:
       said = {'value': function()}
-    except UserError as error:
-      said = {'error': str(error), 'in_use': isinstance(error, InUse)}
+    except Exception as error:  # the others wait for its word, whatever it is
+      own, said = error, {'error': str(error), 'in_use': isinstance(error, InUse)}
   said = json.loads(_broadcast(json.dumps(said).encode()))
+  if own is not None:
+    raise own
   if 'error' in said:
     raise (InUse if said['in_use'] else UserError)(said['error'])
   return said['value']

@@ -135,6 +135,10 @@ def _round_step(step: float) -> float:
   return float(next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= step * (1 - 1e-9)))
 
 
+def _values(series: Sequence[Series]) -> list[float]:
+  return [value for one in series for row in one.trials for value in row if value is not None]
+
+
 def _extent(series: Sequence[Series]) -> tuple[float, float]:
   """From 0, or below, to the top of the highest band."""
   ends = [value for one in series for at in (one.mean_std(),) for value in (*(at[0] - at[1]), *(at[0] + at[1]))]
@@ -146,10 +150,13 @@ def _extent(series: Sequence[Series]) -> tuple[float, float]:
 def curves(
   series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '', top=None
 ) -> str:
-  """Means over trials with bands of one standard deviation. top: the y axis's end, else the highest value's.
+  """Means over trials with bands of one standard deviation; '' where no series has a value.
 
-  A curve on which a later one lies is drawn wider, so that it shows on both sides.
+  A curve on which a later one lies is drawn wider, so that it shows on both sides. top: the y axis's end, else the
+  highest value's.
   """
+  if not _values(series):
+    return ''
   low, high = _extent(series)
   frame = Frame(low, top or high, y_label, unit=unit)
   xs = frame.middles(len(ticks))
@@ -175,8 +182,12 @@ def _coincide(a: np.ndarray, b: np.ndarray, unit: float) -> bool:
 
 
 def bars(series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '') -> str:
-  """A bar of each series over each tick, the mean over trials; a dot for each trial, where there are several."""
-  values = [value for one in series for row in one.trials for value in row if value is not None]
+  """A bar of each series over each tick, the mean over trials; a dot for each trial, where there are several.
+
+  '' where no series has a value.
+  """
+  if not (values := _values(series)):
+    return ''
   low, high = min([0.0, *values]), max([0.0, *values])
   frame = Frame(low, high if high > low else low + 1.0, y_label, unit=unit)
   room = (WIDTH - LEFT - RIGHT) / len(ticks)

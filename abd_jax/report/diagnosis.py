@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from abd_jax.report import figures
 from abd_jax.report import html as h
 from abd_jax.report.runs import Group, RunRecord
+from abd_jax.report.tables import percent
 
 MOST_TASKS = 6  # whose dreams are shown side by side
 MOST_CLASSES = 100
@@ -40,8 +41,9 @@ def _dream_table(run: RunRecord) -> str:
   rows = []
   for label, name in enumerate(run.diagnosis['class_names'][:MOST_CLASSES]):
     cells = [_dream_cell(run, name, task, label, confidence[task]) for task in tasks]
-    real = h.picture(run.pictures[f'real_{label}'][:AT_ONCE], f'real {name}')
-    rows.append(f'<tr><th>{h.escape(name)}</th>{"".join(cells)}<td>{real}</td></tr>')
+    real = run.pictures[f'real_{label}'][:AT_ONCE]
+    shown = h.picture(real, f'real {name}') if len(real) else '-'  # without a test image
+    rows.append(f'<tr><th>{h.escape(name)}</th>{"".join(cells)}<td>{shown}</td></tr>')
   body = f'<thead><tr><th></th>{head}<th>real</th></tr></thead><tbody>{"".join(rows)}</tbody>'
   return f'<div class="scroll dreams"><table>{body}</table></div>'
 
@@ -70,7 +72,8 @@ def features(groups: Sequence[Group]) -> list[str]:
   )
   if not later:
     return [h.charts(probe)]
-  dreaming = [group for group in later if any(row and row[0] is not None for row in figures.distance_ratios(group))]
+  ratios = lambda group: [value for row in figures.distance_ratios(group) for value in row]
+  dreaming = [group for group in later if any(value is not None for value in ratios(group))]
   bars = [
     h.figure(
       figures.distance_bars(later, 'mid'),
@@ -101,8 +104,12 @@ def features(groups: Sequence[Group]) -> list[str]:
     for group in later
     for distance, distance_name in (('mid', 'MID'), ('mmd2', 'MMD²'))
   ]
-  by_layer = h.charts(*layers) if len(later) == 1 else h.details('Layer by layer', h.charts(*layers))
-  return [h.charts(*bars), h.heading('On a plane'), h.charts(*planes), h.heading('Through the network'), by_layer]
+  parts = [h.charts(*bars)]
+  if any(planes):
+    parts += [h.heading('On a plane'), h.charts(*planes)]
+  if by_layer := h.charts(*layers):
+    parts += [h.heading('Through the network'), by_layer if len(later) == 1 else h.details('Layer by layer', by_layer)]
+  return parts
 
 
 def quality(groups: Sequence[Group]) -> list[str]:
@@ -132,7 +139,7 @@ def quality(groups: Sequence[Group]) -> list[str]:
 
 
 def _quality_row(name: str, run: RunRecord, entry: dict) -> tuple[str, ...]:
-  share = lambda key: f'{100 * entry[key]:.1f}'
+  share = lambda key: percent(entry[key])
   variety = '-' if entry['diversity'] is None else f'{entry["diversity"]:.2f}'
   counts = entry['histogram']
   return (

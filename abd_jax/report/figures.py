@@ -14,10 +14,13 @@ LABELS = {'mid': 'MID to real old classes', 'mmd2': 'MMD² to real old classes'}
 
 def accuracy_curves(groups: Sequence[Group]) -> str:
   """Accuracy over all classes seen, after each task; none where a run could not test them."""
-  percent = lambda value: None if value is None else 100 * value
-  series = [Series(group.name, [list(map(percent, run.seen)) for run in group.runs], group.look) for group in groups]
+  series = [Series(group.name, [list(map(_percent, run.seen)) for run in group.runs], group.look) for group in groups]
   ticks = [str(k + 1) for k in range(max(len(run.seen) for group in groups for run in group.runs))]
   return charts.curves(series, ticks, 'tasks learnt', 'accuracy, all classes seen', 'Accuracy', '%', 100)
+
+
+def _percent(value: float | None) -> float | None:
+  return None if value is None else 100 * value
 
 
 def final_layer(entry: dict[str, Any]) -> Any:
@@ -86,11 +89,11 @@ def layer_curves(group: Group, distance: str) -> str:
     trials = [
       [_mean([entry['layers'][layer][distance][kind] for entry in one['distances']]) for layer in layer_names(run)]
       for run in group.runs
-      if (one := run.diagnosis)
+      if (one := run.diagnosis) and one['distances']
     ]
     if any(value is not None for trial in trials for value in trial):
       series.append(Series(name, trials, look))
-  layers = layer_names(next(run for run in group.runs if run.diagnosis))
+  layers = layer_names(next(run for run in group.runs if run.diagnosis and run.diagnosis['distances']))
   return charts.curves(series, layers, '', LABELS[distance], f'{group.name}: {LABELS[distance]} by layer')
 
 
@@ -113,14 +116,19 @@ def alignment_curves(groups: Sequence[Group]) -> str:
 def probe_bars(groups: Sequence[Group]) -> str:
   """Accuracy of each method's own head, and of a probe trained on all the data."""
   names = {'head': ("the run's own head", 0), 'probe': ('a linear probe on its features', 4)}
-  series = beside(groups, names, lambda diagnosis, kind: 100 * diagnosis['probe'][kind]['all'])
+  series = beside(groups, names, lambda diagnosis, kind: _percent(diagnosis['probe'][kind]['all']))
   return charts.bars(series, [group.name for group in groups], '', 'accuracy, all classes', 'Probe and head', '%')
 
 
 def agreement_curves(groups: Sequence[Group]) -> str:
-  """How often an independent classifier sees in a dream what the teacher sees, and what chance would give."""
-  pick = lambda diagnosis, key: [100 * one[key] for one in diagnosis['dreams']]
+  """How often an independent classifier sees in a dream what the teacher sees, and what chance would give.
+
+  '' where there was nothing to tell apart.
+  """
+  pick = lambda diagnosis, key: [_percent(one[key]) for one in diagnosis['dreams']]
   series = [Series(group.name, [pick(one, 'agreement') for one in measured(group)], group.look) for group in groups]
+  if all(value is None for one in series for row in one.trials for value in row):
+    return ''
   longest = max((one for group in groups for one in measured(group)), key=lambda one: len(one['dreams']))
   series.append(Series('chance', [pick(longest, 'chance')], charts.GREY))
   ticks = [str(k + 1) for k in range(len(longest['dreams']))]

@@ -24,8 +24,8 @@ def heading(words: str) -> str:
 
 
 def figure(part: str, words: str, wide: bool = False) -> str:
-  """A chart and its caption."""
-  return f'<figure{" class=wide" if wide else ""}>{part}<figcaption>{escape(words)}</figcaption></figure>'
+  """A chart and its caption; nothing, without a chart."""
+  return part and f'<figure{" class=wide" if wide else ""}>{part}<figcaption>{escape(words)}</figcaption></figure>'
 
 
 def charts(*parts: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SAME_RUN = ('trial', 'seed')  # fields in which the trials of one thing may differ
+Row = list[float | None]  # None where there are no test images
 
 
 class RunRecord(NamedTuple):
@@ -25,13 +26,14 @@ class RunRecord(NamedTuple):
     diagnosis: diagnosis.json, or None.
     pictures: the arrays of diagnosis/images.npz, or {}.
     note: why something is missing, or ''.
+    free: fields of the config that change where and when it runs, not what it computes.
   """
 
   name: str
   config: dict[str, Any]
   results: dict[str, Any] | None
-  rows: list[list[float]]
-  seen: list[float]
+  rows: list[Row]
+  seen: Row
   class_names: tuple[str, ...]
   confusion: np.ndarray | None
   phases: list[dict[str, Any]]
@@ -40,6 +42,7 @@ class RunRecord(NamedTuple):
   diagnosis: dict[str, Any] | None
   pictures: dict[str, np.ndarray]
   note: str = ''
+  free: tuple[str, ...] = ()
 
   @property
   def num_tasks(self) -> int:
@@ -66,7 +69,10 @@ class Group(NamedTuple):
 
 
 def grouped(runs: Sequence[RunRecord]) -> list[Group]:
-  """Runs by method and config but for the trial; groups of one method are told apart by a field that differs."""
+  """Runs by method and config but for the trial and what is free.
+
+  Groups of one method are told apart by a field that differs.
+  """
   kinds: dict[str, list[RunRecord]] = {}
   for run in runs:
     kinds.setdefault(repr(sorted(_fixed(run).items())), []).append(run)
@@ -75,7 +81,7 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
 
 
 def _fixed(run: RunRecord) -> dict[str, Any]:
-  return {name: value for name, value in run.config.items() if name not in SAME_RUN}
+  return {name: value for name, value in run.config.items() if name not in (*SAME_RUN, *run.free)}
 
 
 def _name(run: RunRecord, others: Sequence[RunRecord]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from abd_jax.config import Config, completed, restored
+from abd_jax.config import Config, check, completed, restored
 from abd_jax.data.records import Split
 from abd_jax.data.sources import Dataset, TaskStream, open_configured
 from abd_jax.errors import UserError
@@ -225,6 +225,7 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
     height, _, channels = base.manifest['image_shape']
     config.data.size, config.data.channels = height, channels
   config.update_from_flattened_dict(fields)
+  check(config)
   config.task_sizes = _grown_sizes(base, config, open_configured(config.data))
   return completed(config.lock())
 

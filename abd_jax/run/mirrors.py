@@ -1,5 +1,6 @@
 """metrics.jsonl once more, for the tools people look with: TensorBoard's event files, and a CSV."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -35,7 +36,7 @@ class Board:
     from tensorboardX import event_file_writer, summary
     from tensorboardX.proto import event_pb2
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # it stays where a file in it is open elsewhere
     messages: Any = event_pb2
     self._summary, self._event = summary, messages.Event
     self._file = event_file_writer.EventsWriter(str(folder / 'events'))
@@ -87,9 +88,10 @@ class Mirrors:
       if self._phase != (task, phase):
         self._before, self._phase = self._before + self._step, (task, phase)
       self._step = record['step']
-    elif (confusion := confusion_file(self._workdir, task)).exists():
-      counts = read_confusion(confusion)[1]
-      self._board.add_image('confusion', matrix_picture(counts), self._before + self._step)
+    else:
+      with contextlib.suppress(OSError, ValueError):  # missing or damaged: a picture less
+        counts = read_confusion(confusion_file(self._workdir, task))[1]
+        self._board.add_image('confusion', matrix_picture(counts), self._before + self._step)
     for name, value in values_of(record):
       self._rows.writerow((task, phase, record.get('step', ''), name, value))
       self._board.add_scalar(f'{phase}/{name}', value, self._before + self._step)

@@ -23,6 +23,8 @@ devices = jax.local_devices()
 print(devices[0].platform, len({str(getattr(one, 'coords', one.id)) for one in devices}))
 """
 
+_STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)  # exit codes of a process that had nothing to save yet
+
 
 class Run(NamedTuple):
   """A config to be run in a workdir."""
@@ -92,16 +94,17 @@ def run_all(
       del alive[run.name]
       free.put(environment)
 
-    waiting, told = {pool.submit(one, run) for run in runs}, False
+    waiting, told = {pool.submit(one, run) for run in runs}, set()
     while waiting:
       done, waiting = wait(waiting, timeout=0.2)
       for future in done:
         future.result()
-      if signals.received and not told:
-        told = True
-        for process in list(alive.values()):
-          process.send_signal(signal.SIGTERM)
-  return codes
+      if signals.received:  # once to each, also to one that was just being started: twice would stop it
+        for name, process in list(alive.items()):
+          if name not in told:
+            told.add(name)
+            process.send_signal(signal.SIGTERM)
+  return {name: 0 if name in told and code in _STOPPED else code for name, code in codes.items()}
 
 
 def _start(run: Run, environment: Environment, max_seconds: float) -> subprocess.Popen:

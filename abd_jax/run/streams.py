@@ -39,6 +39,12 @@ def drop_unwritten() -> None:
     give_up(1)
 
 
+def spell_out(name: str) -> None:
+  """From now on sys.`name` writes a letter that its encoding lacks, as names of files may have, as an escape."""
+  if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+    stream.reconfigure(errors='backslashreplace')
+
+
 def let_go(name: str) -> None:
   """From now on what sys.`name` cannot take, or does not within PATIENCE, is dropped: full, closed, or nobody reads."""
   stream = getattr(sys, name)

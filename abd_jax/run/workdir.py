@@ -27,6 +27,11 @@ FREE_FIELDS = (
   'cluster.rank', 'data.dir', 'data.download', 'data.prepared', 'data.device_mib', 'oracle_dir', 'teachers_kept',
   'collapse', 'profile',
 )  # fmt: skip
+# What a run writes once it has written its config.
+_OF_A_RUN = (
+  'checkpoints', 'teachers', 'metrics.jsonl', 'metrics.csv', 'phases.jsonl', 'reads.jsonl', 'results.json', 'dreams',
+  'confusion', 'tensorboard',
+)  # fmt: skip
 # Of several differences the one to tell: others follow from it.
 FIRST_TOLD = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
 
@@ -58,9 +63,14 @@ class Workdir:
     except OSError as error:
       raise _in_use(self.path) from error
     file = self.path / 'config.json'
-    if not file.exists():
-      return write_atomically(file, json.dumps(self.config, indent=2) + '\n')
-    check_same_config(self.path, self.config)
+    if file.exists():
+      return check_same_config(self.path, self.config)
+    if others := [name for name in _OF_A_RUN if (self.path / name).exists()]:
+      raise UserError(
+        f'workdir {self.path} has no config.json, but {others[0]}, which a new run would write over. Choose another '
+        '--workdir, or put config.json back.'
+      )
+    write_atomically(file, json.dumps(self.config, indent=2) + '\n')
 
   @property
   def results_file(self) -> Path:
@@ -105,9 +115,17 @@ class Workdir:
     self._append('reads.jsonl', record)
 
   def _append(self, name: str, record: dict) -> None:
-    if self.is_main:
-      with open(self.path / name, 'a') as file:
-        file.write(json.dumps(record) + '\n')
+    if not self.is_main:
+      return
+    line = json.dumps(record).encode() + b'\n'
+    with open(self.path / name, 'ab', buffering=0) as file:
+      size = file.tell()
+      try:
+        while line:
+          line = line[file.write(line) :]
+      except OSError:
+        file.truncate(size)  # the disk is full: the next record would go on with half of this one
+        raise
 
   def cut_log(self, size: int, checksum: str) -> None:
     """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again.

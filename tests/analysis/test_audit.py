@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import zlib
 
 import jax
 import numpy as np
@@ -163,6 +164,49 @@ def read_line(**record):
   return append('reads.jsonl', (json.dumps(read) + '\n').encode())
 
 
+def in_metadata(name, content):
+  """Plants `content` in a JSON file of the newest save of the student."""
+
+  def plant(folder):
+    file = newest(folder).parent / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | content))
+
+  return plant
+
+
+def in_metadata_of_a_teacher(folder):
+  edited('teachers/1/_METADATA', past={'A' * 4096: 1})(folder)
+  seal_again(folder, '1')
+
+
+def as_a_key_that_comes_twice(folder):
+  file = newest(folder) / '_METADATA'
+  file.write_text(file.read_text().replace('{', '{"use_ocdbt": "%s", ' % ('A' * 4096), 1))
+
+
+def in_a_chunk(kind, body):
+  """Puts a chunk before the end of a picture."""
+
+  def plant(folder):
+    file = folder / 'dreams' / 'task_1.png'
+    content, chunk = file.read_bytes(), kind + body
+    whole = len(body).to_bytes(4, 'big') + chunk + zlib.crc32(chunk).to_bytes(4, 'big')
+    file.write_bytes(content[:-12] + whole + content[-12:])
+
+  return plant
+
+
+def in_an_event(folder):
+  from tensorboardX import SummaryWriter
+
+  with SummaryWriter(str(folder / 'tensorboard')) as writer:
+    writer.add_scalar('past' * 1024, 0.0, 0)
+
+
+def confusion(name, *rows):
+  return lambda folder: (folder / 'confusion' / name).write_text(''.join(f'{row}\n' for row in rows))
+
+
 PLANTED = {
   'file': (picture('photo.png'), 'photo.png (75 bytes) is nothing of a run'),
   'hidden file': (picture('teachers/.0'), 'teachers/.0 (75 bytes) is nothing'),
@@ -183,6 +227,28 @@ PLANTED = {
   'log': (append('metrics.jsonl', b'{"x": [%s]}\n' % b','.join([b'1'] * 64)), 'holds a list of 64, longer than the'),
   'results': (edited('results.json', note='A' * 4096), 'results.json holds a text of 4096 letters'),
   'config': (edited('config.json', past={'of': [IMAGE.ravel().tolist()]}), 'config.json holds a list of 64'),
+  'key of a log': (append('reads.jsonl', b'{"%s": 1}\n' % (b'A' * 4096)), 'holds a text of 4096 letters'),
+  'half a line': (append('phases.jsonl', b'A' * 4096), 'phases.jsonl holds 4096 bytes beside its values'),
+  'many short texts': (edited('config.json', past={f'{k:064}': 1 for k in range(999)}), 'letters in all, more than'),
+  'many numbers': (edited('config.json', past={f'{k}': 1 for k in range(4096)}), 'keys and values, more than a run'),
+  'manifest': (append('teachers/old.json', b'{"past": "%s"}' % (b'A' * 4096)), 'old.json holds a text of 4096'),
+  'CSV of metrics': (append('metrics.csv', b'1,evaluating,,%s,1\n' % (b'A' * 4096)), 'is not of metrics.jsonl'),
+  'confusion of no task': (confusion('task_9.csv', 'A' * 4096), 'confusion/task_9.csv: there is no such task'),
+  'confusion of names': (confusion('task_1.csv', 'A' * 4096), 'task_1.csv (4097 bytes) is no table of the counts'),
+  'confusion with more': (append('confusion/task_2.csv', b'A' * 4096), 'is no table of the counts of the classes'),
+  'text of orbax': (in_metadata('state/_METADATA', {'custom_metadata': 'A' * 4096}), 'letters that name no array'),
+  'key of orbax': (in_metadata('_CHECKPOINT_METADATA', {'A' * 4096: 1}), 'letters that name no array'),
+  'way that arrays lie': (in_metadata('state/_sharding', {'past': '{"A": "%s"}' % ('A' * 4096)}), 'name no array'),
+  'many numbers of orbax': (in_metadata('state/array_metadatas/process_0', {'past': [1] * 4096}), 'more than its'),
+  'long numbers': (in_metadata('state/_METADATA', {'past': [10**40 + k for k in range(99)]}), 'that name no array'),
+  'progress': (in_metadata('progress/metadata', {'past': [0.5] * 4096}), 'more than its arrays need'),
+  'key of orbax in a teacher': (in_metadata_of_a_teacher, 'teachers/1/_METADATA holds'),
+  'key that comes twice': (as_a_key_that_comes_twice, 'bytes beside its values'),
+  'word of success': (append('teachers/1/commit_success.txt', b'A' * 4096), 'letters of something else'),
+  'text of a picture': (in_a_chunk(b'tEXt', b'A\0' + IMAGE.tobytes()), 'task_1.png has 66 bytes in parts beside its'),
+  'part of a picture': (in_a_chunk(b'paSt', IMAGE.tobytes()), 'task_1.png has 64 bytes in parts beside its picture'),
+  'behind the pixels': (in_a_chunk(b'IDAT', IMAGE.tobytes()), 'has more or less than its '),
+  'event of TensorBoard': (in_an_event, 'bytes in an event beside a picture'),
   'read of an earlier task': (read_line(), 'images of task 1 were read after task 2 had begun'),
   'read of all': (read_line(classes=list(range(10))), "images of the train split that are not one task's"),
   'training on the test split': (read_line(split='test'), "images of the test split that are not one task's"),
@@ -234,6 +300,34 @@ def test_what_the_report_put_there_is_told_but_is_not_the_runs(run):
     'diagnosis/images.npz: `report` put 7 real images there, read from the data set',
     'report.html shows real images, read from the data set by `report`',
   ]
+
+
+def test_traces_are_told_as_not_looked_into(run):
+  folder = run()
+  trace = folder / 'profile' / 'task_1_learning' / 'plugins' / 'profile' / '2026_01_01_00_00_00' / 'host.xplane.pb'
+  trace.parent.mkdir(parents=True)
+  trace.write_bytes(IMAGE.tobytes())
+  found = audit(folder)
+  assert found.findings == []
+  assert found.notes == ['profile: traces of JAX, not looked into; delete it, no run needs it']
+
+
+def test_a_csv_that_is_behind_its_log_is_one_of_a_run_that_was_stopped(run):
+  folder = run()
+  content = (folder / 'metrics.csv').read_bytes()
+  for size in (0, len(content) // 2, len(content)):
+    (folder / 'metrics.csv').write_bytes(content[:size])
+    assert audit(folder).findings == [], size
+  (folder / 'metrics.csv').unlink()
+  assert audit(folder).findings == []
+
+
+def test_orbax_may_name_many_devices(run):
+  folder = run()
+  file = newest(folder) / '_sharding'
+  lies = json.dumps({'sharding_type': 'NamedSharding', 'device_mesh': {'mesh': [{'id': k} for k in range(256)]}})
+  file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), lies), separators=(',', ':')))
+  assert audit(folder).findings == []
 
 
 def test_a_frozen_model_that_is_damaged_is_a_finding(run):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from abd_jax.analysis import diagnose as lib
-from abd_jax.analysis.diagnose import diagnose
+from abd_jax.analysis.diagnose import Subject, diagnose, examine
+from abd_jax.analysis.images import read_images
 from abd_jax.errors import Paused, UserError
+from abd_jax.run.load import load_model
 
 
 def test_a_run_that_dreams(diagnosed):
@@ -73,6 +75,52 @@ def test_a_run_under_way_is_looked_at_as_far_as_it_came(learn, few_dreams, tmp_p
   found = diagnose(tmp_path)
   assert found['class_names'] == ['7', '8'] and found['distances'] == [] and found['plane'] is None
   assert len(found['dreams']) == 1
+
+
+def test_one_class_leaves_nothing_to_tell_apart(learn, few_dreams, tmp_path):
+  learn(tmp_path, task_sizes=(1, 1, 2))
+  found = diagnose(tmp_path)
+  assert [one['agreement'] is None for one in found['dreams']] == [True, False]
+  assert [one['judge_accuracy'] is None for one in found['dreams']] == [True, False]
+  assert found['dreams'][0]['chance'] == 1 and found['probe']['probe']['all'] > 0
+  first = load_model(tmp_path, 0)  # as a run under way has it
+  alone, _ = examine(Subject([first], [None], read_images(tmp_path, 0)))
+  assert alone['probe'] == {'head': {'all': 1.0, 'by_task': [1.0]}, 'probe': {'all': None, 'by_task': [None]}}
+
+
+@pytest.mark.parametrize('dreams', [True, False])
+def test_few_test_images_give_what_they_can(diagnosed, dreams):
+  models, real = [load_model(diagnosed, task) for task in range(3)], read_images(diagnosed, 2)
+  few = [np.flatnonzero(real.test_labels == label)[0] for label in (0, 4, 5)]  # of the second task none
+  real = real._replace(test=real.test[few], test_labels=real.test_labels[few])
+  of_model = [lib._dreams_of(model) if dreams else None for model in models]
+  found, _ = examine(Subject(models, of_model, real))
+  json.dumps(found, allow_nan=False)
+  assert [entry['images'] for entry in found['distances']] == [
+    {'old': 1} | ({'dreamed': 64} if dreams else {}),
+    {'old': 1, 'new': 2} | ({'dreamed': 64} if dreams else {}),
+  ]
+  for entry in found['distances']:
+    nothing = {'new': None, 'dreamed': None}
+    assert entry['layers']['stem'] == {'mid': nothing, 'mmd2': nothing, 'dead': None, 'features': 4}
+  assert set(found['cka'][0]['layers'].values()) == {None} and (found['plane'] is None) == (not dreams)
+  assert found['probe']['probe']['by_task'][1] is None and found['probe']['head']['by_task'][1] is None
+  # With a second old image there are distances, but by the kernel not to one new image.
+  models, real = models[:2], read_images(diagnosed, 1)
+  few = [*np.flatnonzero(real.test_labels == 0)[:2], np.flatnonzero(real.test_labels == 2)[0]]
+  real = real._replace(test=real.test[few], test_labels=real.test_labels[few])
+  layers = lib.distances(Subject(models, of_model[:2], real), 1)['layers']['stem']
+  assert (
+    layers['mid']['new'] > 0 and layers['mmd2']['new'] is None and (layers['mmd2']['dreamed'] is not None) == dreams
+  )
+
+
+def test_a_diagnosis_that_cannot_be_kept_is_told_and_given_all_the_same(diagnosed, tmp_path):
+  shutil.copytree(diagnosed, tmp_path / 'run', ignore=shutil.ignore_patterns('diagnosis'))
+  (tmp_path / 'run' / 'diagnosis').write_text('')  # where no folder can be made
+  lines = []
+  assert diagnose(tmp_path / 'run', tell=lines.append) == diagnose(diagnosed)
+  assert len(lines) == 2 and 'cannot be written (File exists), so all this is not kept' in lines[1]
 
 
 def test_missing_data_are_told_in_one_line(diagnosed, tmp_path):

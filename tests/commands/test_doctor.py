@@ -1,5 +1,7 @@
 """abd-jax doctor and what all commands share: findings with their remedies, verbs, a full disk."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from abd_jax import __main__ as front
 from abd_jax.commands import doctor
+from abd_jax.errors import UserError
 
 
 def test_what_is_well_has_no_remedy_and_data_are_counted(digits_data, tmp_path):
@@ -34,6 +37,15 @@ def test_what_is_not_well_comes_with_its_remedy(digits_data, tmp_path, monkeypat
   assert 'make room' in doctor.disk(tmp_path / 'not' / 'there').remedy
   monkeypatch.setattr(doctor, 'MEMORY', 1e9)
   assert 'close other programs' in doctor.memory().remedy
+
+
+def test_without_a_device_no_step_is_taken(monkeypatch):
+  def none():
+    raise UserError('the device that is asked for is not here.')
+
+  monkeypatch.setattr('abd_jax.devices.backend.devices', none)
+  (finding,) = [*doctor.devices(), *doctor.steps()]
+  assert finding.remedy == 'the device that is asked for is not here.'
 
 
 def test_steps_that_differ_are_pointed_out(monkeypatch):
@@ -78,3 +90,16 @@ def test_a_full_disk_is_one_line_whatever_library_met_it(capsys, monkeypatch):
   monkeypatch.setattr(doctor, 'run', lambda words: 1 / 0)
   with pytest.raises(ZeroDivisionError):  # a mistake of ours is not hidden
     front._run(['doctor'])
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.ENAMETOOLONG])
+def test_what_the_system_refuses_is_one_line(capsys, monkeypatch, tmp_path, number):
+  def run(words):
+    raise OSError(number, os.strerror(number), str(tmp_path / 'there'))
+
+  monkeypatch.setattr(doctor, 'run', run)
+  assert front._run(['doctor']) == 2
+  assert (
+    capsys.readouterr().err
+    == f'error: {tmp_path / "there"}: {os.strerror(number)}. Mend that, or name another place.\n'
+  )

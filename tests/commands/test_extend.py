@@ -215,6 +215,7 @@ def test_another_method_may_learn_the_new_classes(base, letters, compile_once, t
     ({'data.name': 'large'}, r"images of 'large' are 16x16x1, but the model in .* takes 8x8x1"),
     ({'data.name': 'lettres'}, "'letters'"),
     ({'data.name': 'letters', 'task_sizes': (2, 2, 3)}, r'must begin with .*\(2, 2, 2\)'),
+    ({'data.name': 'letters', 'task_sizes': (2, 2, 2, 'x')}, "config.task_sizes=.* 'x' is none"),
     ({'data.name': 'letters', 'task_sizes': (2, 2, 2, 4)}, "asks for 4 new classes, but 'letters' has 3"),
     ({'data.name': 'letters', 'data.mean': (0.1,)}, 'config.data.mean stays'),
     ({'data.name': 'letters', 'model.widths': (4, 4, 8)}, 'config.model.widths stays'),

@@ -56,6 +56,27 @@ def test_a_config_file_that_does_not_work_is_told_in_one_line(tmp_path, text):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('line', 'match'),
+  [
+    ('c.student.learning_rate = 0.5', 'student.learning_rate is not a field'),
+    ('c.tsks = 3', "tsks is not a field.* 'tasks'"),
+    ('del c.collapse', 'lacks collapse. Begin it with'),
+  ],
+)
+def test_fields_of_a_config_file_are_those_there_are(tmp_path, line, match):
+  lines = [
+    'from abd_jax.config import default',
+    'def get_config(argument):',
+    '  c = default()',
+    f'  {line}',
+    '  return c',
+  ]
+  (tmp_path / 'mine.py').write_text('\n'.join(lines))
+  with pytest.raises(UserError, match=match):
+    load_config(str(tmp_path / 'mine.py'))
+
+
 @pytest.mark.slow
 def test_a_built_wheel_runs_from_an_empty_folder(tmp_path):
   source = tmp_path / 'source'

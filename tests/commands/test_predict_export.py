@@ -19,6 +19,7 @@ from abd_jax.commands import export, predict
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
+from abd_jax.run import streams
 from abd_jax.run.load import load_model
 
 
@@ -81,6 +82,29 @@ def test_colours_and_turned_images_are_brought_to_the_models_form(trained, tmp_p
   for file in tmp_path.iterdir():
     np.testing.assert_array_equal(predict.read_image(file, (8, 8, 1)), images[0], err_msg=file.name)
   assert predict.read_image(tmp_path / 'RGB.png', (8, 8, 3)).shape == (8, 8, 3)
+
+
+def test_transparent_and_deep_images_are_taken_as_in_training(tmp_path):
+  mark = np.zeros((8, 8, 4), np.uint8)
+  mark[2:4, 2:4, 3] = 255  # black, on nothing
+  Image.fromarray(mark).save(tmp_path / 'mark.png')
+  ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040
+  Image.fromarray(ramp).save(tmp_path / 'deep.png')
+  found = predict.read_image(tmp_path / 'mark.png', (8, 8, 1))[..., 0]
+  np.testing.assert_array_equal(found, np.where(mark[..., 3], 0, 255))
+  np.testing.assert_allclose(predict.read_image(tmp_path / 'deep.png', (8, 8, 1))[..., 0], ramp / 257, atol=0.51)
+
+
+def test_names_that_are_not_utf8_come_and_go(trained, tmp_path, capfdbinary, monkeypatch):
+  path, _, folder, _ = trained
+  name = os.fsencode(tmp_path) + b'/caf\xe9.png'
+  shutil.copy(sorted(folder.iterdir())[0], name)
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(name + b'\n'), 'utf-8'))
+  monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(out := io.BytesIO(), 'utf-8'))
+  streams.spell_out('stdout')
+  predict.run([str(path), '-'])
+  sys.stdout.flush()
+  assert rb'caf\udce9.png' in out.getvalue()
 
 
 def spoilt(folder, way):

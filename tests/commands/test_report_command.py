@@ -4,15 +4,21 @@ import json
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from conftest import REPO
 
+from abd_jax.analysis import diagnose, records
 from abd_jax.analysis.records import command as command_of
+from abd_jax.analysis.records import read_run
 from abd_jax.commands import options
 from abd_jax.commands import report as command
 from abd_jax.config import flatten
+from abd_jax.devices import backend
 from abd_jax.errors import Paused, UserError
+from abd_jax.report.runs import grouped
 from abd_jax.run.integrity import sealed
+from abd_jax.run.mirrors import write_confusion
 from abd_jax.run.workdir import FREE_FIELDS
 
 
@@ -46,6 +52,19 @@ def test_the_command_gives_the_same_config(tiny_config, monkeypatch):
   assert {name for name in asked if asked[name] != got[name]} <= set(FREE_FIELDS)
 
 
+def test_a_config_that_cannot_have_so_many_tasks_is_no_command(tiny_config, monkeypatch, tmp_path):
+  (tmp_path / 'ten.py').write_text(
+    'from abd_jax.config import default, finish\n'
+    'def get_config(argument):\n'
+    '  c = default()\n'
+    '  c.task_sizes = (1,) * 10\n'
+    '  return finish(c, argument, {})\n'
+  )
+  monkeypatch.setattr(records, 'CONFIGS', tmp_path)
+  of = lambda sizes: command_of(flatten(json.loads(json.dumps(tiny_config(tasks=len(sizes)).to_dict()))), 'run')
+  assert 'config.json' in of((2, 2, 2)) and '--config=configs/ten.py:tasks=10' in of((1,) * 10)
+
+
 def test_several_runs_lie_where_they_have_in_common(diagnosed, tmp_path, capsys):
   for name in ('a', 'b'):
     shutil.copytree(diagnosed, tmp_path / name)
@@ -72,6 +91,92 @@ def test_a_run_under_way(learn, few_dreams, tmp_path):
   with (tmp_path / 'metrics.jsonl').open('a') as log:
     log.write('{"half a li')  # as a kill leaves it
   assert 'accuracy so far, after task 1' in write(tmp_path)
+
+
+def extended(folder, base, accuracies):
+  """A run under way in `folder` that extends `base`, three tasks, as it is after these evaluations of later ones."""
+  folder.mkdir()
+  config = json.loads((base / 'config.json').read_text())
+  config |= {'extends': str(base), 'task_sizes': [2, 2, 2, 1, 1], 'tasks': 5}
+  (folder / 'config.json').write_text(json.dumps(config))
+  for task, row in enumerate(accuracies, 3):
+    write_confusion(
+      folder / 'confusion' / f'task_{task + 1}.csv', [str(k) for k in range(task + 4)], np.eye(task + 4, dtype=int)
+    )
+    record = {'task': task, 'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': 0.25}
+    with (folder / 'metrics.jsonl').open('a') as log:
+      log.write(json.dumps(record) + '\n')
+  return folder
+
+
+@pytest.mark.parametrize('base_is_there', [True, False])
+def test_an_extended_run_under_way_goes_on_where_its_base_ended(copy, tmp_path, base_is_there):
+  results = json.loads((copy / 'results.json').read_text())
+  rows, seen = results['accuracy_matrix'], results['seen_accuracy']
+  accuracies = [[0.5, 0.5, 0.5, 0.125], [0.5, 0.5, 0.5, 0.5, 0.5]]
+  folders = [extended(tmp_path / f'more_{n}', copy, accuracies[:n]) for n in range(3)]
+  if not base_is_there:
+    shutil.rmtree(copy)
+    rows, seen = [[None] * n for n in (1, 2, 3)], [None] * 3
+  for n, folder in enumerate(folders):
+    run = read_run(folder, look=False)
+    assert run.rows == (rows + accuracies[:n] if n or base_is_there else [])
+    assert run.seen == (seen + [0.25] * n if n or base_is_there else [])
+    assert (run.confusion is not None) == (n > 0) and len(run.class_names) == (n + 6 if n else 0)
+    page = write(folder, '--no-diagnosis')
+    assert (f'accuracy so far, after task {3 + n}' in page) == (n > 0 or base_is_there)
+    assert ('Accuracy matrix' in page) == (n > 0 or base_is_there)
+  assert '25.0 %' in page and '4, 4: 12.5 %' in page
+
+
+def test_a_log_whose_accuracies_fit_no_task_is_damaged(copy):
+  (copy / 'results.json').unlink()
+  log = (copy / 'metrics.jsonl').read_text()
+  (copy / 'metrics.jsonl').write_text(
+    log.replace('{"task": 1, "phase": "evaluating"', '{"task": 2, "phase": "evaluating"')
+  )
+  with pytest.raises(UserError, match='task 2 with 2 accuracies'):
+    write(copy)
+
+
+def test_trials_whose_seconds_were_limited_are_one_curve(copy, tmp_path):
+  for trial in range(2):
+    config = json.loads((copy / 'config.json').read_text())
+    config |= {'trial': trial, 'max_seconds': 50.5 - trial}
+    shutil.copytree(copy, tmp_path / f'trial_{trial}')
+    (tmp_path / f'trial_{trial}' / 'config.json').write_text(json.dumps(config))
+  groups = grouped([read_run(tmp_path / f'trial_{trial}', look=False) for trial in range(2)])
+  assert [(group.name, len(group.runs)) for group in groups] == [('abd', 2)]
+
+
+def test_compiled_programs_lie_in_the_first_run_and_in_no_folder_of_runs(copy, tmp_path, monkeypatch):
+  shutil.copytree(copy, tmp_path / 'other')
+  caches = []
+  monkeypatch.setattr(backend, 'use_compilation_cache', caches.append)
+  write(copy, '--no-diagnosis', f'--output={tmp_path}/out/a.html')
+  write(copy, tmp_path / 'other', '--no-diagnosis')
+  assert caches == [str(copy / 'compilation_cache')] * 2
+
+
+def test_what_else_lies_beside_runs_is_left_out(copy, tmp_path):
+  for name in ('compilation_cache', 'oracles'):
+    (tmp_path / name).mkdir()
+  page = write('--no-diagnosis', *sorted(tmp_path.iterdir()))
+  assert (copy / 'report.html').read_text() == page
+  with pytest.raises(UserError, match='compilation_cache holds no run'):
+    write(tmp_path / 'compilation_cache')
+
+
+def test_a_run_of_another_is_shown_where_its_diagnosis_cannot_be_kept(copy, tmp_path, capsys, monkeypatch):
+  shutil.rmtree(copy / 'diagnosis')
+  (copy / 'diagnosis').write_text('')  # where no folder can be made
+  real = diagnose.read_images(copy, 2)
+  few = np.flatnonzero(np.isin(real.test_labels, [0, 4, 5]))[::20]  # of the second task none
+  real = real._replace(test=real.test[few], test_labels=real.test_labels[few])
+  monkeypatch.setattr(diagnose, 'read_images', lambda *_: real)
+  page = write(copy, f'--output={tmp_path}/page.html')
+  assert '<h2>Dreams</h2>' in page and '<td>-</td>' in page
+  assert 'so all this is not kept' in capsys.readouterr().err
 
 
 def test_without_data_or_models_the_rest_is_shown(copy, capsys):
@@ -134,3 +239,10 @@ def test_mistakes_are_one_line(words, match):
 def test_an_output_that_cannot_be_written(copy):
   with pytest.raises(UserError, match='cannot be written'):
     write(copy, f'--output={copy}/results.json/x.html', '--no-diagnosis')
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(copy):
+  shutil.rmtree(copy / 'diagnosis')
+  with pytest.raises(UserError, match='cannot be written'):
+    write(copy, f'--output={copy}/results.json/x.html')
+  assert not (copy / 'diagnosis').exists()

@@ -126,6 +126,15 @@ def test_a_signal_is_passed_on_and_no_run_is_begun_after_it(scripts):
   assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_processes_that_are_stopped_before_they_can_pause_have_not_failed(scripts):
+  """One that is still importing, which SIGTERM ends, and one whose exit code says the same as a shell would."""
+  sleeps = 'import time; time.sleep(60)'
+  says = 'import os, signal, time; signal.signal(signal.SIGTERM, lambda *a: os._exit(143)); '
+  parent = f'time.sleep(1); os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)'
+  runs = scripts(sleeps, says + parent, 'pass')
+  assert processes.run_all(runs, [{}, {}], lambda line: None) == {'run_0': 0, 'run_1': 0}
+
+
 def test_failures_and_pauses_of_processes_are_told(tiny_config, tmp_path, monkeypatch):
   config = tiny_config(trials=2, trials_at_once=2)
   monkeypatch.setattr(processes, 'run_all', lambda runs, *rest: {'trial_0': 0, 'trial_1': 2})

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import REPO, TINY, log_records
+from conftest import REPO, TINY, command, log_records
 
 HOST = """
 import json, sys
@@ -131,3 +131,45 @@ def test_what_the_main_host_refuses_all_hosts_refuse(tmp_path, cli_env):
   ]
   said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
   assert said[0] == said[1] and 'config.a=1, not 2' in said[0]  # although the second host's config agrees
+
+
+def test_a_mistake_on_one_host_ends_all_of_them_at_once(tmp_path, cli_env):
+  """The second one's data are missing. JAX alone would have both wait for five minutes."""
+  cluster = [f'--config.cluster.coordinator=localhost:{free_port()}', '--config.cluster.count=2']
+  words = [*command('--config=configs/digits.py:quick', *cluster, f'--workdir={tmp_path / "run"}')]
+  own = ['--config.data.name=elsewhere']
+  began = time.monotonic()
+  processes = [
+    subprocess.Popen(
+      [*words, f'--config.cluster.rank={k}', *own * k], env=cli_env, cwd=REPO, stderr=subprocess.PIPE, text=True
+    )
+    for k in (0, 1)
+  ]
+  said = [process.communicate(timeout=240)[1] for process in processes]
+  assert [process.returncode for process in processes] == [2, 2] and time.monotonic() - began < 120, said
+  assert 'process 1 of this run cannot begin' in said[0] and 'Traceback' not in ''.join(said), said
+
+
+WORD = """
+import sys
+import jax
+jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
+from abd_jax.devices.hosts import word_of_main
+def full():
+  raise OSError(28, 'No space left on device')
+try:
+  word_of_main(full)
+except Exception as error:
+  print(type(error).__name__, error)
+"""
+
+
+def test_whatever_ends_the_main_host_is_told_to_the_others(cli_env):
+  port = free_port()
+  words = lambda host: [sys.executable, '-c', WORD, str(port), str(host)]
+  processes = [
+    subprocess.Popen(words(host), env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for host in (0, 1)
+  ]
+  said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
+  assert said == ['OSError [Errno 28] No space left on device', 'UserError [Errno 28] No space left on device']

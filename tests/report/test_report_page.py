@@ -182,6 +182,49 @@ def test_trials_are_one_group_and_other_configs_another():
   assert '90.0 ± 0.0' in page
 
 
+def test_fields_that_change_no_numbers_do_not_part_trials():
+  runs = [record(trial=t, max_seconds=100.5 - t)._replace(free=('max_seconds',)) for t in range(2)]
+  assert [(group.name, len(group.runs)) for group in grouped(runs)] == [('abd', 2)]
+
+
+def unknown(found):
+  """A diagnosis where there were too few images or classes for any number that may be missing."""
+  for layer in (layer for one in found['distances'] for layer in one['layers'].values()):
+    nothing = {'new': None, 'dreamed': None}
+    layer |= {'mid': nothing, 'mmd2': nothing, 'dead': None}
+  for one in found['cka']:
+    one['layers'] = dict.fromkeys(one['layers'])
+  found['probe']['probe'] = {'all': None, 'by_task': [None] * len(found['task_sizes'])}
+  for one in found['dreams']:
+    one |= {'agreement': None, 'judge_accuracy': None}
+  return found | {'plane': None}
+
+
+def test_what_too_few_images_or_classes_leave_open_is_a_dash_or_left_out():
+  run = record()
+  page = check(
+    report(
+      [
+        run._replace(
+          diagnosis=unknown(run.diagnosis), pictures=run.pictures | {'real_0': np.zeros((0, 8, 8, 1), np.uint8)}
+        )
+      ]
+    )
+  )
+  assert 'abd, 1</td><td class="n">-</td><td class="n">50.0</td><td class="n">-</td>' in page
+  assert 'Probe and head' in page and '<td>-</td>' in page
+  for gone in ('Agreement of the independent', 'On a plane', 'Through the network', 'Linear CKA', 'Figure 2'):
+    assert gone not in page
+  check(report([record(trial=1), run._replace(diagnosis=unknown(diagnosis(ODD, 2)))]))
+
+
+def test_a_trial_under_way_lies_beside_one_that_is_finished():
+  names = list('abcdef')
+  begun = record(trial=1, tasks=3, names=names, finished=False)._replace(diagnosis=diagnosis(names, 1))
+  for runs in ([record(tasks=3, names=names), begun], [begun, record(tasks=3, names=names)]):
+    assert 'layer by layer' in check(report(runs))
+
+
 def test_ten_methods_at_once():
   names = ['abd', 'deep_inversion', 'lwf', 'base', 'rdfcil', 'bic', 'e2e', 'dgr', 'oracle', 'rehearsal']
   page = check(report([record(name) for name in names]))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 
@@ -132,3 +133,17 @@ def test_a_file_size_limit_is_told_by_the_command(cli_env, tmp_path, digits_data
   lines = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
   assert len(lines) == 1 and os.strerror(errno.EFBIG) in lines[0] and 'Traceback' not in done.stderr
   assert not (tmp_path / 'run/results.json').exists()
+
+
+def test_half_a_record_does_not_stay(tmp_path):
+  with workdir.Workdir(str(tmp_path), {}) as folder:
+    folder.log_phase({'task': 0})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))  # the first record has 12 bytes
+    try:
+      with pytest.raises(OSError, match='File too large'):
+        folder.log_phase({'task': 1})
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    folder.log_phase({'task': 2})
+  assert workdir.read_lines(tmp_path / 'phases.jsonl') == [{'task': 0}, {'task': 2}]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from abd_jax.errors import Paused
-from abd_jax.run.mirrors import Mirrors, read_confusion, write_confusion
+from abd_jax.run.mirrors import Mirrors, confusion_file, read_confusion, write_confusion
 
 
 def events(folder):
@@ -112,3 +112,15 @@ def test_confusion_files_keep_odd_names(root, learn, tmp_path):
   (tmp_path / 'c' / 'x.csv').write_text('true,a,b\na,1\n')
   with pytest.raises(ValueError):
     read_confusion(tmp_path / 'c' / 'x.csv')
+
+
+def test_what_cannot_be_shown_does_not_end_a_run(tmp_path):
+  """A confusion matrix that is cut off, and a folder that something else holds on to."""
+  (tmp_path / 'elsewhere').mkdir()
+  (tmp_path / 'tensorboard').symlink_to(tmp_path / 'elsewhere')
+  write_confusion(file := confusion_file(tmp_path, 0), ['a', 'b'], np.array([[1, 2], [3, 4]]))
+  file.write_text(file.read_text()[:-3])
+  mirrors = Mirrors(tmp_path)
+  mirrors.write({'task': 0, 'phase': 'evaluating', 'accuracy': [0.5], 'seen_accuracy': 0.5})
+  mirrors.close()
+  assert (tmp_path / 'metrics.csv').read_text().count('\n') == 3
