@@ -1,6 +1,7 @@
 """Finds a data set on disk, or prepares it there with our builder of its name; without TensorFlow."""
 
 import contextlib
+import fcntl
 import importlib
 import io
 import os
@@ -8,14 +9,18 @@ import pkgutil
 import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
 
 from abd_jax.data import builders
+from abd_jax.data.in_order import kept_in_order
 from abd_jax.data.options import Options
 from abd_jax.errors import UserError, nearest
+
+_JUST_BEGUN = 60.0  # seconds in which a copy that another process begins may not be locked yet
 
 
 def find(folder: Path) -> Path | None:
@@ -68,14 +73,18 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
   """
   builder: Any = builder_class(name)
   key = builder.key(place.folder, options) if _takes_files(builder) else name
-  if found := find(place.folder / key) or find(place.prepared / key):
+  here = (place.folder / key, place.prepared / key)
+  if found := find(here[0]) or find(here[1]):
+    if _takes_files(builder):
+      builder.check_copy(found, place.folder, place.prepared / 'downloads', options)
     return found
-  for folder in (place.folder / key, place.prepared / key):
-    if parts := [path for path in folder.glob('*') if _is_version(path)]:
+  for folder in here:
+    parts = [path for path in folder.glob('*') if _is_version(path)]
+    if parts and not find(folder):  # which another process may have completed just now
       raise UserError(
         f'{parts[0]} lacks dataset_info.json: it was copied in part. Copy it anew, or delete that folder.'
       )
-  return prepare(name, key, place, options)
+  return find(here[0]) or find(here[1]) or prepare(name, key, place, options)
 
 
 def prepare(name: str, key: str, place: Place, options: Options) -> Path:
@@ -97,9 +106,11 @@ def prepare(name: str, key: str, place: Place, options: Options) -> Path:
     more = {'files': files, 'options': options}
   try:
     (root / key).mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f'incomplete.{name}.', dir=root))
+    scratch = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=root))
+    lock = _locked(scratch)
   except OSError as error:
     raise UserError(f'cannot write to {root}: {error.strerror}; choose another {field}.') from None
+  _remove_abandoned(root, name)
   logging.info('Preparing %s under %s', name, root)
   try:
     builder = make_builder(data_dir=scratch, **more)
@@ -108,10 +119,35 @@ def prepare(name: str, key: str, place: Place, options: Options) -> Path:
     _rename(builder.data_path, folder)
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
+    os.close(lock)
   _check_prepared(folder, getattr(builder, 'expected', {}))
   if _takes_files(make_builder):
     builder.tell()
   return folder
+
+
+def _prefix(name: str) -> str:
+  return f'incomplete.{name}.'
+
+
+def _locked(scratch: Path) -> int:
+  """A lock that ends with this process. Raises OSError."""
+  lock = os.open(scratch / '.lock', os.O_CREAT | os.O_WRONLY)
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    os.close(lock)
+    raise
+  return lock
+
+
+def _remove_abandoned(root: Path, name: str) -> None:
+  """Removes what processes that were killed have left of their copies."""
+  for folder in root.glob(f'{_prefix(name)}*'):
+    with contextlib.suppress(OSError):  # in use, or another process removes it
+      if time.time() - folder.stat().st_mtime > _JUST_BEGUN:
+        os.close(_locked(folder))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(builder: Any, place: Place, field: str) -> None:
@@ -120,8 +156,9 @@ def _build(builder: Any, place: Place, field: str) -> None:
 
   tfds.disable_progress_bar()
   builder.download = place.download  # Read by those of ours that download.
+  order = kept_in_order() if builder.info.disable_shuffling else contextlib.nullcontext()
   try:
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder.
+    with order, contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder.
       builder.download_and_prepare(download_dir=place.prepared / 'downloads', file_format='array_record')
   except (OSError, RuntimeError) as error:  # array_record's writer raises the latter
     reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:120]

@@ -51,10 +51,12 @@ class Dataset:
     return train.take(~held_out), train.take(held_out)
 
   def fingerprint(self) -> str:
-    """What tells these images from others under the same name: a digest of the classes and of all labels."""
-    digest = hashlib.sha256(repr((self.class_names, self.view)).encode())
+    """What tells these images from others under the same name: a digest of classes, all labels and the files' bytes."""
+    digest, files = hashlib.sha256(repr((self.class_names, self.view)).encode()), self._builder.info.metadata or {}
     for split in self._train_and_test:
       digest.update(split.labels.tobytes())
+    for split in ('train', 'test'):  # known of photographs
+      digest.update(str(files.get(f'{split}_digest', '')).encode())
     return digest.hexdigest()[:16]
 
   def train(self, original_ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -149,19 +149,26 @@ def open_stream(config: Config, base: Base | None) -> TaskStream:
     return TaskStream(data, Tasks(order, sizes))
   sizes = _grown_sizes(base, config, data)
   if is_of_base(base, data):
+    if base.config.data.fingerprint not in ('', data.fingerprint()):
+      raise UserError(
+        f'the images in {config.data.dir} are not those that the run in {base.workdir} has learnt. Put them back as '
+        'they were, or give new classes names of their own.'
+      )
     return TaskStream(data, Tasks(tuple(base.manifest['class_order']['original_ids']), sizes))
   joined = JoinedDataset(base.class_names, old_stream(base), data)
   return TaskStream(joined, Tasks(tuple(range(joined.num_classes)), sizes))
 
 
 def old_stream(base: Base) -> TaskStream | None:
-  """The base's own data, or None where they are not at hand."""
+  """The base's own data, or None where they are not at hand, or are others now."""
   config = base.config.copy_and_resolve_references().unlock()
   config.data.download = False
   try:
-    return open_stream(completed(config), read_base(config.extends) if config.extends else None)
+    stream = open_stream(completed(config), read_base(config.extends) if config.extends else None)
   except UserError:
     return None
+  # Of other photographs under these names some may have been trained on.
+  return stream if config.data.fingerprint in ('', stream.dataset.fingerprint()) else None
 
 
 def is_of_base(base: Base, data: Dataset) -> bool:

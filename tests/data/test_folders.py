@@ -1,6 +1,7 @@
 """Folders of photographs: what is made of them, found out from them, and refused."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from abd_jax.data import sources
+from abd_jax.data.builders import image_folder
 from abd_jax.data.options import Options
 from abd_jax.errors import UserError
 
@@ -193,3 +195,102 @@ def test_no_permission_to_write(split_folder, monkeypatch):
 
   monkeypatch.setattr(Path, 'mkdir', mkdir)
   refused(split_folder[0], 'cannot write', 'Permission denied', '--config.data.prepared')
+
+
+def test_records_wait_on_disk_and_in_order(split_folder, monkeypatch):
+  """Of more than TFDS holds in memory it would write the rest with TensorFlow."""
+  from tensorflow_datasets.core import shuffle
+
+  monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 100)
+  usual = shuffle.Shuffler
+  folder, pixels = split_folder
+  images, labels = open_folder(folder).train((0, 1))
+  np.testing.assert_array_equal(images, [image for image, _ in pixels['train']])
+  np.testing.assert_array_equal(labels, [label for _, label in pixels['train']])
+  assert shuffle.Shuffler is usual
+
+
+def test_photographs_that_change_are_others(split_folder):
+  folder, _ = split_folder
+  before = open_folder(folder).fingerprint()
+  assert open_folder(folder).fingerprint() == before
+  for file in folder.rglob('*.png'):
+    write(file)
+  assert open_folder(folder).fingerprint() != before
+
+
+@pytest.mark.parametrize('names', [('Train', 'Test'), ('training', 'valid'), ('TRAIN', 'Validation')])
+def test_splits_are_known_in_any_letters(split_folder, names):
+  folder, _ = split_folder
+  for old, new in zip(('train', 'test'), names, strict=True):
+    (folder / old).rename(folder / 'x')
+    (folder / 'x').rename(folder / new)
+  data = open_folder(folder)
+  assert data.class_names == ('ant', 'bee') and (len(data.train((0, 1))[1]), len(data.test((0, 1))[1])) == (6, 4)
+
+
+def test_files_that_are_no_images_are_counted(tmp_path, capsys):
+  for k in range(4):
+    write(tmp_path / 'p' / 'ab'[k % 2] / f'{k}.png')
+  for name in ('a/1.HEIC', 'a/2.heic', 'b/in/x', 'stray.png', 'a/Thumbs.db', 'a/.DS_Store'):
+    (tmp_path / 'p' / name).parent.mkdir(exist_ok=True)
+    (tmp_path / 'p' / name).write_text('?')
+  open_folder(tmp_path / 'p')
+  told = capsys.readouterr().err
+  assert told.endswith('; no images: 2 .heic, 1 .png in no class, 1 without an ending\n'), told
+
+
+def test_images_of_one_name_are_in_the_order_of_their_paths(tmp_path, monkeypatch):
+  for name in 'ab':
+    for day in range(6):
+      write(tmp_path / 'p' / name / f'day{day}' / 'IMG_1.png')
+  scan, keys, found = os.scandir, [], []
+  for order in (1, -1):
+
+    class Scanned(list):
+      __enter__ = lambda self: self
+      __exit__ = lambda self, *_: None
+
+    monkeypatch.setattr(os, 'scandir', lambda place, order=order: Scanned(sorted(scan(place), key=str)[::order]))
+    keys.append(image_folder.Builder.key(tmp_path / 'p', Options()))
+    found.append(image_folder.Builder.find(tmp_path / 'p', tmp_path, False, Options()).splits)
+  assert keys[0] == keys[1] and found[0] == found[1]
+
+
+def _empty_test(folder):
+  (folder / 'train').mkdir()
+  for name in 'ab':
+    (folder / name).rename(folder / 'train' / name)
+  (folder / 'test').mkdir()
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'words'),
+  [
+    (lambda folder: (folder / 'a').rename(folder / 'a '), ["class 'a '", 'Rename']),
+    (lambda folder: (folder / 'a').rename(folder / 'a\nb'), ['line breaks', 'Rename']),
+    (
+      lambda folder: shutil.copy(folder / 'a/0.png', os.fsencode(folder / 'a') + b'/caf\xe9.png'),
+      ['caf', 'not in UTF-8'],
+    ),
+    (lambda folder: (folder / 'a/z.png').symlink_to('nowhere'), ['a/z.png cannot be read (No such file']),
+    (lambda folder: (folder / 'a/l.png').symlink_to('l.png'), ['a/l.png cannot be read (Too many levels']),
+    (lambda folder: shutil.copytree(folder / 'b', folder / 'a' / 'Test'), ["has a folder 'test' within a class"]),
+    (_empty_test, ['no test images']),
+  ],
+)
+def test_names_links_and_layouts_that_will_not_do(tmp_path, spoil, words):
+  for k in range(8):
+    write(tmp_path / 'p' / 'ab'[k % 2] / f'{k}.png')
+  spoil(tmp_path / 'p')
+  refused(tmp_path / 'p', *words)
+
+
+def test_superscripts_are_no_numbers_and_a_split_of_damaged_files_is_none(split_folder):
+  folder, _ = split_folder
+  (folder / 'train/ant/1.png').rename(folder / 'train/ant/²1.png')
+  assert len(open_folder(folder).train((0, 1))[1]) == 6
+  for file in (folder / 'test').rglob('*.png'):
+    file.write_bytes(b'no image')
+  with pytest.raises(UserError, match='none of the 4 test images'):
+    open_folder(folder, damaged='skip')

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import zipfile
 
 import numpy as np
@@ -95,6 +96,20 @@ def test_tiny_imagenet_without_a_test_image(tiny):
   refused(lambda: open_tiny(tiny), 'val_annotations.txt, line 5', 'val_4.JPEG')
 
 
+def test_a_copy_of_other_files_is_not_taken_for_these(tiny, tmp_path):
+  open_it = lambda damaged='refuse': sources.open_dataset(
+    'tiny_imagenet', str(tiny.parent), prepared=str(tmp_path / 'copies'), options=Options(damaged=damaged)
+  )
+  assert open_it().class_names == open_it().class_names
+  refused(lambda: open_it('skip'), 'copies/tiny_imagenet', 'data.damaged')
+  wnid = sorted((tiny / 'train').iterdir())[0].name
+  (tiny / 'train' / wnid / f'{wnid}_boxes.txt').unlink()
+  write(tiny / 'train' / wnid / 'images' / f'{wnid}_9.JPEG', 3)
+  refused(open_it, 'was prepared from other files than lie in')
+  shutil.rmtree(tiny)
+  assert open_it().num_classes == 7  # the originals may be gone
+
+
 def test_tiny_imagenet_with_an_unknown_class(tiny):
   (tiny / 'wnids.txt').write_text((tiny / 'wnids.txt').read_text().replace('n00000009', 'n00000006'))
   refused(lambda: open_tiny(tiny), 'n00000006')
@@ -146,6 +161,24 @@ def test_unusable_imagenet_folders(tmp_path):
   refused(open_it, 'LOC_val_solution.csv')
   (tmp_path / imagenet50.SYNSETS).write_text('n00000001\nn00000002\n')
   refused(open_it, '1 images', 'list has 2')
+
+
+@pytest.mark.parametrize('spoil', ['half', 'more', 'no class'])
+def test_a_solution_that_is_not_of_these_images(tmp_path, spoil):
+  for k in range(60):
+    write(tmp_path / 'train' / f'n{k:08}' / '0.JPEG', k)
+    write(tmp_path / 'val' / f'{k}.JPEG', k)
+  rows = [f'{k},n{k:08} 1 2 3 4' for k in range(60)]
+  words = {'half': ['val lacks 10', '49 more'], 'more': ['LOC_val_solution.csv lacks 7'], 'no class': ['line 9']}[spoil]
+  if spoil == 'half':
+    for k in range(10, 60):
+      (tmp_path / 'val' / f'{k}.JPEG').unlink()
+  if spoil == 'more':
+    del rows[7]
+  if spoil == 'no class':
+    rows[7] = '7,'
+  (tmp_path / 'LOC_val_solution.csv').write_text('\n'.join(['ImageId,PredictionString', *rows]))
+  refused(lambda: sources.open_dataset('imagenet50', str(tmp_path), options=RESIZED), *words)
 
 
 @pytest.mark.parametrize(('classes', 'told'), [(60, True), (1000, False)])

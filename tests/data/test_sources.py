@@ -209,6 +209,29 @@ def test_interrupted_prepare_leaves_nothing(tmp_path, monkeypatch):
   assert len(sources.open_dataset('digits', str(tmp_path)).train(ALL)[0]) == 1500
 
 
+def test_what_a_killed_process_left_is_removed_but_not_what_another_writes(tmp_path, monkeypatch):
+  monkeypatch.setattr(prepare, '_JUST_BEGUN', -1.0)
+  left, busy, other = (tmp_path / f'incomplete.{name}' for name in ('digits.a', 'digits.b', 'cifar10.c'))
+  for folder in (left, busy, other):
+    folder.mkdir()
+    (folder / 'records').write_text('half')
+  lock = prepare._locked(busy)
+  sources.open_dataset('digits', str(tmp_path))
+  os.close(lock)
+  assert sorted(path.name for path in tmp_path.glob('incomplete*')) == ['incomplete.cifar10.c', 'incomplete.digits.b']
+
+
+def test_a_copy_that_appears_while_one_looks_is_taken(own_copy, monkeypatch):
+  """Another process renames it between two looks."""
+  looks, find = [], prepare.find
+  monkeypatch.setattr(
+    prepare, 'find', lambda folder: looks.append(folder) or (find(folder) if len(looks) > 2 else None)
+  )
+  root, _ = own_copy
+  before = sorted(root.rglob('*'))
+  assert sources.open_dataset('digits', str(root)).num_classes == 10 and sorted(root.rglob('*')) == before
+
+
 def test_incomplete_prepare(tmp_path, monkeypatch):
   builder = prepare.builder_class('digits')
   real = builder._generate_examples

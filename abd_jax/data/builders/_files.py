@@ -1,7 +1,8 @@
 """Data sets that are files in folders: a TFDS builder for any list of them, which checks and converts each image."""
 
+import hashlib
+import json
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,12 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
+from abd_jax.data.builders._paths import digest_of, is_utf8, shown
 from abd_jax.data.options import Options
 from abd_jax.data.threads import pool
 from abd_jax.errors import UserError
 
 _BLOCK = 256  # files that are read and converted at once
-SUFFIXES = {'.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pnm', '.jfif'}
 
 
 class Photo(NamedTuple):
@@ -33,12 +34,14 @@ class Files(NamedTuple):
     splits: the files of 'train' and 'test', in the order in which they are stored.
     shape: (h, w, c) to store images in; None for h and w: each as it is.
     size: of the network's images, found out; 0: as stored.
+    passed_over: how many files of each ending are taken for no images.
   """
 
   class_names: tuple[str, ...]
   splits: dict[str, list[Photo]]
   shape: tuple[int | None, int | None, int]
   size: int = 0
+  passed_over: tuple[tuple[str, int], ...] = ()
 
 
 class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -69,6 +72,26 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The name of the prepared copy, one for all that would make the same."""
     return cls.name
 
+  @classmethod
+  def contents(cls, files: Files, options: Options) -> str:
+    """What tells these files from others, by their names, and this way to prepare them."""
+    names = {split: [(photo.path.name, photo.label) for photo in photos] for split, photos in files.splits.items()}
+    return digest_of([files.class_names, files.shape, options.damaged, names])
+
+  @classmethod
+  def check_copy(cls, copy: Path, folder: Path, downloads: Path, options: Options) -> None:
+    """Raises UserError if the prepared `copy` is of other files than those that `find` finds now, if it does."""
+    try:
+      made_of = json.loads((copy / 'metadata.json').read_text()).get('contents')
+      now = made_of and cls.contents(cls.find(folder, downloads, False, options), options)
+    except (OSError, ValueError, UserError):  # made by an earlier version, or the files are gone
+      return
+    if now != made_of:
+      raise UserError(
+        f'{copy} was prepared from other files than lie in {folder} now, or by another --config.data.damaged. Delete '
+        'it to prepare it anew, or choose another --config.data.prepared.'
+      )
+
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(
@@ -78,7 +101,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           'file': tfds.features.Text(),
         }
       ),
-      metadata=tfds.core.MetadataDict({'size': self.files.size}),
+      metadata=tfds.core.MetadataDict(size=self.files.size, contents=self.contents(self.files, self.options)),
       disable_shuffling=True,
     )
 
@@ -86,28 +109,34 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {split: self._generate_examples(split) for split in self.files.splits}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    photos, kept = self.files.splits[split], 0
+    photos, kept, digest = self.files.splits[split], 0, hashlib.sha256()
     with tqdm(photos, desc=f'{self.name}, {split}', unit='image', disable=None, leave=False) as bar:
       for start in range(0, len(photos), _BLOCK):
         block = photos[start : start + _BLOCK]
-        for photo, (encoded, done, wrong) in zip(block, pool().map(self._convert, block), strict=True):
+        for photo, (encoded, original, done, wrong) in zip(block, pool().map(self._convert, block), strict=True):
           bar.update()
           if wrong:
             self._refuse_or_skip(split, f'{photo.path} {wrong}')
             continue
           self.done.update(done)
+          digest.update(original)
           yield kept, {'image': encoded, 'label': photo.label, 'file': os.fspath(photo.path)}
           kept += 1
+    if not kept:
+      raise UserError(f'none of the {len(photos)} {split} images of {self.name} can be read. Mend them.')
+    metadata: Any = self.info.metadata
+    metadata[f'{split}_digest'] = digest.hexdigest()
 
   def _refuse_or_skip(self, split: str, what: str) -> None:
     if self.options.damaged == 'refuse':
       raise UserError(f'{what}. Replace it, or skip such files with --config.data.damaged=skip.')
     self.skipped[split].append(what)
 
-  def _convert(self, photo: Photo) -> tuple[bytes, list[str], str]:
-    """(bytes to store, what was done to the image, what is wrong with it)."""
+  def _convert(self, photo: Photo) -> tuple[bytes, bytes, list[str], str]:
+    """(bytes to store, digest of the file's, what was done to the image, what is wrong with it)."""
     try:
       encoded = photo.path.read_bytes()
+      original = hashlib.sha256(encoded).digest()
       height, width, channels = self.files.shape
       image, done = images_lib.plain(encoded, channels)
       size = (height or image.height, width or image.width)
@@ -116,11 +145,11 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         done.append('resized')
       if done or image.format not in ('PNG', 'JPEG'):
         encoded = images_lib.png(image)
-      return encoded, done, ''
+      return encoded, original, done, ''
     except images_lib.BadImage as error:
-      return b'', [], str(error)
+      return b'', b'', [], str(error)
     except OSError as error:
-      return b'', [], f'cannot be read ({error.strerror})'
+      return b'', b'', [], f'cannot be read ({error.strerror})'
 
   @property
   def expected(self) -> dict[str, int]:
@@ -135,61 +164,30 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     counts = ' and '.join(f'{count} {split}' for split, count in self.expected.items())
     height, width, channels = self.files.shape
     size = f'{height}x{width}' if height else 'of their own sizes'
-    done = ', '.join(f'{count} {what}' for what, count in self.done.most_common())
-    print(
+    line = (
       f'{self.name}: {counts} images of {len(self.files.class_names)} classes, stored {size} with {channels} channels'
-      f'{f"; converted: {done}" if done else ""}{f"; skipped: {len(skipped)}" if skipped else ""}',
-      file=sys.stderr,
     )
-
-
-def subfolders(folder: Path) -> list[str]:
-  """Names of the folders in `folder`, sorted, hidden ones left out. Raises UserError if it cannot be read."""
-  return sorted(entry.name for entry in scan(folder) if entry.is_dir())
-
-
-def scan(folder: Path) -> list[os.DirEntry]:
-  """What is in `folder` and not hidden. Raises UserError if it cannot be read."""
-  try:
-    with os.scandir(folder) as entries:
-      return [entry for entry in entries if not entry.name.startswith('.')]
-  except OSError as error:
-    raise UserError(f'{folder} cannot be read ({error.strerror}). Give the folder that holds the images.') from None
-
-
-def image_files(folder: Path) -> list[os.DirEntry]:
-  """Images in `folder` and below it, known by their suffix, in the order of `natural`."""
-  found = []
-  for entry in scan(folder):
-    if entry.is_dir():
-      found += image_files(Path(entry.path))
-    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-      found.append(entry)
-  return sorted(found, key=lambda entry: natural(entry.name))
-
-
-def lines(file: Path) -> list[str]:
-  """Those of a text file that are not empty. Raises UserError if it cannot be read."""
-  try:
-    return [line for line in file.read_text().splitlines() if line.strip()]
-  except (OSError, UnicodeDecodeError) as error:
-    reason = getattr(error, 'strerror', None) or 'not a text file'
-    raise UserError(f'{file} cannot be read ({reason}). Put the data set there as it was.') from None
-
-
-def natural(name: str) -> list[tuple[int, int | str]]:
-  """A key that sorts 2.png before 10.png."""
-  return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r'(\d+)', name) if part]
+    of_each = lambda counted: ', '.join(f'{count} {what}' for what, count in counted)
+    line += f'; converted: {of_each(self.done.most_common())}' if self.done else ''
+    line += f'; skipped: {len(skipped)}' if skipped else ''
+    line += f'; no images: {of_each(self.files.passed_over)}' if self.files.passed_over else ''
+    print(line, file=sys.stderr)
 
 
 def check_classes(folder: Path, names: Sequence[str], splits: dict[str, list[Photo]]) -> None:
-  """Raises UserError if there is only one class, or one without training images."""
+  """Raises UserError for a single class, one without training images, a name that TFDS would not keep, no tests."""
+  for name in names:
+    if not is_utf8(name) or not name.strip() or name != name.strip() or len(name.splitlines()) > 1:
+      raise UserError(f"class {shown(name)!r} in {folder}: a name with blanks at its ends, line breaks or letters that "
+                      'are not UTF-8 cannot be stored. Rename it.')  # fmt: skip
   if len(names) < 2:
     raise UserError(f'{folder} has {len(names)} class{"es" * (not names)}: one folder of images each. Use at least 2.')
   trained = {photo.label for photo in splits['train']}
   empty = [name for label, name in enumerate(names) if label not in trained]
   if empty:
     raise UserError(f"class '{empty[0]}' in {folder} has no training images. Add some, or remove its folder.")
+  if not splits.get('test', True):
+    raise UserError(f'{folder} has no test images. Add some, or leave the empty folder for them out.')
 
 
 def unique_names(wnids: Sequence[str], words: dict[str, str]) -> tuple[str, ...]:

@@ -1,19 +1,20 @@
 """A folder of photographs: train/<class>/* and test/<class>/*, or <class>/* of which a part becomes the test split."""
 
-import hashlib
-import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from abd_jax.data import images as images_lib
-from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, image_files, natural, subfolders
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes
+from abd_jax.data.builders._paths import digest_of, image_files, is_folder, natural, scan, subfolders
 from abd_jax.data.options import Options
 from abd_jax.errors import UserError
 
 SIZES = (32, 64, 128, 224)  # pixels
-TESTS = ('test', 'val', 'validation')
+TRAINS = ('train', 'training')  # in small or large letters
+TESTS = ('test', 'testing', 'val', 'valid', 'validation')
 
 
 class Builder(FileBuilder, skip_registration=True):
@@ -24,50 +25,73 @@ class Builder(FileBuilder, skip_registration=True):
   @classmethod
   def key(cls, folder: Path, options: Options) -> str:
     """One for each content of the folder, by names, sizes and times, and each way to prepare it."""
-    layout = _layout(folder)
     facts = []
-    for split, place in layout.items():
+    for split, place in _layout(folder).items():
       for name in subfolders(place):
-        stats = [(entry.name, entry.stat()) for entry in image_files(place / name)]
-        facts += [(split, name, file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-    return f'{cls.name}_{hashlib.sha256(json.dumps([facts, options]).encode()).hexdigest()[:12]}'
+        facts += [
+          (split, os.path.relpath(file.path, place), *_size_and_time(file)) for file in image_files(place / name)
+        ]
+    return f'{cls.name}_{digest_of([facts, options])}'
+
+  @classmethod
+  def check_copy(cls, copy: Path, folder: Path, downloads: Path, options: Options) -> None:
+    """Nothing: the key has found it."""
 
   @classmethod
   def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
     layout = _layout(folder)
     names = tuple(sorted({name for place in layout.values() for name in subfolders(place)}))
-    splits = {split: _photos(place, names) for split, place in layout.items()}
+    others = Counter(suffix for place in {folder, *layout.values()} for suffix in _stray(place))
+    splits = {split: _photos(place, names, others) for split, place in layout.items()}
     check_classes(folder, names, splits)
     if 'test' not in splits:
       splits = _deal(splits['train'], options.test_fraction, options.split_seed)
       check_classes(folder, names, splits)
     size, channels = _size_and_channels([photo for photos in splits.values() for photo in photos], options)
     side = size if options.crop == 'padded' else None
-    return Files(names, splits, (side, side, channels), size)
+    return Files(names, splits, (side, side, channels), size, tuple(sorted(others.items())))
+
+
+def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
+  try:
+    stat = entry.stat()
+  except OSError:  # a link to nothing: reading it will say so
+    return 0, 0
+  return stat.st_size, stat.st_mtime_ns
 
 
 def _layout(folder: Path) -> dict[str, Path]:
-  """Where each split's classes are. Raises UserError if there is nothing, or half of it."""
+  """Where each split's classes are. Raises UserError if there is nothing, half of it, or splits within classes."""
   there = subfolders(folder)
-  tests = [name for name in TESTS if name in there]
-  if 'train' in there and tests:
-    return {'train': folder / 'train', 'test': folder / tests[0]}
-  if 'train' in there or tests:
-    missing = 'test' if 'train' in there else 'train'
-    raise UserError(
-      f"{folder} has a folder '{(['train'] * ('train' in there) + tests)[0]}' but no '{missing}'. Add it."
-    )
+  trains, tests = ([name for name in there if name.casefold() in known] for known in (TRAINS, TESTS))
+  if trains and tests:
+    return {'train': folder / trains[0], 'test': folder / tests[0]}
+  if trains or tests:
+    missing = 'test' if trains else 'train'
+    raise UserError(f"{folder} has a folder '{(trains + tests)[0]}' but no '{missing}'. Add it.")
   if not there:
     raise UserError(f'{folder} has no folders of images. Give one with train/CLASS/* and test/CLASS/*, or CLASS/*.')
+  for name in there:
+    if within := {*TRAINS, *TESTS} & {inner.casefold() for inner in subfolders(folder / name)}:
+      raise UserError(
+        f"{folder / name} has a folder '{min(within)}' within a class. Put it above the classes: train/CLASS/* and "
+        'test/CLASS/*.'
+      )
   return {'train': folder}
 
 
-def _photos(place: Path, names: tuple[str, ...]) -> list[Photo]:
+def _stray(place: Path) -> list[str]:
+  """Endings of the files that lie beside the folders of `place`, in no class."""
+  return [f'{os.path.splitext(entry.name)[1].lower()} in no class' for entry in scan(place) if not is_folder(entry)]
+
+
+def _photos(place: Path, names: tuple[str, ...], others: Counter[str]) -> list[Photo]:
+  """The images of one split. others: counts the files that are none."""
   found = []
   for label, name in enumerate(names):
     if (place / name).is_dir():
-      found += [Photo(Path(entry.path), label) for entry in image_files(place / name)]
-  return sorted(found, key=lambda photo: (natural(photo.path.name), photo.label))
+      found += [Photo(Path(entry.path), label) for entry in image_files(place / name, others)]
+  return sorted(found, key=lambda photo: (natural(photo.path.name), photo.label, photo.path))
 
 
 def _deal(photos: list[Photo], fraction: float, seed: int) -> dict[str, list[Photo]]:

@@ -7,16 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from abd_jax.data.builders._files import (
-  FileBuilder,
-  Files,
-  Photo,
-  check_classes,
-  image_files,
-  lines,
-  subfolders,
-  unique_names,
-)
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, unique_names
+from abd_jax.data.builders._paths import image_files, lines, subfolders
 from abd_jax.data.options import Options
 from abd_jax.errors import UserError
 
@@ -75,9 +67,12 @@ def _validation(folder: Path, place: Path, label: dict[str, int]) -> list[Photo]
     return [Photo(Path(entry.path), label[wnid]) for wnid in there for entry in image_files(place / wnid)]
   files = image_files(place)
   if (folder / SOLUTION).is_file():
-    rows = csv.reader(lines(folder / SOLUTION)[1:])
-    of_file = {name: boxes.split()[0] for name, boxes in rows}
-    wnids = [of_file.get(Path(entry.name).stem, '') for entry in files]
+    of_file = _solution(folder / SOLUTION)
+    there = {Path(entry.name).stem for entry in files}
+    if lacking := sorted(of_file.keys() - there) or sorted(there - of_file.keys()):
+      where = place if lacking[0] in of_file else folder / SOLUTION
+      raise UserError(f'{where} lacks {lacking[0]}, with {len(lacking) - 1} more. Copy them all.')
+    wnids = [of_file[Path(entry.name).stem] for entry in files]
   else:
     beside = [where / SYNSETS for where in (place.parent, folder) if (where / SYNSETS).is_file()]
     if not beside:
@@ -86,6 +81,16 @@ def _validation(folder: Path, place: Path, label: dict[str, int]) -> list[Photo]
   if len(wnids) != len(files):
     raise UserError(f'{place} has {len(files)} images, but their list has {len(wnids)}. Copy them all.')
   return [Photo(Path(entry.path), label[wnid]) for entry, wnid in zip(files, wnids, strict=True) if wnid in label]
+
+
+def _solution(file: Path) -> dict[str, str]:
+  """Name of an image -> its WordNet id. Raises UserError for a line that says neither."""
+  found = {}
+  for number, row in enumerate(csv.reader(lines(file)[1:]), 2):
+    if len(row) != 2 or not row[0] or not row[1].split():
+      raise UserError(f'{file}, line {number} is no image and its class. Copy the file anew.')
+    found[row[0]] = row[1].split()[0]
+  return found
 
 
 def _words(folder: Path) -> dict[str, str]:

@@ -7,7 +7,8 @@ import zlib
 from pathlib import Path
 
 from abd_jax.data.archives import check_members
-from abd_jax.data.builders._files import FileBuilder, Files, Photo, image_files, lines, unique_names
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, unique_names
+from abd_jax.data.builders._paths import image_files, lines
 from abd_jax.data.builders.cifar10 import fetch
 from abd_jax.data.options import Options
 from abd_jax.errors import UserError

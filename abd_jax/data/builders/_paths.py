@@ -1,0 +1,85 @@
+"""What lies in folders of images: names, their order, and which of them are images."""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from abd_jax.errors import UserError
+
+SUFFIXES = {'.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pnm', '.jfif'}
+_OF_SYSTEMS = {'thumbs.db', 'desktop.ini'}  # files that file managers leave among images
+
+
+def subfolders(folder: Path) -> list[str]:
+  """Names of the folders in `folder`, sorted, hidden ones left out. Raises UserError if it cannot be read."""
+  return sorted(entry.name for entry in scan(folder) if is_folder(entry))
+
+
+def scan(folder: Path) -> list[os.DirEntry]:
+  """What is in `folder` and not hidden. Raises UserError if it cannot be read."""
+  try:
+    with os.scandir(folder) as entries:
+      return [entry for entry in entries if not entry.name.startswith('.')]
+  except OSError as error:
+    raise UserError(f'{folder} cannot be read ({error.strerror}). Give the folder that holds the images.') from None
+
+
+def image_files(folder: Path, others: Counter[str] | None = None) -> list[os.DirEntry]:
+  """Images in `folder` and below it, known by their suffix, in the order of `natural`; of one name by their paths.
+
+  others: counts the files that are none by their suffixes. Raises UserError for a name that cannot be stored.
+  """
+  found = []
+  for entry in scan(folder):
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if is_folder(entry):
+      found += image_files(Path(entry.path), others)
+    elif suffix in SUFFIXES:
+      if not is_utf8(entry.path):
+        raise UserError(f'{shown(entry.path)}: its name is not in UTF-8. Rename it.')
+      found.append(entry)
+    elif others is not None and entry.name.lower() not in _OF_SYSTEMS:
+      others[suffix or 'without an ending'] += 1
+  return sorted(found, key=lambda entry: (natural(entry.name), entry.path))
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+  try:
+    return entry.is_dir()
+  except OSError:  # a link to itself: reading it will say so
+    return False
+
+
+def is_utf8(name: str) -> bool:
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
+def shown(name: str) -> str:
+  """A name that may not be UTF-8, for a message."""
+  return os.fsencode(name).decode(errors='replace')
+
+
+def digest_of(facts: Any) -> str:
+  return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+def lines(file: Path) -> list[str]:
+  """Those of a text file that are not empty. Raises UserError if it cannot be read."""
+  try:
+    return [line for line in file.read_text().splitlines() if line.strip()]
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, 'strerror', None) or 'not a text file'
+    raise UserError(f'{file} cannot be read ({reason}). Put the data set there as it was.') from None
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+  """A key that sorts 2.png before 10.png."""
+  return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r'(\d+)', name) if part]
