@@ -13,6 +13,8 @@ from abd_jax.config import default, finish
 def get_config(argument: str | None = None):
   """argument: any of tasks=5|10|20, method=lwf, trial=1, quick."""
   c = default()
+  # Divides the steps of a task in 5, 10 and 20 tasks, and those of inversion: each kind of step is one program.
+  c.chunk_steps = 50
   quick = {'student.epochs': 1, 'student.milestones': (), 'inversion.steps': 20, 'chunk_steps': 10}
   quick |= {'rdfcil.finetune_epochs': 1}
   return finish(c, argument, quick)

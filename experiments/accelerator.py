@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from abd_jax import methods
-from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.backend import full_precision_matmul, use_compilation_cache
 from abd_jax.run import queue
 from abd_jax.run.environment import environment
 from abd_jax.run.queue import Job
@@ -24,7 +24,7 @@ from abd_jax.steps.inversion import make_inversion_step
 from abd_jax.steps.student import make_train_step
 from experiments import benchmark, options, runs
 from experiments.files import read_json, write_json
-from experiments.jobs import tell
+from experiments.jobs import CACHE, tell
 from experiments.plan import Planned, ad_hoc, plan
 from experiments.steps import PRECISIONS, setting
 
@@ -103,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
+  use_compilation_cache(str((arguments.output / CACHE).absolute()))  # of what is interrupted and begun again
   checks = [
     once(name, make, arguments.output)
     for name, make in (('numbers', check_numbers), ('benchmark', timed), ('forms', forms))

@@ -2,8 +2,8 @@
 
 Times the steps of configs/cifar100.py on random images, on whatever device is here: plain cross-entropy (Base),
 Always Be Dreaming from task 2 on, inversion, and evaluation; in float32 and bfloat16. One process measures all of
-them in turns, so that their ratios hold on a machine that others use too. FLOPs and memory are those of one
-compiled step, as XLA counts them; ceilings are what a large matrix product and a copy reach here.
+them in turns, so that their ratios hold on a machine that others use too. FLOPs are XLA's count of a step, memory that
+of the compiled one; ceilings are what a large matrix product and a copy reach here.
 
 --forms times instead each form of an operation that this device is given against the plain one (models/kernels.py).
 """
@@ -24,7 +24,8 @@ from abd_jax.report.tables import table
 from abd_jax.run.environment import environment
 from experiments import options
 from experiments.files import RESULTS, write_json
-from experiments.steps import PRECISIONS, Kind, kinds
+from experiments.jobs import load_config
+from experiments.steps import PRECISIONS, Kind, flops, kinds
 
 STEPS = ('base', 'abd', 'inversion', 'evaluation')
 
@@ -58,13 +59,13 @@ def ceilings(rounds: int) -> dict[str, float]:
 
 
 def _scan_steps() -> int:
-  return 0 if jax.default_backend() == 'cpu' else 100
+  return 0 if jax.default_backend() == 'cpu' else load_config('cifar100').chunk_steps
 
 
 def benchmark(rounds: int, fields: dict | None = None) -> dict:
   """Everything that is measured, as written to the JSON file; fields: of the config, over its own."""
   scan_steps = _scan_steps()
-  reached, compiled = ceilings(rounds), {}
+  reached, compiled, counted = ceilings(rounds), {}, flops(fields or {})
   for precision in PRECISIONS:
     for name, kind in kinds((fields or {}) | {'precision': precision}, scan_steps).items():
       compiled[name, precision] = kind
@@ -73,8 +74,8 @@ def benchmark(rounds: int, fields: dict | None = None) -> dict:
   rows = []
   for (name, precision), kind in compiled.items():
     step, base = seconds[name, precision], ('base', precision)
-    row = {'step': name, 'precision': precision} | _cost(kind, step, reached[precision])
-    row |= {'times_base': step / seconds[base], 'flops_times_base': kind.flops / compiled[base].flops}
+    row = {'step': name, 'precision': precision} | _cost(kind, counted[name], step, reached[precision])
+    row |= {'times_base': step / seconds[base], 'flops_times_base': counted[name] / counted['base']}
     rows.append(row)
   return {
     'schema_version': 1,
@@ -87,13 +88,14 @@ def benchmark(rounds: int, fields: dict | None = None) -> dict:
   }
 
 
-def _cost(kind: Kind, seconds: float, ceiling: float) -> dict[str, float]:
-  """Of a step that takes `seconds`; ceiling: FLOP/s reached by a matrix product."""
+def _cost(kind: Kind, counted: float, seconds: float, ceiling: float) -> dict[str, float]:
+  """Of a step of `counted` FLOPs that takes `seconds`; ceiling: FLOP/s reached by a matrix product."""
   return {
     'ms': 1e3 * seconds,
     'images_per_second': kind.images / seconds,
-    'gflop': kind.flops / 1e9,
-    'fraction_of_matrix_ceiling': kind.flops / seconds / ceiling,
+    'gflop': counted / 1e9,
+    'compiled_gflop': kind.flops / 1e9,
+    'fraction_of_matrix_ceiling': counted / seconds / ceiling,
     'memory_mb': kind.memory_bytes / 1e6,
     'compile_seconds': kind.compile_seconds,
   }

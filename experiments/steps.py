@@ -13,7 +13,7 @@ from abd_jax import methods
 from abd_jax.config import Config
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.methods.types import Phase
-from abd_jax.models.kernels import Kernels
+from abd_jax.models.kernels import Kernels, kernels_for
 from abd_jax.state import Classes, PhaseData, TrainState, freeze
 from abd_jax.steps.chunks import Chunk, Step
 from abd_jax.steps.components import Components, make_components
@@ -63,35 +63,60 @@ class Kind(NamedTuple):
   run: Callable[[], Any]  # `steps` more steps, waited for
   steps: int
   images: int  # a step
-  flops: float  # a step
+  flops: float  # a step, as XLA counts them for this device once it is compiled
   memory_bytes: int  # of a step: arguments, results that are not laid over them, and temporaries
   compile_seconds: float
 
 
-def kinds(fields: dict, scan_steps: int, kernels: Kernels | None = None) -> dict[str, Kind]:
-  """Every kind of step, compiled as runs compile it; `scan_steps` in one scan, or single ones if 0 (CPU)."""
-  here = setting(fields, jax.devices(), TASK_IMAGES, kernels)
-  method, steps = methods.get(here.config), scan_steps or 1
-  batch_size, predict = here.config.student.batch_size, make_predict(here.components, method)
+class Part(NamedTuple):
+  """A kind of step with what it is given."""
+
+  step: Step
+  state: TrainState
+  inputs: PyTree  # of all steps, with a leading axis of steps
+  data: PhaseData
+  images: int  # a step
+
+
+def parts(here: Setting, steps: int) -> dict[str, Part]:
+  """Every kind of step, with the inputs of so many."""
+  method, batch_size = methods.get(here.config), here.config.student.batch_size
+  predict, rates = make_predict(here.components, method), ConstantRate(here.config.inversion)
   base = methods.get(load_config('cifar100', 'method=base')).first[0]
-  rates = ConstantRate(here.config.inversion)
   untaught, imageless = here.data.replace(teachers=()), here.data.replace(images=None, labels=None)
   images: Any = here.data.images
   batches = np.broadcast_to(np.asarray(images[:EVALUATED]), (steps, EVALUATED, *IMAGE))
   evaluate = Step(lambda state, _, batch, data: (state, predict(freeze(state), batch, data.classes)))
 
-  def training(phase: Phase, data: PhaseData) -> Kind:
+  def training(phase: Phase, data: PhaseData) -> Part:
     step = make_train_step(here.components, phase)
-    size = batch_size * (1 + phase.dreams)
-    return compiled(step, here.student, here.rows(phase, 0, steps), data, size, scan_steps)
+    return Part(step, here.student, here.rows(phase, 0, steps), data, batch_size * (1 + phase.dreams))
 
   invert = make_inversion_step(here.components, here.config.inversion)
   return {
     'base': training(base, untaught),
     'abd': training(method.later[0], here.data),
-    'inversion': compiled(invert, here.generator, rates(0, steps), imageless, rates.images_per_step, scan_steps),
-    'evaluation': compiled(evaluate, here.student, batches, untaught, EVALUATED, scan_steps),
+    'inversion': Part(invert, here.generator, rates(0, steps), imageless, rates.images_per_step),
+    'evaluation': Part(evaluate, here.student, batches, untaught, EVALUATED),
   }
+
+
+def kinds(fields: dict, scan_steps: int, kernels: Kernels | None = None) -> dict[str, Kind]:
+  """Every kind of step, compiled as runs compile it; `scan_steps` in one scan, or single ones if 0 (CPU)."""
+  here = setting(fields, jax.devices(), TASK_IMAGES, kernels)
+  return {name: compiled(*part, scan_steps) for name, part in parts(here, scan_steps or 1).items()}
+
+
+def flops(fields: dict) -> dict[str, float]:
+  """Those of a step of each kind, a device's share, before it is compiled.
+
+  Counted on the CPU, in the forms that this host's devices are given: of a GPU's convolutions XLA counts none.
+  """
+  cpu, kernels = jax.devices('cpu')[0], kernels_for(DataMesh(jax.devices()))
+  with jax.default_device(cpu):
+    here = setting(fields, [cpu], TASK_IMAGES, kernels)
+    lowered = {name: Chunk(one.step).lower(*one[1:4]) for name, one in parts(here, 1).items()}
+  return {name: (one.cost_analysis() or {})['flops'] / jax.device_count() for name, one in lowered.items()}
 
 
 def compiled(step: Step, state: TrainState, inputs: PyTree, data: PhaseData, images: int, scan_steps: int) -> Kind:

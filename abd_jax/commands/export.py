@@ -2,8 +2,10 @@
 
   --task=N   the model after the N-th task, from 1, also of a run that is not finished
 
-The file is a zip archive of the function as jax.export writes it (weights inside, any batch size, for CPU, CUDA and
-TPU), of the class names, and of the package flatbuffers, which jax.export reads it with. To use it:
+The file is a zip archive of the function as jax.export writes it (weights inside, any number of images from 1 on, for
+CPU, CUDA and TPU), of about.json, and of the package flatbuffers, which jax.export reads it with. about.json has the
+class names, the shape and the highest value of images, and the versions of jax and abd_jax that wrote it. The archive
+is code that runs: take one only from whom you trust. To use it:
 
   import json, sys, zipfile
   sys.path.append('model.zip')
@@ -11,6 +13,7 @@ TPU), of the class names, and of the package flatbuffers, which jax.export reads
   with zipfile.ZipFile('model.zip') as file:
     about = json.loads(file.read('about.json'))
     predict = export.deserialize(file.read('model.jax')).call
+  assert images.max() <= about['max_value']    # of others all probabilities are NaN
   probabilities = predict(images)    # uint8[n, h, w, c], as about['image_shape'] -> float32[n, classes]
   print([about['class_names'][k] for k in probabilities.argmax(1)])
 """
@@ -19,7 +22,9 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
+from abd_jax import __version__
 from abd_jax.commands.options import parse
 from abd_jax.commands.predict import open_model
 from abd_jax.errors import UserError
@@ -34,7 +39,7 @@ def run(words: list[str]) -> None:
   if not file.absolute().parent.is_dir() or file.is_dir():
     raise UserError(f'{file} cannot be written: there is no such folder, or it is one. Name a file in one that exists.')
   model = open_model(workdir, given)
-  content = archive(model.export(), {'class_names': model.class_names, 'image_shape': model.image_shape})
+  content = archive(model.export(), describe(model))
   try:
     from abd_jax.run.workdir import write_atomically
 
@@ -42,6 +47,19 @@ def run(words: list[str]) -> None:
   except OSError as error:
     raise UserError(f'{file} cannot be written ({error.strerror}). Name another file.') from error
   print(f'{file}: {len(model.class_names)} classes, {len(content) / 1e6:.1f} MB')
+
+
+def describe(model: Any) -> dict:
+  """What about.json says of a LoadedModel: all that is needed to use it, and which versions wrote it."""
+  import jax
+
+  return {
+    'class_names': model.class_names,
+    'image_shape': model.image_shape,
+    'max_value': model.white,
+    'abd_jax': __version__,
+    'jax': jax.__version__,
+  }
 
 
 def archive(function: bytes, about: dict) -> bytes:

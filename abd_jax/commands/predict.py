@@ -6,8 +6,9 @@
   --task=N       the model after the N-th task, from 1, also of a run that is not finished
 
 Images are turned as their EXIF says, made grey or RGB as the model takes them, transparent pixels white and 16 bits
-8, as for training, and must be of its size. Nothing is
-printed unless all can be read.
+8, as for training. Photographs are then cut and resized as the run's own test images were; models of other data sets
+take images of their own size alone. Values must lie in the model's range, which for digits is 0 to 16. Nothing is
+printed unless all images can be read and fit.
 """
 
 import csv
@@ -25,6 +26,8 @@ from abd_jax.errors import UserError
 
 FORMATS = ('table', 'csv', 'jsonl')
 BATCH = 250  # images in memory at once
+PHOTOGRAPHS = ('image_folder', 'imagenet50', 'imagenet100', 'tiny_imagenet')  # prepared by data/builders/_files.py
+_TINY = (64, 64)  # the size that Tiny-ImageNet's builder stores, whatever is cut out of it
 SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
@@ -83,38 +86,68 @@ def predict(model: Any, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
   """(str[n] the likeliest class of each file, f32[n, c] probabilities), with a bar on a terminal if they are many."""
   from tqdm import tqdm
 
-  size = min(BATCH, len(files))
+  # In parts of one size, since each size is compiled for.
+  size = -(-len(files) // -(-len(files) // BATCH))
   hidden = len(files) <= BATCH or not sys.stderr.isatty()
   parts = []
   with tqdm(total=len(files), unit='image', disable=hidden) as bar:
-    for images in batches(files, size, model.image_shape):
+    for images in batches(files, size, model):
       parts.append(model.predict(images, batch_size=size))
       bar.update(len(images))
   names, probabilities = zip(*parts, strict=True)
   return np.concatenate(names), np.concatenate(probabilities)
 
 
-def batches(files: Sequence[Path], size: int, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+def batches(files: Sequence[Path], size: int, model: Any) -> Iterator[np.ndarray]:
+  """u8[b, h, w, c], b at most `size`. model: a LoadedModel."""
   for start in range(0, len(files), size):
-    yield np.stack([read_image(file, shape) for file in files[start : start + size]])
+    yield np.stack([read_image(file, model.image_shape, model.config.data) for file in files[start : start + size]])
 
 
-def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-  """u8[h, w, c]. Raises UserError if it cannot be read, or is of another size."""
+def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.ndarray:
+  """u8[h, w, c] of an image file: of a photograph the very pixels that it would have among the run's test images.
+
+  Args:
+    shape: (h, w, c) of the model's images.
+    data: config.data of its run; without it nothing is cut out and no value is too high.
+
+  Raises:
+    UserError: it cannot be read, or is of another size or has higher values than the model takes.
+  """
   from abd_jax.data import images
 
   try:
-    found = images.pixels(images.plain(file.read_bytes(), shape[-1])[0])  # as the images of the run itself
+    image = images.plain(file.read_bytes(), shape[-1])[0]
   except images.BadImage as error:
     raise UserError(f'image {file} cannot be read (it {error}). Put it right, or leave it out.') from error
   except OSError as error:
     raise UserError(f'image {file} cannot be read ({error.strerror}). Put it right, or leave it out.') from error
+  found = images.pixels(_cut(image, shape[:2], data) if data else image)
   if found.shape[:2] != shape[:2]:
     height, width = found.shape[:2]
     raise UserError(
       f'image {file} is {height}x{width}, but this model takes {shape[0]}x{shape[1]}. Bring it to that size.'
     )
+  if data and found.max() > data.max_value:
+    raise UserError(
+      f'image {file} has values up to {found.max()}, but this model takes 0 to {data.max_value:g}. Scale them to that '
+      'range.'
+    )
   return found.reshape(shape)
+
+
+def _cut(image: Any, size: tuple[int, int], data: Any) -> Any:
+  """What is cut out of a Pillow image and resized: once when it is stored, once more where a run crops at random."""
+  from abd_jax.data import images
+
+  stored = None if data.crop == 'resized' else size
+  if data.name == 'tiny_imagenet':
+    stored = _TINY
+  if stored and data.name in PHOTOGRAPHS:
+    image = images.resize(image, stored, images.square_box(image.width, image.height))
+  if data.crop == 'resized':
+    image = images.resize(image, size, images.centre_box(image.width, image.height))
+  return image
 
 
 def _print_table(files, names, probabilities, class_names, top: int) -> None:

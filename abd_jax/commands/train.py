@@ -44,7 +44,7 @@ def learn(config: Config, workdir: str) -> None:
 
   keep_freed_memory()  # before JAX starts its threads
   from abd_jax.devices.backend import use_compilation_cache
-  from abd_jax.devices.hosts import join_cluster
+  from abd_jax.devices.hosts import join_cluster, place
   from abd_jax.report.tables import SUMMARY, summary_line, table
   from abd_jax.run.workdir import check_path
   from abd_jax.train import train_and_evaluate
@@ -56,6 +56,7 @@ def learn(config: Config, workdir: str) -> None:
   cluster = config.cluster
   if config.distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
     join_cluster(cluster.coordinator, cluster.count, cluster.rank)
+    print(place(), file=sys.stderr, flush=True)
   try:
     if config.trials > 1:
       from abd_jax.commands.trials import learn_trials, summary

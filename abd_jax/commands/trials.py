@@ -21,11 +21,12 @@ def learn_trials(config: Config, workdir: str) -> list[dict]:
   Raises UserError for a mistake, Paused before the end.
   """
   runs = planned(config, workdir)
-  places = [] if config.trials_at_once == 1 else processes.accelerators()
+  alone = config.trials_at_once == 1 or jax.distributed.is_initialized()  # which holds the devices
+  places = [] if alone else processes.accelerators()
   at_once = config.trials_at_once or (len(runs) if len(places) >= len(runs) else 1)
   if at_once == 1:
     return queue.execute([job(run.config, run.workdir) for run in runs], config.max_seconds, tell=_tell).complete()
-  if jax.distributed.is_initialized():  # asking for the devices would take them from the processes
+  if jax.distributed.is_initialized():
     raise UserError(f'config.trials_at_once={at_once}: trials of several hosts run in turn. Set it to 1.')
   environments = processes.shares(min(at_once, len(runs)), places, Path(workdir).absolute() / 'compilation_cache')
   codes = processes.run_all(runs, environments, _tell, config.max_seconds)

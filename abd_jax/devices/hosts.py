@@ -23,6 +23,7 @@ def join_cluster(coordinator: str, count: int, rank: int) -> None:
     host, port = _address(coordinator)
     if rank > 0:
       _wait_for(host, port)
+  jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM away from abd_jax.run.signals
   try:
     jax.distributed.initialize(known(coordinator, ''), known(count, 0), known(rank, -1))
   except Exception as error:  # of many kinds, depending on the cluster
@@ -31,6 +32,14 @@ def join_cluster(coordinator: str, count: int, rank: int) -> None:
       f'no cluster to be one of ({reason}). Give each --config.cluster.coordinator=HOST:PORT, .count and .rank, '
       'or leave --config.distributed out.'
     ) from error
+
+
+def place() -> str:
+  """Which process this is, and how many of the devices it has."""
+  return (
+    f'process {jax.process_index() + 1} of {jax.process_count()}: {jax.local_device_count()} of {jax.device_count()} '
+    'devices'
+  )
 
 
 def _address(coordinator: str) -> tuple[str, int]:

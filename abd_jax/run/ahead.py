@@ -55,13 +55,14 @@ def _chunk(blueprint: Blueprint, phase: NamedPhase) -> Chunk:
 def _kinds(blueprint: Blueprint, progress: Progress) -> Iterator[tuple[str, Chunk, tuple[PyTree, PyTree, PyTree]]]:
   """(where it runs first, a kind of step, shapes of a chunk's arguments), in order."""
   schedule, seen = blueprint.schedule, set()
+  steps_of = {(task, phase.name): steps for task, phase, steps in schedule.steps(blueprint.stream.labels)}
   for task, phase in schedule.from_place(progress.task, progress.phase):
-    if phase.training is None and not schedule.inversion_steps:
-      continue
-    chunk = _chunk(blueprint, phase)
-    if chunk not in seen:
-      seen.add(chunk)
-      yield f'task {task + 1} {phase.name}', chunk, _arguments(blueprint, task, phase)
+    chunk, steps = _chunk(blueprint, phase), steps_of[task, phase.name]
+    most = blueprint.config.chunk_steps
+    for length in filter(None, (min(steps, most), steps % most)):  # the last chunk of a phase may be a shorter one
+      if (program := (chunk, chunk.scans(length))) not in seen:
+        seen.add(program)
+        yield f'task {task + 1} {phase.name}', chunk, _arguments(blueprint, task, phase, length)
 
 
 def _work(blueprint: Blueprint, progress: Progress, flops: dict[Chunk, float]) -> Iterator[foretold.Work]:
@@ -76,8 +77,8 @@ def _work(blueprint: Blueprint, progress: Progress, flops: dict[Chunk, float]) -
       done = 0  # of the phase in which the run stands
 
 
-def _arguments(blueprint: Blueprint, task: int, phase: NamedPhase) -> tuple[PyTree, PyTree, PyTree]:
-  """(state, inputs, data) of a chunk of a phase."""
+def _arguments(blueprint: Blueprint, task: int, phase: NamedPhase, count: int) -> tuple[PyTree, PyTree, PyTree]:
+  """(state, inputs, data) of a chunk of so many steps of a phase."""
   config, mesh, stream = blueprint.config, blueprint.mesh, blueprint.stream
 
   def shape(*sides: int, dtype: Any = np.int32, sharding: Any = mesh.replicated) -> Any:
@@ -86,15 +87,14 @@ def _arguments(blueprint: Blueprint, task: int, phase: NamedPhase) -> tuple[PyTr
   data = PhaseData(None, None, Classes(shape(stream.tasks.num_classes), shape()), (), shape(dtype=np.uint32))
   if phase.training is None:
     rates, student = ConstantRate(config.inversion), freeze(blueprint.abstract['student'])
-    inputs = rates(0, min(config.chunk_steps, rates.steps))
-    return blueprint.abstract['generator'], inputs, data.replace(teachers=(student,))
-  batches = EpochIndices((0, 0, 0), np.arange(stream.sizes[task]), config.student.batch_size, phase.training)
-  count = min(config.chunk_steps, batches.steps)
+    return blueprint.abstract['generator'], rates(0, count), data.replace(teachers=(student,))
+  size = blueprint.schedule.pool_size(stream.sizes)  # no phase has more rows
+  batches = EpochIndices((0, 0, 0), np.arange(size), config.student.batch_size, phase.training)
   if blueprint.streams:
     of_steps = partial(shape, count, config.student.batch_size, sharding=mesh.split_in_steps)
     inputs = StudentInputs(batches.rates(0, count), None, of_steps(*stream.image_shape, dtype=np.uint8), of_steps())
   else:
-    inputs, size = batches(0, count), blueprint.schedule.pool_size(stream.sizes)
+    inputs = batches(0, count)
     data = data.replace(images=shape(size, *stream.image_shape, dtype=np.uint8), labels=shape(size))
   newest_first = blueprint.schedule.frozen_before(task, phase.name)[::-1]
   teachers = tuple(_teacher(blueprint, name) for name in newest_first[: phase.training.teachers])

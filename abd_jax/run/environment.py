@@ -4,7 +4,7 @@ import os
 import platform
 import resource
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
@@ -42,10 +42,17 @@ def device() -> dict:
   }
 
 
+def _version(package: str) -> str | None:
+  try:
+    return version(package)
+  except PackageNotFoundError:  # a benchmark needs no data sets
+    return None
+
+
 def environment() -> dict:
   """Versions, device and commit, for results.json."""
   return {
-    'versions': {'python': platform.python_version()} | {name: version(name) for name in PACKAGES},
+    'versions': {'python': platform.python_version()} | {name: _version(name) for name in PACKAGES},
     'device': device(),
     'commit': _commit(),
   }

@@ -147,13 +147,14 @@ def open_stream(config: Config, base: Base | None) -> TaskStream:
     order = parse_class_order(config.class_order, data.num_classes, config.trial)
     sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
     return TaskStream(data, Tasks(order, sizes))
+  own = is_of_base(base, data)
+  if own and base.config.data.fingerprint not in ('', data.fingerprint()):
+    raise UserError(
+      f'the images in {config.data.dir} are not those that the run in {base.workdir} has learnt. Put them back as '
+      'they were, or give new classes names of their own.'
+    )
   sizes = _grown_sizes(base, config, data)
-  if is_of_base(base, data):
-    if base.config.data.fingerprint not in ('', data.fingerprint()):
-      raise UserError(
-        f'the images in {config.data.dir} are not those that the run in {base.workdir} has learnt. Put them back as '
-        'they were, or give new classes names of their own.'
-      )
+  if own:
     return TaskStream(data, Tasks(tuple(base.manifest['class_order']['original_ids']), sizes))
   joined = JoinedDataset(base.class_names, old_stream(base), data)
   return TaskStream(joined, Tasks(tuple(range(joined.num_classes)), sizes))

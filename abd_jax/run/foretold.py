@@ -33,9 +33,10 @@ def seconds(work: Iterable[Work], precision: str) -> float:
   total = 0.0
   for measured, steps, flops in work:
     row = rows.get(measured)
-    if not row or flops < LEAST * 1e9 * row['gflop']:
+    counted = 1e9 * (row.get('compiled_gflop') or row['gflop']) if row else 0.0  # as `flops_of` counts
+    if not row or flops < LEAST * counted:
       return 0.0
-    total += steps * flops * row['ms'] / (1e12 * row['gflop'])
+    total += steps * flops * row['ms'] / (1e3 * counted)
   return total
 
 

@@ -10,12 +10,12 @@ from jax import export
 
 from abd_jax import methods
 from abd_jax.config import Config, restored
-from abd_jax.devices.backend import devices, full_precision_matmul
+from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import TeacherStore, abstract_like, abstract_snapshot
-from abd_jax.run.manifest import read_manifest
+from abd_jax.run.manifest import manifest_file, read_manifest
 from abd_jax.run.workdir import read_json
 from abd_jax.state import Classes, FrozenModel, TaskSnapshot
 from abd_jax.steps.components import make_components
@@ -23,7 +23,8 @@ from abd_jax.steps.inversion import init_generator, sample
 from abd_jax.steps.student import in_batches, init_student, make_embed, make_probabilities
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-BATCH = 256  # images, where the caller names no number
+BATCH = 256  # images at most, where the caller names no number
+_HIGHEST = 255  # of uint8
 
 
 @partial(jax.jit, static_argnums=0)
@@ -44,6 +45,7 @@ class LoadedModel:
   Attributes:
     class_names: of the classes it has learnt, in learning order.
     image_shape: (h, w, c) of its input.
+    white: the highest raw value it takes: 255, or 16 for digits.
     task: 0-based, the last that it has learnt.
     tasks: all of the run, also those that come after.
     config: the run's, fields that came later at their defaults.
@@ -52,7 +54,7 @@ class LoadedModel:
 
   def __init__(self, config: Config, model: FrozenModel, manifest: dict):
     self.config, self.task, self._model = config, manifest['task'], model
-    self.image_shape = tuple(manifest['image_shape'])
+    self.image_shape, self.white = tuple(manifest['image_shape']), float(config.data.max_value)
     order, sizes = manifest['class_order'], tuple(manifest['task_sizes'])
     self.class_names = tuple(order['names'][: sum(sizes[: self.task + 1])])
     self.tasks = Tasks(tuple(order['original_ids']), sizes)
@@ -69,33 +71,41 @@ class LoadedModel:
   def predict(self, images: np.ndarray, batch_size: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
     """(str[n] the likeliest class of each image, f32[n, len(class_names)] probabilities).
 
-    images: u8[n, h, w, c], raw. Raises UserError if they are of another shape or type.
+    images: u8[n, h, w, c], raw. batch_size: at most so many at once. Raises UserError if they are of another shape or
+    type, or higher than `white`.
     """
     self._check(images)
-    likeliest, probabilities = in_batches(partial(self._call, self._probabilities), images, batch_size)
+    likeliest, probabilities = _in_batches(partial(self._call, self._probabilities), images, batch_size)
     return np.asarray(self.class_names)[likeliest], probabilities[:, : len(self.class_names)]
 
   def export(self) -> bytes:
     """images u8[n, h, w, c], raw -> f32[n, len(class_names)] probabilities, as jax.export writes it, weights inside.
 
-    For any n, on CPU, CUDA and TPU.
+    For any n from 1 on, on CPU, CUDA and TPU. Of an image with values above `white` all are NaN: it cannot raise.
     """
     function = full_precision_matmul(make_probabilities(self._components, self._method))
     known = len(self.class_names)
-    predict = jax.jit(lambda images: function(self._model, images, self._classes)[1][:, :known])
+
+    @jax.jit
+    def predict(images: jax.Array) -> jax.Array:
+      probabilities = function(self._model, images, self._classes)[1][:, :known]
+      if self.white >= _HIGHEST:
+        return probabilities
+      return jax.numpy.where(images.max((1, 2, 3))[:, None] > self.white, np.nan, probabilities)
+
     (n,) = export.symbolic_shape('n')
     images = jax.ShapeDtypeStruct((n, *self.image_shape), np.uint8)
     return bytes(export.export(predict, platforms=PLATFORMS)(images).serialize())
 
   def features(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
-    """f32[n, d]: what the head sees. images: u8[n, h, w, c], raw."""
+    """f32[n, d]: what the head sees. images, batch_size: as of `predict`, which raises as this does."""
     self._check(images)
-    return in_batches(partial(self._embed, self._model), images, batch_size)
+    return _in_batches(partial(self._embed, self._model), images, batch_size)
 
   def dream(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(f32[n, h, w, c] dreamed images in [0, 1], str[n] the classes that the model sees in them).
 
-    Raises UserError if nothing was trained to dream of this model.
+    n: 0 or more. Raises UserError if it is not, or if nothing was trained to dream of this model.
     """
     images, probabilities = self.dream_normalised(n, seed)
     return self.denormalise(images), np.asarray(self.class_names)[probabilities.argmax(1)]
@@ -110,7 +120,7 @@ class LoadedModel:
         f'nothing dreams of the model after task {self.task + 1}: a generator is trained after every task but the '
         'last, by methods that dream. Load an earlier task.'
       )
-    return jax.device_get(self._dream(self._model, jax.random.key(seed), n))
+    return jax.device_get(self._dream(self._model, jax.random.key(seed), _whole('n', n, 0)))
 
   def normalise(self, images: np.ndarray) -> np.ndarray:
     """f32[n, h, w, c]: raw images u8[n, h, w, c] as the network sees them. Raises UserError for others."""
@@ -134,10 +144,12 @@ class LoadedModel:
   def layers(self, images: np.ndarray, batch_size: int = BATCH) -> dict[str, np.ndarray]:
     """Name -> f32[n, d]: each block's output, averaged over positions, in order; the last are the features.
 
-    images: f32[n, h, w, c], normalised. Models of one architecture share their compilation.
+    images: f32[n, h, w, c], normalised; raises UserError for others. Models of one architecture share their
+    compilation.
     """
+    self._check_form(images, 'float32', 'float64', 'float16', 'bfloat16')
     function = partial(block_outputs, self._components.model, self._model.variables)
-    outputs = in_batches(function, images, batch_size)
+    outputs = _in_batches(function, images, batch_size)
     return dict(sorted(outputs.items(), key=lambda item: (item[0] != 'stem', item[0])))
 
   def nbytes(self) -> dict[str, int]:
@@ -156,9 +168,35 @@ class LoadedModel:
     return dreams, jax.nn.softmax(logits[:, : len(self.class_names)])
 
   def _check(self, images: np.ndarray) -> None:
-    shape, dtype = np.shape(images), getattr(images, 'dtype', None)
-    if shape[1:] != self.image_shape or dtype != np.uint8:
-      raise UserError(f'images are {dtype}{list(shape)}; this model takes uint8[n, {str(self.image_shape)[1:-1]}].')
+    self._check_form(images, 'uint8')
+    if self.white < _HIGHEST and len(images) and (highest := np.max(images)) > self.white:
+      raise UserError(
+        f'images have values up to {highest}; this model takes 0 to {self.white:g}, as it was trained on. Scale them '
+        'to that range.'
+      )
+
+  def _check_form(self, images: np.ndarray, *dtypes: str) -> None:
+    takes = f'this model takes {dtypes[0]}[n, {str(self.image_shape)[1:-1]}]'
+    shape, dtype = getattr(images, 'shape', None), getattr(images, 'dtype', None)
+    if shape is None or dtype is None:  # a list, say, whose rows may not even be of one length
+      raise UserError(f'images are no array, but of type {type(images).__name__}; {takes}.')
+    if shape[1:] != self.image_shape or str(dtype) not in dtypes:
+      raise UserError(f'images are {dtype}{list(shape)}; {takes}.')
+
+
+def _in_batches(function, images: np.ndarray, batch_size: int) -> Any:
+  """As `in_batches`, but few images are padded to the next power of two alone: one must not cost what 256 do.
+
+  A power of two, since each size is compiled for.
+  """
+  enough = 1 << max(len(images) - 1, 0).bit_length()
+  return in_batches(function, images, min(_whole('batch_size', batch_size, 1), enough))
+
+
+def _whole(name: str, value: int, least: int) -> int:
+  if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+    raise UserError(f'{name}={value!r} must be a whole number of at least {least}.')
+  return int(value)
 
 
 def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
@@ -166,7 +204,7 @@ def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
 
   Args:
     workdir: of a run, finished or not.
-    task: 0-based; None for the newest.
+    task: 0-based; None for the newest, which of a run that is going on is the newest that is written in full.
 
   Raises:
     UserError: no such model there, or it is damaged.
@@ -194,13 +232,14 @@ def abstract_states(manifest: dict, name: str) -> dict[str, Any]:
 
 def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:
   """(config, manifest, what was frozen) of the model that `load_model` gives."""
+  pin_numbers()  # what it dreams depends on them
   folder = Path(workdir).absolute() / 'teachers'
   there = sorted(int(path.name) for path in folder.glob('*') if path.is_dir() and path.name.isdigit())
   if not there:
     raise UserError(_why_none(folder.parent))
   if task is not None and task not in there:
     raise UserError(f'{folder} holds no model after task {task} (0-based). There are: {", ".join(map(str, there))}.')
-  name = str(there[-1] if task is None else task)
+  name = str(_newest(folder, there) if task is None else task)
   manifest = read_manifest(folder / name)
   config, snapshot = restored(manifest['config']), abstract_states(manifest, name)['teacher']
   store = TeacherStore(Path(workdir))
@@ -208,6 +247,12 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
     return config, manifest, store.load(name, snapshot)
   finally:
     store.close()
+
+
+def _newest(folder: Path, there: list[int]) -> int:
+  """The last of the tasks in teachers/; of a run that is not finished the last with a manifest, which comes last."""
+  whole = [task for task in there if manifest_file(folder / str(task)).exists()]
+  return there[-1] if not whole or (folder.parent / 'results.json').exists() else whole[-1]
 
 
 def _why_none(folder: Path) -> str:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
 from abd_jax.run.schema import MAYBE, NUMBER, misfit
 
 RESULTS_SCHEMA = 1
+SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
   'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'cluster.coordinator', 'cluster.count',
@@ -51,26 +53,44 @@ class Workdir:
     except OSError as error:
       raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
     try:
-      hosts.word_of_main(self._claim)
+      stamp = hosts.word_of_main(self._claim)
+      hosts.all_or_none(lambda: self._check_shared(stamp))
     except BaseException:
       os.close(self._lock)
       raise
 
-  def _claim(self) -> None:
-    """Locks the folder and makes sure that it holds this config."""
+  def _claim(self) -> int:
+    """Locks the folder, makes sure that it holds this config, and returns what `_stamp` does."""
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise _in_use(self.path) from error
     file = self.path / 'config.json'
     if file.exists():
-      return check_same_config(self.path, self.config)
+      check_same_config(self.path, self.config)
+      return self._stamp()
     if others := [name for name in _OF_A_RUN if (self.path / name).exists()]:
       raise UserError(
         f'workdir {self.path} has no config.json, but {others[0]}, which a new run would write over. Choose another '
         '--workdir, or put config.json back.'
       )
     write_atomically(file, json.dumps(self.config, indent=2) + '\n')
+    return self._stamp()
+
+  def _stamp(self) -> int:
+    """When config.json was written, in ns; 0 if it is not there."""
+    try:
+      return (self.path / 'config.json').stat().st_mtime_ns
+    except OSError:
+      return 0
+
+  def _check_shared(self, stamp: int) -> None:
+    """Raises UserError unless this host sees what the main one does, which could wait for it for ever."""
+    end = time.monotonic() + SHARED_WITHIN
+    while self._stamp() != stamp:
+      if time.monotonic() > end:
+        raise UserError(f'workdir {self.path} is not the same folder on every host. Name one that they share.')
+      time.sleep(0.2)
 
   @property
   def results_file(self) -> Path:

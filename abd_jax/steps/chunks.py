@@ -62,9 +62,13 @@ class Chunk:
 
     self._one, self._scanned, self._scan_steps = compiled(step), compiled(scanned), scan_steps
 
+  def scans(self, length: int) -> bool:
+    """Whether a chunk of so many steps is one scan."""
+    return length == self._scan_steps
+
   def __call__(self, state: PyTree, inputs: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
     length = _length(inputs)
-    if length == self._scan_steps:
+    if self.scans(length):
       return self._scanned(state, inputs, data)
     rows = []
     for k in range(length):
@@ -74,7 +78,7 @@ class Chunk:
 
   def lower(self, state: PyTree, inputs: PyTree, data: PyTree) -> jax.stages.Lowered:
     """The program that a chunk of these inputs runs, once or step by step; shapes are enough of each array."""
-    if _length(inputs) == self._scan_steps:
+    if self.scans(_length(inputs)):
       return self._scanned.lower(state, inputs, data)
     return self._one.lower(state, jax.tree.map(_first, inputs), data)
 

@@ -213,7 +213,7 @@ def in_batches(function, images: Any, batch_size: int, count: int | None = None)
   images: u8[n, h, w, c], or what gives slices of it. count: of the first so many only.
   """
   results, count = [], len(images) if count is None else count
-  for start in range(0, count, batch_size):
+  for start in range(0, max(count, 1), batch_size):  # of no images too a batch says what shapes results have
     batch = images[start : min(start + batch_size, count)]
     missing = batch_size - len(batch)
     padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))

@@ -10,12 +10,14 @@ from conftest import assert_same_outcome, snapshot
 from PIL import Image
 
 from abd_jax.commands import report
+from abd_jax.config import changed
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.build import build
-from abd_jax.run.extend import extended_config, read_base
+from abd_jax.run.extend import extended_config, old_stream, open_stream, read_base
 from abd_jax.run.load import load_model
 from abd_jax.run.schedule import BASE
-from abd_jax.train import train_and_evaluate
+from abd_jax.state import freeze
+from abd_jax.train import Learner, train_and_evaluate
 
 MEMORY = ('bic', 'rehearsal')
 
@@ -109,6 +111,26 @@ def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters
   assert blueprint.schedule.frozen_before(3, '') == [BASE, '2']
 
 
+def test_the_student_starts_as_the_model_that_is_extended(base, letters_config, compile_once, tmp_path, monkeypatch):
+  """Not untrained, with that model only its teacher."""
+  config, started = letters_config(), []
+
+  def no_step(learner, task, phase):
+    started.append((task, phase.name, jax.device_get(freeze(learner.student))))
+    raise Paused('before the first step')
+
+  monkeypatch.setattr(Learner, 'run', no_step)
+  with pytest.raises(Paused, match='before the first step'):
+    train_and_evaluate(config, str(tmp_path / 'more'))
+  ((*place, student),) = started
+  old = read_base(base()).snapshot.model
+  assert place == [2, 'dreaming'] and student.params['head']['kernel'].shape == (4, 9)
+  for name in ('kernel', 'bias'):
+    np.testing.assert_array_equal(student.params['head'][name][..., :6], old.params['head'][name][..., :6])
+  for part in (lambda model: model.params['backbone'], lambda model: model.batch_stats):
+    jax.tree.map(np.testing.assert_array_equal, part(student), part(old))
+
+
 @pytest.mark.slow
 def test_an_extended_run_paused_anywhere_resumes_to_the_same_end(letters_config, compile_once, tmp_path):
   train_and_evaluate(letters_config(), str(tmp_path / 'whole'))
@@ -167,6 +189,14 @@ def test_folders_of_photographs_extend_one_another(compile_once, tiny_config, tm
   # Photographs of another size are brought to the model's.
   large = bars(tmp_path / 'large', ['u', 'v'], side=16)
   assert extended_config(str(tmp_path / 'run'), {'data.dir': str(large)}).task_sizes == (2, 2, 2)
+  # Old photographs that are others now are no tests of what was learnt, nor may they be gone on with.
+  base = read_base(tmp_path / 'run')
+  assert old_stream(base) is not None
+  one, other = sorted((old / 'train' / 'a').iterdir())[:2]
+  one.write_bytes(other.read_bytes())
+  assert old_stream(base) is None
+  with pytest.raises(UserError, match=r'are not those that the run in .* has learnt'):
+    open_stream(changed(base.config, {'extends': str(base.workdir)}), base)
 
 
 @pytest.mark.slow
@@ -182,15 +212,19 @@ def test_the_next_classes_of_its_own_data_and_a_memory_that_is_kept(base, compil
     extended_config(str(tmp_path / 'more'), {})
 
 
-def test_an_extended_run_can_be_extended(letters_config, letters, compile_once, tmp_path):
+def test_an_extended_run_can_be_extended(base, letters_config, letters, compile_once, tmp_path):
   train_and_evaluate(letters_config('lwf'), str(tmp_path / 'more'))
   with pytest.raises(UserError, match="class 'a' of 'letters' is one"):
     extended_config(str(tmp_path / 'more'), {'data.name': 'letters', 'data.dir': letters})
-  # Its test images are those of both data sets.
-  from abd_jax.run.extend import old_stream
-
-  images, labels = old_stream(read_base(tmp_path / 'more')).test(3)
-  assert len(images) == 179 + 30 and set(labels) == set(range(9))
+  # Its test images are those of both data sets, each under its own class.
+  stream, digits = old_stream(read_base(tmp_path / 'more')), open_stream(read_base(base('lwf')).config, None)
+  for task in range(3):
+    jax.tree.map(np.testing.assert_array_equal, stream.test(task), digits.test(task))
+  images, labels = stream.test(3)
+  jax.tree.map(np.testing.assert_array_equal, (images[:179], labels[:179]), digits.test(2))
+  rows = images[179:, ..., 0].mean(2)  # f[n, 8]: a letter is a bar of two rows, at a height that tells the class
+  np.testing.assert_array_equal(labels[179:], 6 + rows[:, :6].argmax(1) // 2)
+  assert np.bincount(labels[179:]).tolist() == [0] * 6 + [10] * 3
 
 
 def test_another_method_may_learn_the_new_classes(base, letters, compile_once, tmp_path):

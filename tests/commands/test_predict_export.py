@@ -1,22 +1,27 @@
 """abd-jax predict and export: a finished run asked about image files, and written to one file for JAX alone."""
 
 import csv
+import importlib
 import io
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import snapshot
 from PIL import Image
 
+import abd_jax
 from abd_jax.commands import export, predict
-from abd_jax.data.sources import TaskStream, open_dataset
+from abd_jax.config import changed, default
+from abd_jax.data.sources import TaskStream, open_configured, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run import streams
@@ -95,6 +100,95 @@ def test_transparent_and_deep_images_are_taken_as_in_training(tmp_path):
   np.testing.assert_allclose(predict.read_image(tmp_path / 'deep.png', (8, 8, 1))[..., 0], ramp / 257, atol=0.51)
 
 
+@pytest.fixture
+def photographs(tmp_path):
+  """PHOTOS/train and test with 7 photographs each of odd sizes and kinds, their names 0 to 6 in either split."""
+  rng, exif = np.random.default_rng(0), Image.Exif()
+  exif[0x0112] = 6  # to be turned by a quarter
+  sizes = ((31, 50), (50, 31), (20, 20), (16, 16), (9, 70), (33, 32), (40, 24))
+  for split in ('train', 'test'):
+    for k, size in enumerate(sizes):
+      pixels, folder = rng.integers(0, 256, (*size, 4), np.uint8), tmp_path / 'photos' / split / 'ab'[k % 2]
+      folder.mkdir(parents=True, exist_ok=True)
+      if k in (1, 3):
+        Image.fromarray(pixels[..., :3]).save(folder / f'{k}.png')
+      elif k == 4:
+        Image.fromarray(pixels).save(folder / f'{k}.png')  # of which much is transparent
+      else:
+        Image.fromarray(pixels[..., 0] if k == 5 else pixels[..., :3]).save(folder / f'{k}.jpg', exif=exif)
+  return tmp_path / 'photos'
+
+
+def assert_read_as_by_the_run(files, fields):
+  """Files, in the order of the run's test images, are read as these. fields: of config.data."""
+  data = changed(default(), {f'data.{name}': value for name, value in fields.items()}).data
+  stored = open_configured(data)
+  images, _ = stored.test(range(stored.num_classes))
+  assert len(images) == len(files) and images.shape[1:] == stored.image_shape
+  for file, image in zip(files, images, strict=True):
+    np.testing.assert_array_equal(predict.read_image(file, stored.image_shape, data), image, err_msg=file.name)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('crop', ['padded', 'resized'])
+def test_photographs_are_read_as_the_runs_own_test_images(photographs, crop, channels):
+  files = sorted((photographs / 'test').rglob('*.*'), key=lambda file: file.name)
+  fields = {'name': 'image_folder', 'dir': str(photographs), 'crop': crop, 'size': 16, 'channels': channels}
+  assert_read_as_by_the_run(files, fields)
+
+
+@pytest.mark.parametrize(('crop', 'size'), [('padded', 0), ('resized', 24)])
+def test_of_tiny_imagenet_too_which_is_stored_in_one_size(photographs, tmp_path, crop, size):
+  root, images = tmp_path / 'data' / 'tiny-imagenet-200', sorted((photographs / 'test').rglob('*.*'))
+  for place in (root / 'train/n1/images', root / 'train/n2/images', root / 'val/images'):
+    shutil.copytree(photographs / 'test/a', place)
+  (root / 'wnids.txt').write_text('n1\nn2\n')
+  files = [root / 'val/images' / file.name for file in images if file.parent.name == 'a']
+  (root / 'val/val_annotations.txt').write_text(''.join(f'{file.name}\tn1\t0\t0\t1\t1\n' for file in files))
+  fields = {'name': 'tiny_imagenet', 'dir': str(tmp_path / 'data'), 'crop': crop, 'size': size, 'download': False}
+  assert_read_as_by_the_run(files, fields)
+
+
+def test_the_data_sets_of_photographs_are_those_whose_builder_resizes():
+  from abd_jax.data import builders
+  from abd_jax.data.builders._files import FileBuilder
+
+  modules = [
+    importlib.import_module(f'{builders.__name__}.{found.name}') for found in pkgutil.iter_modules(builders.__path__)
+  ]
+  made = [module.Builder for module in modules if hasattr(module, 'Builder')]
+  assert {builder.name for builder in made if issubclass(builder, FileBuilder)} == set(predict.PHOTOGRAPHS)
+
+
+def test_a_run_on_photographs_names_them_from_the_disk_as_it_tested_them(learn, tmp_path, capsys):
+  rng = np.random.default_rng(0)
+  for split, count in (('train', 12), ('test', 4)):
+    for k in range(6 * count):
+      folder = tmp_path / 'photos' / split / 'abcdef'[k % 6]
+      folder.mkdir(parents=True, exist_ok=True)
+      pixels = rng.integers(0, 90, (9 + k % 5, 14), np.uint8)
+      pixels[:, 4 + k % 6 :] += 160
+      Image.fromarray(pixels).save(folder / f'{k}.png')
+  fields = {'name': 'image_folder', 'dir': str(tmp_path / 'photos'), 'size': 8, 'max_value': 255.0}
+  fields = {f'data__{name}': value for name, value in fields.items()} | {'student__batch_size': 8}
+  results = learn(tmp_path / 'run', method='base', **fields)
+  predict.run([str(tmp_path / 'run'), str(tmp_path / 'photos/test'), '--format=jsonl'])
+  rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  assert np.mean([row['class'] == Path(row['image']).parent.name for row in rows]) == results['final_accuracy']
+
+
+def test_many_files_go_through_one_compiled_program(trained, monkeypatch):
+  path, _, folder, images = trained
+  files, sizes = sorted(folder.iterdir())[:41], []
+  monkeypatch.setattr(predict, 'BATCH', 20)
+  model = load_model(path)
+  ask = model.predict
+  monkeypatch.setattr(model, 'predict', lambda images, batch_size: sizes.append(len(images)) or ask(images, batch_size))
+  _, probabilities = predict.predict(model, files)
+  assert sizes == [14, 14, 13]
+  np.testing.assert_allclose(probabilities, ask(images[:41])[1], rtol=1e-4, atol=1e-6)
+
+
 def test_names_that_are_not_utf8_come_and_go(trained, tmp_path, capfdbinary, monkeypatch):
   path, _, folder, _ = trained
   name = os.fsencode(tmp_path) + b'/caf\xe9.png'
@@ -115,6 +209,8 @@ def spoilt(folder, way):
     (folder / 'bad.png').write_bytes(content[: len(content) - 40])
   if way == 'large':
     Image.new('L', (9, 8)).save(folder / 'bad.png')
+  if way == 'white':
+    Image.new('L', (8, 8), 255).save(folder / 'bad.png')
   if way == 'missing':
     (folder / 'bad.png').unlink()
   return [str(folder / 'bad.png')]
@@ -128,6 +224,7 @@ def spoilt(folder, way):
     ('cut', 'bad.png cannot be read'),
     ('missing', r'bad.png cannot be read \(No such file'),
     ('large', 'bad.png is 8x9, but this model takes 8x8'),
+    ('white', 'bad.png has values up to 255, but this model takes 0 to 16'),
   ],
 )
 def test_one_bad_image_of_many_is_told_and_nothing_is_printed(trained, tmp_path, capsys, way, match):
@@ -199,6 +296,32 @@ def test_the_exported_file_says_the_same_in_a_process_with_jax_alone(trained, tm
   names, probabilities = load_model(path).predict(images)
   np.testing.assert_allclose(np.load(tmp_path / 'found.npy'), probabilities, atol=1e-5)
   assert str(names.tolist()) in done.stdout and '(1, 6)' in done.stdout
+
+
+def test_the_archive_says_what_it_takes_and_what_wrote_it(trained, tmp_path):
+  path, results, _, _ = trained
+  export.run([str(path), str(tmp_path / 'model.zip')])
+  with zipfile.ZipFile(tmp_path / 'model.zip') as file:
+    about = json.loads(file.read('about.json'))
+  assert about == {
+    'class_names': results['class_order']['names'][:6],
+    'image_shape': [8, 8, 1],
+    'max_value': 16,
+    'abd_jax': abd_jax.__version__,
+    'jax': jax.__version__,
+  }
+
+
+def test_the_exported_function_gives_no_probabilities_of_values_beyond_the_range(trained):
+  from jax import export as jax_export
+
+  path, _, _, images = trained
+  predict_ = jax_export.deserialize(bytearray(load_model(path).export())).call
+  some = images[:3].copy()
+  some[1, 0, 0] = 17
+  found = np.asarray(predict_(some))
+  assert np.isnan(found).all(1).tolist() == [False, True, False] == np.isnan(found).any(1).tolist()
+  np.testing.assert_allclose(found[::2], load_model(path).predict(images[:3])[1][::2], atol=1e-5)
 
 
 def test_what_is_no_regular_file_is_not_replaced(trained, tmp_path):

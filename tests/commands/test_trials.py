@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from conftest import REPO, assert_same_outcome
 
@@ -143,6 +144,23 @@ def test_failures_and_pauses_of_processes_are_told(tiny_config, tmp_path, monkey
   monkeypatch.setattr(processes, 'run_all', lambda runs, *rest: {'trial_0': 0})
   with pytest.raises(Paused, match='2 of 2 trials'):
     trials.learn_trials(config, str(tmp_path))
+
+
+def test_trials_of_several_hosts_run_in_turn(tiny_config, tmp_path, monkeypatch):
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+  monkeypatch.setattr(processes, 'accelerators', lambda: pytest.fail('asks for devices that are held'))
+  begun = []
+
+  def begin(config, workdir):
+    begun.append(config.max_seconds)
+    raise Paused('paused')
+
+  monkeypatch.setattr('abd_jax.train.train_and_evaluate', begin)
+  with pytest.raises(Paused):
+    trials.learn_trials(tiny_config(trials=2), str(tmp_path))
+  assert len(begun) == 1
+  with pytest.raises(UserError, match='trials_at_once=2: trials of several hosts run in turn'):
+    trials.learn_trials(tiny_config(trials=2, trials_at_once=2), str(tmp_path))
 
 
 def test_as_many_at_once_as_there_are_accelerators(tiny_config, tmp_path, monkeypatch):

@@ -107,6 +107,19 @@ def test_two_hosts_stream_disjoint_shares_of_what_one_holds(tmp_path, cli_env, d
   assert_as_good_as_same(tmp_path / 'two', tmp_path / 'one', least=30)
 
 
+SHARED = """
+import sys
+import jax
+jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
+from abd_jax.errors import UserError
+from abd_jax.run import workdir
+workdir.SHARED_WITHIN = 0.5
+try:
+  workdir.Workdir(sys.argv[3], {'a': 1})
+except UserError as error:
+  print(error)
+"""
+
 REFUSED = """
 import sys
 import jax
@@ -131,6 +144,20 @@ def test_what_the_main_host_refuses_all_hosts_refuse(tmp_path, cli_env):
   ]
   said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
   assert said[0] == said[1] and 'config.a=1, not 2' in said[0]  # although the second host's config agrees
+
+
+def test_hosts_with_workdirs_of_their_own_are_told(tmp_path, cli_env):
+  """The second would wait for ever for a save of the first's."""
+  port, script = free_port(), SHARED
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', script, str(port), str(host), str(tmp_path / str(host))],
+      env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )
+    for host in (0, 1)
+  ]  # fmt: skip
+  said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
+  assert 'process 1 of this run cannot begin' in said[0] and 'is not the same folder on every host' in said[1]
 
 
 def test_a_mistake_on_one_host_ends_all_of_them_at_once(tmp_path, cli_env):

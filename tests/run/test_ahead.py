@@ -71,6 +71,19 @@ def test_every_kind_of_step_is_compiled_before_the_first_and_once(
   assert not {*steps} & {*compilations[ends:]}
 
 
+def test_a_shorter_last_chunk_is_compiled_too_where_chunks_are_scans(compile_once, tiny_config, monkeypatch):
+  blueprint = build(tiny_config('abd', inversion__steps=7, chunk_steps=3))
+  lengths = lambda: [
+    len(arguments[1].rates if hasattr(arguments[1], 'rates') else arguments[1]) for *_, arguments in found
+  ]
+  found = list(ahead._kinds(blueprint, Progress()))
+  assert len(found) == 3
+  monkeypatch.setattr(Chunk, 'scans', lambda self, length: length == 3)
+  found = list(ahead._kinds(blueprint, Progress()))
+  where = [where for where, *_ in found]
+  assert where.count('task 1 dreaming') == 2 and {3, 1} <= set(lengths())
+
+
 def test_a_resumed_run_compiles_what_is_left_to_do(compile_once, tiny_config):
   blueprint = build(tiny_config('abd'))
   left = lambda task, phase: [where for where, *_ in ahead._kinds(blueprint, Progress(task=task, phase=phase))]
@@ -130,6 +143,8 @@ def test_seconds_are_foretold_by_a_benchmark_of_the_same_device_only(tmp_path, m
 
   assert foretold.seconds(work, 'float32') == 0  # no benchmark
   assert told() == pytest.approx(100 * 0.030 + 10 * 0.050)  # steps half as heavy take half as long
+  light = [row('base', 2.0, 30.0) | {'compiled_gflop': 1.0}, row('inversion', 8.0, 100.0)]
+  assert told(rows=light) == pytest.approx(100 * 0.060 + 10 * 0.050)  # a compiler that counts half of a step
   assert told('bfloat16') == 0 and told(device=device() | {'cpu_model': 'another'}) == 0
   assert told(rows=[row('base', 2.0, 30.0)]) == 0 and told(rows=3) == 0 and told(rows=[{'step': 'base'}]) == 0
   assert told(rows=[row('base', 2.0, 30.0), row('inversion', 100.0, 1.0)]) == 0  # so small a step waits for more

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import REPO
@@ -15,6 +16,7 @@ from abd_jax.config import default
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
+from abd_jax.run import load
 from abd_jax.run.integrity import sealed
 from abd_jax.run.load import load_model
 from abd_jax.run.manifest import read_manifest
@@ -114,10 +116,84 @@ def test_mistakes_are_one_line(run_of, tmp_path):
     (lambda: load_model(path, 7), r'no model after task 7 .* 0, 1, 2'),
     (lambda: load_model(path).predict(images[:, :4]), r'uint8\[n, 8, 8, 1\]'),
     (lambda: load_model(path).predict(images / 16), 'float64'),
+    (lambda: load_model(path).predict([[1, 2], [3]]), r'no array, but of type list; .* uint8\[n, 8, 8, 1\]'),
+    (lambda: load_model(path).features(np.full((2, 8, 8, 1), 17, np.uint8)), 'values up to 17; .* takes 0 to 16'),
+    (lambda: load_model(path).predict(images, batch_size=0), 'batch_size=0 must be a whole number of at least 1'),
+    (lambda: load_model(path).features(images[:0], batch_size=-1), 'batch_size=-1 must be'),
+    (lambda: load_model(path).layers(images), r'uint8\[.*float32\[n, 8, 8, 1\]'),
+    (lambda: load_model(path).layers(images[..., 0] / 16, batch_size=2.0), r'float64\[.*float32\[n, 8, 8, 1\]'),
+    (lambda: load_model(path, 0).dream(-1), 'n=-1 must be a whole number of at least 0'),
+    (lambda: load_model(path, 0).dream(3.0), 'n=3.0 must be'),
   ):
     with pytest.raises(UserError, match=match) as error:
       make()
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('value', [16, 17, 255])
+def test_values_are_refused_where_the_model_has_seen_none(run_of, value):
+  model = load_model(run_of('abd')[0])
+  images = np.zeros((3, 8, 8, 1), np.uint8)
+  images[1, 2, 3] = value
+  for call in (model.predict, model.features, model.normalise):
+    if value == 16:
+      call(images)
+    else:
+      with pytest.raises(UserError, match=f'values up to {value}; this model takes 0 to 16'):
+        call(images)
+
+
+def test_few_images_are_not_padded_to_a_whole_batch(run_of, monkeypatch):
+  path, _, images, _ = run_of('abd')
+  model, sizes = load_model(path), []
+  whole, all_features = model.predict(images)[1], model.features(images)
+  in_batches = load.in_batches
+  monkeypatch.setattr(load, 'in_batches', lambda *given: sizes.append(given[2]) or in_batches(*given))
+  for n, most, expected in ((1, 256, 1), (3, 256, 4), (8, 256, 8), (9, 8, 8), (5, 6, 6), (len(images), 64, 64)):
+    names, probabilities = model.predict(images[:n], most)
+    assert sizes.pop() == expected and len(names) == len(probabilities) == n
+    np.testing.assert_allclose(probabilities, whole[:n], rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(model.features(images[:3]), all_features[:3], rtol=1e-4, atol=1e-5)
+  model.layers(model.normalise(images[:3]))
+  assert sizes == [4, 4]
+
+
+def test_no_images_give_results_of_no_rows(run_of):
+  path, _, images, _ = run_of('abd')
+  model = load_model(path, 1)
+  names, probabilities = model.predict(images[:0])
+  assert names.tolist() == [] and probabilities.shape == (0, 4) and probabilities.dtype == np.float32
+  assert names.dtype.kind == 'U' and model.features(images[:0]).shape == (0, 4)
+  some, none = model.layers(model.normalise(images[:2])), model.layers(model.normalise(images[:0]))
+  assert {name: (0, *rows.shape[1:]) for name, rows in some.items()} == {
+    name: rows.shape for name, rows in none.items()
+  }
+  dreams, names = model.dream(0)
+  assert dreams.shape == (0, 8, 8, 1) and names.tolist() == []
+
+
+def test_dreams_are_the_same_whatever_jax_was_told_of_random_numbers(run_of):
+  path, _, _, _ = run_of('abd')
+  expected = load_model(path, 0).dream(4)[0]
+  jax.config.update('jax_threefry_partitionable', False)  # as JAX_THREEFRY_PARTITIONABLE=0 has it
+  try:
+    np.testing.assert_array_equal(load_model(path, 0).dream(4)[0], expected)
+  finally:
+    jax.config.update('jax_threefry_partitionable', True)
+
+
+def test_of_a_run_that_is_going_on_the_newest_model_is_the_newest_written_in_full(run_of, tmp_path):
+  shutil.copytree(run_of('abd')[0], tmp_path / 'run')
+  (tmp_path / 'run' / 'results.json').unlink()
+  assert load_model(tmp_path / 'run').task == 2
+  (tmp_path / 'run' / 'teachers' / '2.json').unlink()  # which is written last
+  assert load_model(tmp_path / 'run').task == 1
+  with pytest.raises(UserError, match=r'no manifest 2\.json'):
+    load_model(tmp_path / 'run', 2)
+  for task in (0, 1):
+    (tmp_path / 'run' / 'teachers' / f'{task}.json').unlink()
+  with pytest.raises(UserError, match='no manifest'):
+    load_model(tmp_path / 'run')
 
 
 def damage(name, way):
