@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from abd_jax.run.build import build
 from abd_jax.run.checkpoint import TeacherStore
 from abd_jax.run.integrity import checksum_of_arrays
 from abd_jax.run.load import load_model, load_snapshot
+from abd_jax.state import FrozenModel, TrainState, freeze
 from abd_jax.steps.student import in_batches
 from abd_jax.train import train_and_evaluate
 
@@ -72,6 +74,71 @@ def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, 
   results = train_and_evaluate(config, str(tmp_path))
   assert [len(row) for row in results['accuracy_matrix']] == [1, 2, 3, 4]
   assert traces == expected
+
+
+class Ran(NamedTuple):
+  """What a phase was given and what it made, on the host."""
+
+  kind: str  # 'student' or 'generator'
+  before: TrainState
+  teachers: tuple[FrozenModel, ...]
+  after: TrainState
+
+
+@pytest.fixture
+def ran(monkeypatch):
+  """The phases of the runs of a test, in order."""
+  phases, run = [], session.Session.run
+  copied = lambda tree: jax.tree.map(np.array, tree)  # steps reuse the buffers
+
+  def noting(self, kind, phase, chunk, state, data, inputs):
+    before, teachers = copied((state, data.teachers))
+    after = run(self, kind, phase, chunk, state, data, inputs)
+    phases.append(Ran(kind, before, teachers, copied(after)))
+    return after
+
+  monkeypatch.setattr(session.Session, 'run', noting)
+  return phases
+
+
+def assert_equal_trees(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_what_is_dreamed_of_is_the_student_that_has_just_learnt(tmp_path, learn, ran):
+  """And both together teach the next task."""
+  learn(tmp_path)
+  assert [phase.kind for phase in ran] == ['student', 'generator', 'student', 'generator', 'student']
+  for k in (0, 2):
+    learning, dreaming, following = ran[k : k + 3]
+    assert_equal_trees(dreaming.teachers, (freeze(learning.after),))
+    assert_equal_trees(freeze(following.before), freeze(learning.after))
+    assert_equal_trees(following.teachers, (freeze(learning.after, dreaming.after),))
+  backbones = [phase.teachers[0].params['backbone'] for phase in ran if phase.kind == 'generator']
+  assert checksum_of_arrays(backbones[0]) != checksum_of_arrays(backbones[1])
+
+
+@pytest.mark.parametrize(
+  ('fields', 'afresh'),
+  [
+    ({}, False),
+    ({'inversion__warm_start': False}, True),
+    ({'inversion__what': 'pixels', 'inversion__pixel_images': 32}, True),
+  ],
+  ids=['kept', 'fresh', 'pixels'],
+)
+def test_a_generator_goes_on_from_task_to_task_unless_each_is_to_have_its_own(
+  tmp_path, learn, tiny_config, ran, fields, afresh
+):
+  """Pixels are images of a task's own classes, so they are always new."""
+  learn(tmp_path, **fields)
+  first, second = (phase for phase in ran if phase.kind == 'generator')
+  new = build(tiny_config(**fields)).steps.new_generator
+  assert_equal_trees(first.before, jax.device_get(new(0)))
+  assert checksum_of_arrays(first.after.params) != checksum_of_arrays(first.before.params)
+  assert int(second.before.step) == 6  # what is drawn at random goes on
+  assert_equal_trees(second.before, jax.device_get(new(1)).replace(step=np.int32(6)) if afresh else first.after)
 
 
 def test_a_memory_holds_training_images_that_the_model_of_their_own_task_chose(tmp_path, learn, tiny_config):

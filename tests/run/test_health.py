@@ -9,6 +9,7 @@ import pytest
 
 from abd_jax.errors import UserError
 from abd_jax.run import health
+from abd_jax.run.build import build
 from abd_jax.state import TrainState
 from abd_jax.steps import chunks
 
@@ -80,6 +81,26 @@ def test_what_has_collapsed_ends_the_run_unless_it_is_only_to_be_told(
   assert '\n' not in str(error.value) and '--config.collapse=tell resumes' in str(error.value)
   assert learn(tmp_path, collapse='tell')['final_accuracy'] >= 0
   assert re.search(where, capsys.readouterr().err)
+
+
+def test_each_task_is_judged_by_its_own_test_images_dreams_and_classes(learn, tiny_config, tmp_path, monkeypatch):
+  monkeypatch.setattr(health, 'JUDGED', 1)
+  judged = {'at_chance': [], 'dead': []}
+  for name, given in judged.items():
+    monkeypatch.setattr(health, name, lambda *arguments, given=given: given.append(arguments) or '')
+  results = learn(tmp_path)
+  labels = build(tiny_config()).stream.test_labels(2)
+  assert len(judged['at_chance']) == 3 and len(judged['dead']) == 2
+  for task, (hits, new, classes) in enumerate(judged['at_chance']):
+    seen = labels[labels < 2 * (task + 1)]
+    assert classes == 2 * (task + 1) and len(hits) == len(seen)
+    np.testing.assert_array_equal(new, seen // 2 == task)
+    assert hits.mean() == pytest.approx(results['seen_accuracy'][task])
+    assert hits[new].mean() == pytest.approx(results['accuracy_matrix'][task][task])
+  assert 0 < results['seen_accuracy'][2] < 1  # else all that is asked of hits would say little
+  for task, (dreams, labels, classes) in enumerate(judged['dead']):
+    assert classes == 2 * (task + 1) and dreams.shape == (64, 8, 8, 1) and 0 <= dreams.min() < dreams.max() <= 1
+    assert labels.shape == (64,) and set(labels.tolist()) <= set(range(classes))
 
 
 def test_short_phases_are_not_judged(learn, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def test_its_results_are_printed_without_its_data(run):
 
 
 def test_its_models_name_images_and_dream(run, tmp_path, capsys):
-  Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / 'a.png')
+  Image.fromarray((np.arange(64, dtype=np.uint8) // 4).reshape(8, 8)).save(tmp_path / 'a.png')
   predict.run([str(run), str(tmp_path / 'a.png'), '--format=jsonl'])
   said = json.loads(capsys.readouterr().out)
   assert said['class'] in CLASSES and tuple(said['probabilities']) == CLASSES
@@ -53,12 +53,37 @@ def test_it_is_reported_by_its_files_alone(run):
   assert f'{run.name} on digits, 2 tasks' in report([record])
 
 
-def test_it_is_resumed_from_its_checkpoint(run, digits_data):
-  before = json.loads((run / 'results.json').read_text())
+def test_from_its_last_checkpoint_its_results_are_written_anew_without_a_step(run, digits_data):
+  before, log = json.loads((run / 'results.json').read_text()), (run / 'metrics.jsonl').read_bytes()
   (run / 'results.json').unlink()
   after = train_and_evaluate(config_of(run), str(run))
   assert after['accuracy_matrix'] == before['accuracy_matrix'] and after['steps'] == before['steps']
-  assert before.keys() <= after.keys()
+  assert before.keys() <= after.keys() and (run / 'metrics.jsonl').read_bytes() == log
+
+
+def learnt(folder, task, phase):
+  """Means over all steps of a phase, by metric, from the records of its chunks."""
+  records = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+  chunks = [one for one in records if (one['task'], one['phase']) == (task, phase)]
+  counts = np.diff([0, *(one['step'] for one in chunks)])
+  names = chunks[0].keys() - {'task', 'phase', 'step', 'images_per_second'}
+  return {name: np.average([one[name] for one in chunks], weights=counts) for name in names}
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_paused_in_the_middle_of_task_2_it_goes_on_to_the_end_it_would_have_had(method, tmp_path, digits_data):
+  """Its student, optimizer, teacher, generator, memory and random numbers: all of them count for the steps left."""
+  path, whole = shutil.copytree(FIXTURES / 'paused' / method, tmp_path / method), FIXTURES / method
+  log, config = (path / 'metrics.jsonl').read_bytes(), config_of(path).unlock()
+  config.max_seconds = 0.0
+  results, expected = train_and_evaluate(config, str(path)), json.loads((whole / 'results.json').read_text())
+  assert [(one['task'], one['step']) for one in results['stretches']] == [(1, 5)]  # of 9
+  assert (path / 'metrics.jsonl').read_bytes().startswith(log) and results['steps'] == expected['steps']
+  for phase in {'abd': ['learning'], 'e2e': ['learning', 'learning_2']}[method]:
+    assert learnt(path, 1, phase) == pytest.approx(learnt(whole, 1, phase), rel=1e-3), phase
+  rows = results['accuracy_matrix'], expected['accuracy_matrix']
+  assert [len(row) for row in rows[0]] == [1, 2] and rows[0][0] == rows[1][0]
+  assert rows[0][1] == pytest.approx(rows[1][1], abs=0.04)  # two of 60 images
 
 
 def test_another_config_is_refused_in_one_line_and_nothing_is_touched(run):
