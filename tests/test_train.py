@@ -62,8 +62,8 @@ TINY = dict(model__widths=(4, 8, 8), student__epochs=1, student__milestones=(), 
   ('method', 'expected'),
   [
     ('abd', ['first', 'inversion', 'later']),
-    ('lwf', ['first', 'later']),
-    ('base', ['student']),
+    pytest.param('lwf', ['first', 'later'], marks=pytest.mark.slow),
+    pytest.param('base', ['student'], marks=pytest.mark.slow),
     ('e2e', ['first', 'later', 'later']),  # two phases, which differ in their data and in what they train
     pytest.param('rdfcil', ['first', 'inversion', 'later', 'later'], marks=pytest.mark.slow),
   ],
@@ -210,7 +210,7 @@ def test_a_complete_run_keeps_as_many_frozen_models_as_asked_for(tmp_path, learn
   assert load_model(tmp_path).task == 2
 
 
-@pytest.mark.parametrize('method', ['abd', 'e2e'])
+@pytest.mark.parametrize('method', ['abd', pytest.param('e2e', marks=pytest.mark.slow)])
 def test_frozen_models_are_bounded_while_a_run_goes_on_and_it_resumes_from_anywhere(tmp_path, learn, method):
   fields = {'method': method, 'memory__size': 26} if method == 'e2e' else {}
   learn(tmp_path / 'all', **fields)

@@ -41,7 +41,7 @@ def run_of(root, learn):
   return make
 
 
-@pytest.mark.parametrize('method', ['abd', 'bic', pytest.param('rdfcil', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('method', ['abd', *(pytest.param(name, marks=pytest.mark.slow) for name in ('bic', 'rdfcil'))])
 @pytest.mark.parametrize('task', [None, 0])
 def test_predictions_equal_the_runs_recorded_accuracy(run_of, method, task):
   path, results, images, names = run_of(method)
