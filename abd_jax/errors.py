@@ -35,6 +35,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
   return f' Known: {", ".join(known)}.' if 0 < len(known) <= 20 else ''
 
 
+def shown(name: str) -> str:
+  """A name of a file, which may not be UTF-8, for a message."""
+  return os.fsencode(name).decode(errors='replace')
+
+
 # What a disk says when it takes no more; also in words, for libraries pass them on in messages of their own.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 

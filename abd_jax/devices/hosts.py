@@ -35,10 +35,10 @@ def join_cluster(coordinator: str, count: int, rank: int) -> None:
 
 
 def place() -> str:
-  """Which process this is, and how many of the devices it has."""
+  """Which process this is, by its rank, and how many of the devices it has."""
   return (
-    f'process {jax.process_index() + 1} of {jax.process_count()}: {jax.local_device_count()} of {jax.device_count()} '
-    'devices'
+    f'process {jax.process_index()}, of 0 to {jax.process_count() - 1}: {jax.local_device_count()} of '
+    f'{jax.device_count()} devices'
   )
 
 

@@ -16,7 +16,7 @@ import xxhash
 
 from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.devices import hosts
-from abd_jax.errors import InUse, UserError
+from abd_jax.errors import InUse, UserError, shown
 from abd_jax.run.integrity import is_intact, sealed
 from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
 from abd_jax.run.schema import MAYBE, NUMBER, misfit
@@ -219,9 +219,8 @@ def check_path(workdir: str) -> None:
   except UnicodeEncodeError:
     same = False
   if not same:
-    shown = os.fsencode(workdir).decode(errors='replace')
     raise UserError(
-      f'--workdir={shown}: this locale writes names of files otherwise than in UTF-8. Set LC_ALL=C.UTF-8 or '
+      f'--workdir={shown(workdir)}: this locale writes names of files otherwise than in UTF-8. Set LC_ALL=C.UTF-8 or '
       'PYTHONUTF8=1, or choose a name in plain letters.'
     )
 

@@ -175,6 +175,7 @@ def test_a_mistake_on_one_host_ends_all_of_them_at_once(tmp_path, cli_env):
   said = [process.communicate(timeout=240)[1] for process in processes]
   assert [process.returncode for process in processes] == [2, 2] and time.monotonic() - began < 120, said
   assert 'process 1 of this run cannot begin' in said[0] and 'Traceback' not in ''.join(said), said
+  assert [f'process {k}, of 0 to 1: 1 of 2 devices' in said[k] for k in (0, 1)] == [True, True], said
 
 
 WORD = """

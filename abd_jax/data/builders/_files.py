@@ -13,10 +13,10 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
-from abd_jax.data.builders._paths import digest_of, is_utf8, shown
+from abd_jax.data.builders._paths import digest_of, is_utf8
 from abd_jax.data.options import Options
 from abd_jax.data.threads import pool
-from abd_jax.errors import UserError
+from abd_jax.errors import UserError, shown
 
 _BLOCK = 256  # files that are read and converted at once
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from abd_jax.errors import UserError
+from abd_jax.errors import UserError, shown
 
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pnm', '.jfif'}
 _OF_SYSTEMS = {'thumbs.db', 'desktop.ini'}  # files that file managers leave among images
@@ -60,11 +60,6 @@ def is_utf8(name: str) -> bool:
   except UnicodeEncodeError:
     return False
   return True
-
-
-def shown(name: str) -> str:
-  """A name that may not be UTF-8, for a message."""
-  return os.fsencode(name).decode(errors='replace')
 
 
 def digest_of(facts: Any) -> str:
