@@ -20,10 +20,11 @@ from abd_jax.data.memory import unpad
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import KINDS, named_leaves
+from abd_jax.run.files import read_json
 from abd_jax.run.load import abstract_states, load_snapshot
 from abd_jax.run.manifest import read_manifest
 from abd_jax.run.stored import Array, read_store
-from abd_jax.run.workdir import at_rest, read_json
+from abd_jax.run.workdir import at_rest
 
 CORESET = 2000  # images: the memory of the paper's replay methods
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
+from abd_jax.run.files import read_json, read_lines
 from abd_jax.run.mirrors import COLUMNS, values_of
-from abd_jax.run.workdir import read_json, read_lines
 
 LONGEST_TEXT = 2000  # letters: of a class name, a path, a processor's name, a checksum
 LOGS = ('metrics.jsonl', 'phases.jsonl', 'reads.jsonl')

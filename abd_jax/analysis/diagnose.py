@@ -18,10 +18,10 @@ from abd_jax.analysis.images import RealImages, read_images
 from abd_jax.analysis.probe import linear_probe
 from abd_jax.errors import UserError
 from abd_jax.protocol import metrics
+from abd_jax.run.files import read_json, write_atomically
 from abd_jax.run.integrity import is_intact, sealed
 from abd_jax.run.load import LoadedModel, load_model
 from abd_jax.run.manifest import manifest_file
-from abd_jax.run.workdir import read_json, write_atomically
 
 SCHEMA = 2
 DREAMS = 1000  # of each task's model

@@ -9,7 +9,7 @@ from abd_jax.config import completed, restored
 from abd_jax.data.records import Split
 from abd_jax.errors import UserError
 from abd_jax.run.extend import JoinedDataset, open_stream, read_base
-from abd_jax.run.workdir import read_json
+from abd_jax.run.files import read_json
 
 MOST_BYTES = 2**29  # raw images read of each split: analyses hold them several times over
 

@@ -14,9 +14,10 @@ from abd_jax.analysis.diagnose import look_into, read_pictures
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
 from abd_jax.report.runs import Row, RunRecord
+from abd_jax.run.files import read_json, read_lines, read_results
 from abd_jax.run.mirrors import confusion_file, read_confusion
 from abd_jax.run.schema import MAYBE, NUMBER, misfit
-from abd_jax.run.workdir import FREE_FIELDS, read_json, read_lines, read_results
+from abd_jax.run.workdir import FREE_FIELDS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
 _PHASE = {'task': int, 'phase': str, 'steps': int, 'seconds': NUMBER}  # a line of phases.jsonl

@@ -18,9 +18,9 @@ from abd_jax.data.sources import Dataset, TaskStream, open_configured
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Method
 from abd_jax.protocol.tasks import Tasks, parse_class_order, split
+from abd_jax.run.files import read_json, read_results
 from abd_jax.run.load import load_snapshot
 from abd_jax.run.progress import EvalHistory
-from abd_jax.run.workdir import read_json, read_results
 from abd_jax.state import FrozenModel, TaskSnapshot
 
 PyTree = Any

@@ -6,9 +6,10 @@ from typing import Any
 
 from abd_jax import __version__
 from abd_jax.errors import UserError
+from abd_jax.run.files import read_json, write_atomically
 from abd_jax.run.integrity import checksum_of_file, is_intact, sealed
 from abd_jax.run.schema import misfit
-from abd_jax.run.workdir import FREE_FIELDS, read_json, write_atomically
+from abd_jax.run.workdir import FREE_FIELDS
 
 SCHEMA = 1
 _FORM = {

@@ -7,8 +7,9 @@ import numpy as np
 from abd_jax.protocol import metrics
 from abd_jax.run.build import Blueprint
 from abd_jax.run.environment import environment
+from abd_jax.run.files import RESULTS_SCHEMA
 from abd_jax.run.progress import EvalHistory
-from abd_jax.run.workdir import RESULTS_SCHEMA, Workdir
+from abd_jax.run.workdir import Workdir
 
 
 def results_of(

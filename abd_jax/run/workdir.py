@@ -1,6 +1,5 @@
 """What a run leaves on disk besides checkpoints: config.json, logs, dreams, results."""
 
-import errno
 import fcntl
 import json
 import os
@@ -9,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import NoneType
 
 import numpy as np
 import xxhash
@@ -17,11 +15,10 @@ import xxhash
 from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError, shown
-from abd_jax.run.integrity import is_intact, sealed
+from abd_jax.run.files import read_json, read_results, write_atomically
+from abd_jax.run.integrity import sealed
 from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
-from abd_jax.run.schema import MAYBE, NUMBER, misfit
 
-RESULTS_SCHEMA = 1
 SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
 FREE_FIELDS = (
@@ -241,30 +238,6 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
   return hosts.word_of_main(read)
 
 
-# What readers of results.json rely on.
-_RESULTS = {
-  'method': str, 'accuracy_matrix': [[MAYBE]], 'top5_accuracy_matrix': [[MAYBE]], 'seen_accuracy': [MAYBE],
-  'final_accuracy': MAYBE, 'average_accuracy': MAYBE, 'forgetting': MAYBE, 'backward_transfer': MAYBE,
-  'class_order': {'names': [str]}, 'task_sizes': [int], 'seconds': {}, 'versions': {}, 'config': {},
-  'commit': (str, NoneType), 'device': {'platform': str, 'kind': str, 'count': int},
-}  # fmt: skip
-
-
-def read_results(file: Path) -> dict:
-  """The content of a results.json. Raises UserError if it is damaged, or of another schema."""
-  results = read_json(file)
-  if (schema := results.get('schema_version')) != RESULTS_SCHEMA:
-    raise UserError(
-      f'{file} is of schema {schema}, this version of abd_jax reads {RESULTS_SCHEMA}. Use the version that wrote it.'
-    )
-  wrong = misfit(results, _RESULTS) or misfit(list(results['seconds'].values()), [NUMBER], 'seconds')
-  if 'checksum' in results and not is_intact(results):  # earlier versions wrote none
-    wrong = wrong or 'its checksum is another'
-  if wrong:
-    raise UserError(f'{file} is damaged ({wrong}): put it back as it was, or choose another --workdir.')
-  return results
-
-
 def with_found(path: str, config: Config) -> Config:
   """`config` with the fields that it leaves open as the run in `path` has found them, if there is one."""
   file, unknown = Path(path).absolute() / 'config.json', left_open(flatten(config.to_dict()))
@@ -294,47 +267,3 @@ def check_same_config(folder: Path, config: dict) -> None:
 
 def _defaults() -> dict:
   return flatten(json.loads(json.dumps(default().to_dict())))
-
-
-def read_json(file: Path) -> dict:
-  """The object in `file`. Raises UserError if there is none."""
-  try:
-    content = json.loads(file.read_text())
-  except (ValueError, RecursionError):
-    content = None
-  if not isinstance(content, dict):
-    raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
-  return content
-
-
-def read_lines(file: Path) -> list[dict]:
-  """The objects of a file of one JSON object a line, none if it is not there; the last may be half written.
-
-  Raises UserError if another line is damaged.
-  """
-  if not file.exists():
-    return []
-  lines, found = file.read_text(errors='replace').splitlines(), []
-  for k, line in enumerate(lines):
-    try:
-      record = json.loads(line)
-    except (ValueError, RecursionError):
-      record = None
-    if isinstance(record, dict):
-      found.append(record)
-    elif k + 1 < len(lines):
-      raise UserError(f'{file} is damaged in line {k + 1}: put it back as it was, or leave this run out.')
-  return found
-
-
-def write_atomically(file: Path, content: str | bytes) -> None:
-  """The file holds the old content or the new one, never a part. Raises OSError, and leaves nothing else behind."""
-  if file.exists() and not file.is_file():  # a device, say: to replace it would take it away
-    raise OSError(errno.EINVAL, 'it is no regular file')
-  temporary = file.with_name(file.name + '.tmp')
-  try:
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(file)
-  except OSError:
-    temporary.unlink(missing_ok=True)
-    raise

@@ -12,7 +12,7 @@ from conftest import REPO, assert_same_outcome, command, flags_of, snapshot
 
 from abd_jax import train
 from abd_jax.errors import UserError, disk_errors_told
-from abd_jax.run import manifest, mirrors, workdir
+from abd_jax.run import files, manifest, mirrors, workdir
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 
 
@@ -146,4 +146,4 @@ def test_half_a_record_does_not_stay(tmp_path):
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     folder.log_phase({'task': 2})
-  assert workdir.read_lines(tmp_path / 'phases.jsonl') == [{'task': 0}, {'task': 2}]
+  assert files.read_lines(tmp_path / 'phases.jsonl') == [{'task': 0}, {'task': 2}]
