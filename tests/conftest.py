@@ -149,10 +149,10 @@ def learn(compile_once, tiny_config):
 @pytest.fixture
 def few_dreams(monkeypatch):
   """A diagnosis looks at as many as tell right from wrong in a test."""
-  from abd_jax.analysis import diagnose
+  from abd_jax.analysis import diagnose, examine
 
   monkeypatch.setattr(diagnose, 'DREAMS', 64)
-  monkeypatch.setattr(diagnose, 'PLANE_POINTS', 20)
+  monkeypatch.setattr(examine, 'PLANE_POINTS', 20)
 
 
 @pytest.fixture(scope='session')

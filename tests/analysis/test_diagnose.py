@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from abd_jax.analysis import diagnose as lib
-from abd_jax.analysis.diagnose import Subject, diagnose, examine
+from abd_jax.analysis.diagnose import diagnose
+from abd_jax.analysis.examine import PAIRS, SHOWN, Subject, distances, examine
 from abd_jax.analysis.images import read_images
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.load import load_model
@@ -34,12 +35,12 @@ def test_a_run_that_dreams(diagnosed):
     assert sum(entry['histogram']) == 64 and len(entry['histogram']) == 2 * (entry['task'] + 1)
     for near in (entry, entry['features']):
       assert 0 <= near['suspicious'] <= 1 and 0 <= near['closer'] <= 1 and near['nearest_unseen'][2] > 0
-    assert len(entry['pair_distances']) == lib.PAIRS
+    assert len(entry['pair_distances']) == PAIRS
     assert entry['judge_accuracy'] > 0.9
   with np.load(diagnosed / 'diagnosis' / 'images.npz') as pictures:
-    assert pictures['real_5'].shape == (lib.SHOWN, 8, 8, 1) and pictures['real_5'].dtype == np.uint8
+    assert pictures['real_5'].shape == (SHOWN, 8, 8, 1) and pictures['real_5'].dtype == np.uint8
     shown = sum(len(pictures[f'dreamed_1_{label}']) for label in range(4))
-    assert 0 < shown <= 4 * lib.SHOWN and 'dreamed_0_2' not in pictures
+    assert 0 < shown <= 4 * SHOWN and 'dreamed_0_2' not in pictures
 
 
 def test_it_is_kept_until_the_models_change(diagnosed, tmp_path, monkeypatch):
@@ -109,7 +110,7 @@ def test_few_test_images_give_what_they_can(diagnosed, dreams):
   models, real = models[:2], read_images(diagnosed, 1)
   few = [*np.flatnonzero(real.test_labels == 0)[:2], np.flatnonzero(real.test_labels == 2)[0]]
   real = real._replace(test=real.test[few], test_labels=real.test_labels[few])
-  layers = lib.distances(Subject(models, of_model[:2], real), 1)['layers']['stem']
+  layers = distances(Subject(models, of_model[:2], real), 1)['layers']['stem']
   assert (
     layers['mid']['new'] > 0 and layers['mmd2']['new'] is None and (layers['mmd2']['dreamed'] is not None) == dreams
   )
