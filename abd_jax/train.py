@@ -223,7 +223,9 @@ class Learner:
     names = list(self.stream.class_names[:classes])
     if self._learning_steps(task) >= health.JUDGED:
       self.session.collapsed(phase.name, health.at_chance(hits, of_task == task, classes))
-    self.session.evaluated(float(np.mean(hits)), names, metrics.confusion(labels, ranking[:, 0], classes))
+    complete = None not in self.session.progress.history.accuracy[-1]
+    seen = float(np.mean(hits)) if complete else None
+    self.session.evaluated(seen, names, metrics.confusion(labels, ranking[:, 0], classes))
 
   def _learning_steps(self, task: int) -> int:
     """Of the student, on one task."""

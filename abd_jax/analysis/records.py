@@ -21,7 +21,7 @@ from abd_jax.run.workdir import FREE_FIELDS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
 _PHASE = {'task': int, 'phase': str, 'steps': int, 'seconds': NUMBER}  # a line of phases.jsonl
-_EVALUATION = {'task': int, 'accuracy': [MAYBE], 'seen_accuracy': NUMBER}  # one of metrics.jsonl
+_EVALUATION = {'task': int, 'accuracy': [MAYBE], 'seen_accuracy': MAYBE}  # one of metrics.jsonl
 
 
 def read_run(

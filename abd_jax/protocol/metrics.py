@@ -1,7 +1,8 @@
 """The accuracy matrix and every number read off it; pure numpy.
 
 `matrix[i][j]` is the accuracy (a fraction) on the test images of task j after learning task i, the prediction
-being free among all classes seen so far; j <= i. `counts[j]` is the number of test images of task j.
+being free among all classes seen so far; j <= i. `counts[j]` is the number of test images of task j. None stands for
+what is not known: an extended run may lack the test images of what was learnt before it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +32,7 @@ def by_task(class_accuracy: Row, labels: np.ndarray, task_of_class: np.ndarray) 
 
 
 def _weighted(row: Row, counts: Sequence[int]) -> float | None:
-  """The mean over the tasks that have test images, each counting as many times; None if none has."""
+  """The mean over those that have test images, each counting as many times; None if none has."""
   pairs = [(value, count) for value, count in zip(row, counts, strict=False) if value is not None and count]
   if not pairs:
     return None
@@ -39,10 +40,16 @@ def _weighted(row: Row, counts: Sequence[int]) -> float | None:
   return float(np.average(values, weights=weights))
 
 
+def _over_tasks(row: Row, counts: Sequence[int]) -> float | None:
+  """Accuracy over the test images of all tasks of a row; None if that of one is not known, or there is no task."""
+  return None if None in row else _weighted(row, counts)
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
-  """Of those that are there; None if none is."""
+  """None if one of them is not known, or there is none."""
+  values = list(values)
   there = [value for value in values if value is not None]
-  return float(np.mean(there)) if there else None
+  return float(np.mean(there)) if there and len(there) == len(values) else None
 
 
 def _difference(a: float | None, b: float | None) -> float | None:
@@ -50,8 +57,8 @@ def _difference(a: float | None, b: float | None) -> float | None:
 
 
 def seen_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
-  """Accuracy over all test images of the tasks seen so far, after each task; None where there are none."""
-  return [_weighted(row, counts) for row in matrix]
+  """Accuracy over all test images of the tasks seen so far, after each task; None where one's are not at hand."""
+  return [_over_tasks(row, counts) for row in matrix]
 
 
 def final_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
@@ -88,7 +95,7 @@ def new_accuracy(matrix: Matrix) -> list[float | None]:
 
 def old_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
   """Accuracy over all earlier tasks, after each task; None after the first."""
-  return [None] + [_weighted(row[:-1], counts) for row in matrix[1:]]
+  return [None] + [_over_tasks(row[:-1], counts) for row in matrix[1:]]
 
 
 def omega(seen: Row, upper_bound: Row) -> float:

@@ -68,10 +68,21 @@ class Blueprint(NamedTuple):
     task, phase = self.schedule.start
     return Progress(task=task, phase=phase, history=self.base.history() if self.base else EvalHistory())
 
+  def _tests_at_hand(self) -> list[int]:
+    """Test images of each task, as many as there are now."""
+    tasks = self.schedule.tasks
+    of_task = tasks.task_of_class[self.stream.test_labels(tasks.num_tasks - 1)]
+    return np.bincount(of_task, minlength=tasks.num_tasks).tolist()
+
   def lacks_old_tests(self) -> bool:
     """Whether this run extends one whose test images are not at hand."""
-    known = sum(self.base.sizes) if self.base else 0
-    return not np.all(np.isin(np.arange(known), self.stream.test_labels(self.schedule.tasks.num_tasks - 1)))
+    return 0 in self._tests_at_hand()  # its own tasks have some: `build` sees to that
+
+  def test_counts(self) -> list[int]:
+    """Test images of each task; where they are not at hand, as many as the run had that this one extends."""
+    counts = self._tests_at_hand()
+    before = self.base.results.get('test_images', counts) if self.base else counts
+    return [count or before[task] for task, count in enumerate(counts)]
 
   def base_snapshot(self) -> TaskSnapshot:
     """The last model of the run that this one extends, its head grown, on the devices."""

@@ -61,7 +61,7 @@ class Base(NamedTuple):
 
   def history(self) -> EvalHistory:
     """What its evaluations found."""
-    return EvalHistory(self.results['accuracy_matrix'], self.results['top5_accuracy_matrix'])
+    return EvalHistory(list(self.results['accuracy_matrix']), list(self.results['top5_accuracy_matrix']))
 
 
 def read_base(workdir: str | Path) -> Base:

@@ -21,7 +21,7 @@ def values_of(record: dict) -> Iterator[tuple[str, float]]:
   for name, value in record.items():
     if isinstance(value, list):  # None where there are no test images
       yield from ((f'{name}_task_{k}', one) for k, one in enumerate(value) if one is not None)
-    elif name not in COLUMNS:
+    elif name not in COLUMNS and value is not None:
       yield name, value
 
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from abd_jax.protocol import metrics
 from abd_jax.run.build import Blueprint
 from abd_jax.run.environment import environment
@@ -22,8 +20,7 @@ def results_of(
 ) -> dict[str, Any]:
   """The keys of results.json; docs/results.md documents them."""
   tasks = blueprint.schedule.tasks
-  test_labels = blueprint.stream.test_labels(tasks.num_tasks - 1)
-  counts = np.bincount(tasks.task_of_class[test_labels], minlength=tasks.num_tasks).tolist()
+  counts = blueprint.test_counts()
   return {
     'schema_version': RESULTS_SCHEMA,
     'method': blueprint.config.method,

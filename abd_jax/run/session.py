@@ -139,12 +139,18 @@ class Session:
 
     return call
 
-  def evaluated(self, seen: float, class_names: list[str], confusion: np.ndarray) -> None:
-    """Logs the newest row of the accuracy matrix and the accuracy over all seen; writes the confusion i[c, c]."""
+  def evaluated(self, seen: float | None, class_names: list[str], confusion: np.ndarray) -> None:
+    """Logs the newest row of the accuracy matrix and the accuracy over all seen; writes the confusion i[c, c].
+
+    seen: None where the test images of some classes are not at hand.
+    """
     self.workdir.write_confusion(self.progress.task, class_names, confusion)
     row = self.progress.history.accuracy[-1]
     self._log({'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen})
-    self.console.line(f'after task {len(row)}: accuracy on all classes seen {100 * seen:.1f} %')
+    said = 'on its classes alone' if seen is None else 'on all classes seen'
+    value = row[-1] if seen is None else seen
+    assert value is not None  # a run's own tasks have test images
+    self.console.line(f'after task {len(row)}: accuracy {said} {100 * value:.1f} %')
 
   def collapsed(self, phase: str, why: str) -> None:
     """Ends the run, or tells of it, as config.collapse says; '' is no reason. Raises UserError."""

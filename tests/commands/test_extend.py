@@ -146,17 +146,23 @@ def test_an_extended_run_paused_anywhere_resumes_to_the_same_end(letters_config,
   assert_same_outcome(tmp_path / 'more', tmp_path / 'whole')
 
 
-def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, compile_once, tmp_path):
+def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, compile_once, tmp_path, capsys):
   shutil.copytree(base('lwf'), tmp_path / 'run')
   stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
   stored['data']['name'] = 'gone'
   (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
   config = extended_config(str(tmp_path / 'run'), {'data.name': 'letters', 'data.dir': letters})
   results = train_and_evaluate(config, str(tmp_path / 'more'))
-  assert results['test_images'] == [0, 0, 0, 30]
+  before = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert results['test_images'] == [*before['test_images'], 30]
   *old, new = results['accuracy_matrix'][3]
-  assert old == [None] * 3 and results['final_accuracy'] == new and results['forgetting'] is None
-  assert results['seen_accuracy'][:3] == [None] * 3 and results['class_accuracy'][:6] == [None] * 6
+  # What is known of the new classes alone does not stand for all.
+  assert old == [None] * 3 and new > 0 and results['new_accuracy'][3] == new
+  assert results['final_accuracy'] is results['average_accuracy'] is results['forgetting'] is None
+  assert results['seen_accuracy'] == [*before['seen_accuracy'], None] and None not in before['seen_accuracy']
+  assert results['class_accuracy'][:6] == [None] * 6
+  assert f'after task 4: accuracy on its classes alone {100 * new:.1f} %' in capsys.readouterr().err
+  assert 'evaluating,,accuracy_task_3' in (tmp_path / 'more' / 'metrics.csv').read_text()
   assert json.loads((tmp_path / 'more' / 'results.json').read_text()) == results
   assert '<h2>Accuracy</h2>' in report.main([str(tmp_path / 'more')]).read_text()
 

@@ -39,6 +39,17 @@ def test_one_task_neither_forgets_nor_transfers():
   assert metrics.average_accuracy([[0.7]], [5]) == metrics.final_accuracy([[0.7]], [5]) == pytest.approx(0.7)
 
 
+def test_what_is_known_of_some_tasks_does_not_stand_for_all():
+  matrix = [[0.8], [0.9, 0.4], [None, None, 1.0]]  # the third task was learnt where the first two's tests are gone
+  np.testing.assert_allclose(metrics.seen_accuracy(matrix, COUNTS)[:2], [0.8, 0.525], atol=1e-12)
+  assert metrics.seen_accuracy(matrix, COUNTS)[2] is metrics.final_accuracy(matrix, COUNTS) is None
+  assert metrics.average_accuracy(matrix, COUNTS) is metrics.old_accuracy(matrix, COUNTS)[2] is None
+  assert metrics.forgetting(matrix) is metrics.backward_transfer(matrix) is None
+  half = [*matrix[:2], [None, 0.3, 1.0]]
+  assert metrics.forgetting(half) is metrics.backward_transfer(half) is None
+  assert metrics.new_accuracy(matrix) == [0.8, 0.4, 1.0]
+
+
 def test_summary_has_the_matrix_and_each_number_under_its_own_key():
   summary = metrics.summary(MATRIX, COUNTS)
   assert summary['accuracy_matrix'] == MATRIX
