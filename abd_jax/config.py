@@ -51,7 +51,7 @@ def default() -> Config:
   c.tasks = 10  # equal ones, unless:
   c.first_task_classes = 0  # >0: the first task has this many classes, the others share the rest equally
   c.task_sizes = ()  # classes of each task, and so their number too; may sum to less than all
-  c.class_order = ''  # '': shuffled by trial; '3,1,2,...': original ids; else the path of a file with them
+  c.class_order = ''  # '': shuffled by trial; '3,1,2,...': original ids; else the path of a file of ids or names
   c.extends = ''  # workdir of a finished run whose last model this one starts from; set by abd-jax extend
 
   c.data = ConfigDict()
@@ -329,15 +329,6 @@ _WHOLE_TUPLES = (
   'task_sizes', 'student.milestones', 'model.blocks', 'model.widths', 'dgr.widths', 'generator.start',
   'generator.widths',
 )  # fmt: skip
-
-
-def completed(config: Config) -> Config:
-  """`config` with the fields that follow from others: `task_sizes` says how many tasks there are."""
-  if not config.task_sizes:
-    return config
-  config = ConfigDict(config).unlock()
-  config.tasks = len(config.task_sizes)
-  return config.lock()
 
 
 def flatten(tree: dict, prefix: str = '') -> dict:

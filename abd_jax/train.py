@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from abd_jax.config import changed, completed
+from abd_jax.config import changed
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import PooledImages
 from abd_jax.data.pipeline import StreamedPool
@@ -26,11 +26,12 @@ from abd_jax.report.pictures import is_picture, save_grid
 from abd_jax.run import health, queue
 from abd_jax.run.ahead import compile_ahead
 from abd_jax.run.build import Blueprint, build
+from abd_jax.run.found import completed
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.results import results_of
 from abd_jax.run.schedule import BASE, NamedPhase, Schedule, no_longer_kept
 from abd_jax.run.session import Session
-from abd_jax.run.workdir import Workdir, check_path, read_finished, with_found
+from abd_jax.run.workdir import Workdir, check_path, fixed, read_finished, with_found
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
 from abd_jax.steps.student import in_batches
@@ -57,6 +58,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
     blueprint = hosts.all_or_none(lambda: build(config))
   config = blueprint.config
+  hosts.must_agree('config or data', [fixed(config.to_dict()), blueprint.test_counts()])
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
     results = files.write_results(results)
@@ -75,7 +77,7 @@ def job(config, workdir: Path) -> queue.Job:
 def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
   schedule = blueprint.schedule
   total_steps = schedule.total_steps(blueprint.stream.labels)
-  with Session(files, blueprint.abstract, blueprint.begin(), blueprint.config, total_steps) as session:
+  with Session(files, blueprint, total_steps) as session:
     progress = session.progress
     _check_position(schedule, progress)
     learner = Learner(blueprint, session)
@@ -137,11 +139,14 @@ class Learner:
     self.memory = memory_lib.empty(self.stream.image_shape)
     frozen = self.schedule.frozen_before(session.progress.task, session.progress.phase)
     gone = no_longer_kept(frozen, self._kept())
-    frozen = [name for name in frozen if name not in gone]
+    needed = frozen[-self.schedule.teachers_kept :]
+    # Others may have gone while config.teachers_kept said so.
+    there = lambda name: name == BASE or name in needed or self.session.teacher_store.has_traces(name)
+    frozen = [name for name in frozen if name not in gone and there(name)]
     for name in frozen:  # also those of no more use here: they are part of what the run leaves
       if name != BASE:
         session.teacher_store.verify(name)
-    for name in frozen[-self.schedule.teachers_kept :]:
+    for name in needed:
       load = partial(session.teacher_store.load, name)
       self._adopt(blueprint.base_snapshot() if name == BASE else load(blueprint.abstract_snapshot(name)))
     self.student: TrainState = session.states.get('student') or self._first_student()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import pytest
 
 from abd_jax import losses, methods
 from abd_jax.data.memory import unpad
-from abd_jax.errors import Paused
+from abd_jax.errors import Paused, UserError
 from abd_jax.run import session
 from abd_jax.run.build import build
 from abd_jax.run.checkpoint import TeacherStore
@@ -210,6 +211,21 @@ def test_a_complete_run_keeps_as_many_frozen_models_as_asked_for(tmp_path, learn
   assert load_model(tmp_path).task == 2
 
 
+def test_how_many_frozen_models_are_kept_may_change_on_the_way(tmp_path, learn):
+  learn(tmp_path / 'all')
+  teachers = tmp_path / 'run' / 'teachers'
+  while not (teachers / '1.json').exists():
+    with pytest.raises(Paused):
+      learn(tmp_path / 'run', max_seconds=1e-9)
+  shutil.rmtree(teachers / '0')
+  with pytest.raises(UserError, match='teachers/0 is missing'):  # of which something is left: it has been lost
+    learn(tmp_path / 'run')
+  (teachers / '0.json').unlink()  # as teachers_kept=1 would have had it
+  results = learn(tmp_path / 'run')
+  assert results['accuracy_matrix'] == learn(tmp_path / 'all')['accuracy_matrix']
+  assert sorted(file.name for file in teachers.iterdir()) == ['1', '1.json', '2', '2.json']
+
+
 @pytest.mark.parametrize('method', ['abd', pytest.param('e2e', marks=pytest.mark.slow)])
 def test_frozen_models_are_bounded_while_a_run_goes_on_and_it_resumes_from_anywhere(tmp_path, learn, method):
   fields = {'method': method, 'memory__size': 26} if method == 'e2e' else {}
@@ -232,10 +248,11 @@ def test_other_devices_on_resuming_are_told_and_stand_in_the_results(tmp_path, l
   with pytest.raises(Paused):
     learn(tmp_path, max_seconds=1e-9)
   here = session.device()
-  monkeypatch.setattr(session, 'device', lambda: here | {'count': 3})
+  monkeypatch.setattr(session, 'device', lambda count: here | {'count': count + 2})
   results = learn(tmp_path)
+  assert results['device']['count'] == 1  # config.devices, of however many there are
   assert [(one['task'], one['phase'], one['step'], one['device']['count']) for one in results['stretches']] == [
-    (0, '', 0, here['count']),
+    (0, '', 0, 1),
     (0, '', 5, 3),
   ]
   assert 'other devices than before' in capsys.readouterr().err

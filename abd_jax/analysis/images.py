@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from abd_jax.config import completed, restored
+from abd_jax.config import restored
 from abd_jax.data.records import Split
 from abd_jax.errors import UserError
 from abd_jax.run.extend import JoinedDataset, open_stream, read_base
 from abd_jax.run.files import read_json
+from abd_jax.run.found import completed
 
 MOST_BYTES = 2**29  # raw images read of each split: analyses hold them several times over
 

@@ -6,11 +6,12 @@
 
 Only the run's last model is used: its head grows, and where the method dreams a generator is trained against it first.
 Normalisation, image size and network stay. W2 is a workdir as any other: the same command resumes it. Old classes are
-evaluated where their test images still lie.
+evaluated where the data of WORKDIR's run still lie as they were.
 """
 
 from abd_jax.commands.options import apply, parse
-from abd_jax.commands.train import learn
+from abd_jax.commands.train import before_jax, learn
+from abd_jax.config import changed, default
 from abd_jax.errors import UserError
 
 
@@ -21,6 +22,8 @@ def run(words: list[str]) -> None:
     raise UserError('give the workdir of one finished run, as in abd-jax extend runs/a --workdir=runs/b')
   if not given.options.get('workdir'):
     raise UserError('--workdir is missing: where the extended run is to live, as in --workdir=runs/b')
+  of_cluster = {name: value for name, value in given.fields.items() if name.startswith(('distributed', 'cluster.'))}
+  before_jax(changed(default(), of_cluster))
   from abd_jax.run.extend import extended_config
 
   config = extended_config(given.rest[0], given.fields, given.options.get('method'))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from abd_jax.config import Config, default, flatten, restored
 from abd_jax.errors import UserError, nearest
 
-# Groups of fields that some methods alone read; any other group is of the method of its name, or of all.
+# Groups of fields that some methods alone read; any other is of all.
 READERS = {
   'lwf': ('lwf', 'lwf_synthetic', 'lwf_coreset', 'deep_inversion', 'e2e', 'bic', 'dgr'),
   'memory': ('rehearsal', 'lwf_coreset', 'e2e', 'bic'),

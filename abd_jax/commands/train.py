@@ -32,31 +32,37 @@ def run(words: list[str]) -> None:
   for name, example in (('config', 'configs/digits.py'), ('workdir', 'runs/digits')):
     if not given.options.get(name):
       raise UserError(f'--{name} is missing, as in --{name}={example}. --help says more.')
-  learn(apply(load_config(given.options['config']), given.fields), given.options['workdir'])
+  config = apply(load_config(given.options['config']), given.fields)
+  before_jax(config)
+  learn(config, given.options['workdir'])
 
 
-def learn(config: Config, workdir: str) -> None:
-  """Runs or resumes `config` in `workdir`, prints what came of it, and what to do next."""
-  workdir = os.path.expanduser(workdir)  # shells leave --workdir=~/runs as it is
+def before_jax(config: Config) -> None:
+  """Checks `config`, and does what must come before JAX starts. Raises UserError for a mistake, or for no cluster."""
   check(config)  # before JAX is imported, which takes seconds
   check_memory()
   from abd_jax.devices.malloc import keep_freed_memory
 
   keep_freed_memory()  # before JAX starts its threads
+  cluster = config.cluster
+  if config.distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
+    from abd_jax.devices.hosts import join_cluster, place
+
+    join_cluster(cluster.coordinator, cluster.count, cluster.rank)
+    print(place(), file=sys.stderr, flush=True)
+
+
+def learn(config: Config, workdir: str) -> None:
+  """Runs or resumes `config` in `workdir`, prints what came of it, and what to do next."""
+  workdir = os.path.expanduser(workdir)  # shells leave --workdir=~/runs as it is
   from abd_jax.devices.backend import use_compilation_cache
-  from abd_jax.devices.hosts import join_cluster, place
   from abd_jax.report.tables import SUMMARY, summary_line, table
   from abd_jax.run.workdir import check_path
   from abd_jax.train import train_and_evaluate
 
   check_path(workdir)
-
   streams.let_go('stdout')  # what it will take stands in results.json too
   use_compilation_cache(os.path.join(workdir, 'compilation_cache'))
-  cluster = config.cluster
-  if config.distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
-    join_cluster(cluster.coordinator, cluster.count, cluster.rank)
-    print(place(), file=sys.stderr, flush=True)
   try:
     if config.trials > 1:
       from abd_jax.commands.trials import learn_trials, summary

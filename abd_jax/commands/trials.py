@@ -10,6 +10,7 @@ from abd_jax.config import Config, changed
 from abd_jax.errors import Paused, UserError
 from abd_jax.report.tables import SUMMARY, percent, summary_line, table
 from abd_jax.run import processes, queue
+from abd_jax.run.found import completed
 from abd_jax.run.processes import Run
 from abd_jax.run.workdir import read_finished
 from abd_jax.train import job
@@ -20,7 +21,7 @@ def learn_trials(config: Config, workdir: str) -> list[dict]:
 
   Raises UserError for a mistake, Paused before the end.
   """
-  runs = planned(config, workdir)
+  runs = planned(completed(config), workdir)
   alone = config.trials_at_once == 1 or jax.distributed.is_initialized()  # which holds the devices
   places = [] if alone else processes.accelerators()
   at_once = config.trials_at_once or (len(runs) if len(places) >= len(runs) else 1)

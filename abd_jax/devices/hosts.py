@@ -1,5 +1,6 @@
 """Several hosts agreeing: what one of them says, and when all have come to the same point."""
 
+import hashlib
 import json
 import socket
 import time
@@ -101,6 +102,16 @@ def all_or_none(function: Callable[[], Given]) -> Given:
   if failed.any():
     raise UserError(f'process {int(np.argmax(failed))} of this run cannot begin. What it has said itself tells why.')
   return cast(Given, given)
+
+
+def must_agree(what: str, mine: Any) -> None:
+  """Returns if `mine`, which JSON can hold, is the same on every host. Raises UserError, on all, if it is not."""
+  if jax.process_count() == 1:
+    return
+  digest = np.frombuffer(hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).digest(), np.uint32)
+  every = multihost_utils.process_allgather(digest)
+  if (others := (every != every[0]).any(1)).any():
+    raise UserError(f'process {int(np.argmax(others))} has another {what} than process 0. Start all of them alike.')
 
 
 def word_of_main(function: Callable[[], Any]) -> Any:

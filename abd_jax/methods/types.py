@@ -65,6 +65,10 @@ class Phase:
   reset_optimizer: bool = True  # at the start of the phase
   freeze_after: bool = False  # the model as it then is becomes the newest teacher, and the memory is refreshed
 
+  def __post_init__(self) -> None:
+    if self.dreams and not self.teachers:
+      raise ValueError('dreams=True needs teachers=1: the newest teacher labels what is dreamed')
+
 
 @dataclass(frozen=True)
 class Method:

@@ -1,4 +1,4 @@
-"""Class orders, task sizes and relabelling: which class belongs to which task. Pure numpy.
+"""Class orders, task sizes and relabelling: which class belongs to which task.
 
 A class has two numbers: its `original id`, the data set's own label, and its `learning label`, its position
 in the class order. Everything behind the data pipeline (head rows, masks, metrics) speaks learning labels.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from abd_jax.errors import UserError
+from abd_jax.errors import UserError, nearest
 
 
 def class_order(num_classes: int, trial: int) -> tuple[int, ...]:
@@ -22,51 +22,80 @@ def class_order(num_classes: int, trial: int) -> tuple[int, ...]:
   return tuple(order)
 
 
-def parse_class_order(text: str, num_classes: int, trial: int) -> tuple[int, ...]:
-  """The class order that `text` asks for.
+def parse_class_order(text: str, class_names: Sequence[str], trial: int) -> tuple[int, ...]:
+  """The class order, as original ids, that `text` asks for.
 
   Args:
-    text: '' for `class_order(num_classes, trial)`; 'numpy:1993' for NumPy's legacy shuffle of that seed, as
-      ImageNet's is, for every trial; '3,1,4,...' for the order itself; anything else is the path of a text file of
-      ids. Ids are separated by commas or whitespace.
-    num_classes: the order must be a permutation of 0..num_classes-1.
+    text: '' for `class_order(len(class_names), trial)`; 'numpy:1993' for NumPy's legacy shuffle of that seed, as
+      ImageNet's is, for every trial; '3,1,4,...' for the order itself; names of classes, each on a line of its own;
+      anything else is the path of a text file of ids or of such names. Ids are separated by commas or whitespace.
+    class_names: of all classes, by their ids, of which the order must be a permutation.
     trial: seed, used only for ''.
 
   Raises:
-    UserError: the file cannot be read, or the ids are no such permutation.
+    UserError: the file cannot be read, or it is no such permutation.
   """
+  text, where = order_text(text), 'config.class_order'
   if not text:
-    return class_order(num_classes, trial)
-  if seed := re.fullmatch(r'numpy:(\d{1,9})', text):
-    return tuple(np.random.RandomState(int(seed[1])).permutation(num_classes).tolist())
-  where = 'config.class_order'
-  if not re.fullmatch(r'[-+\d,\s]+', text):
-    where = f'config.class_order file {text!r}'
-    try:
-      text = Path(text).expanduser().read_text()
-    except (OSError, ValueError) as error:  # the latter of text that is none, and of paths that can be none
-      reason = getattr(error, 'strerror', None) or 'not a text file'
-      raise UserError(f'{where} cannot be read ({reason}); give ids such as 3,1,4 or a text file.') from None
+    return class_order(len(class_names), trial)
+  if seed := _SHUFFLE.fullmatch(text):
+    return tuple(np.random.RandomState(int(seed[1])).permutation(len(class_names)).tolist())
+  if not _IDS.fullmatch(text):
+    return _of_names(text.splitlines(), class_names, where)
   order = []
   for word in text.replace(',', ' ').split():
     try:
       order.append(int(word))
     except ValueError:
       raise UserError(f'{where}: {word!r} is not an integer.') from None
-  _check_permutation(order, num_classes, where)
+    if not 0 <= order[-1] < len(class_names):
+      raise UserError(f'{where}: class id {order[-1]} is out of range 0..{len(class_names) - 1}.')
+  _check_permutation(order, [f'id {k}' for k in range(len(class_names))], where)
   return tuple(order)
 
 
-def _check_permutation(order: Sequence[int], num_classes: int, where: str) -> None:
+_SHUFFLE, _IDS = re.compile(r'numpy:(\d{1,9})'), re.compile(r'[-+\d,\s]+')
+
+
+def order_text(text: str) -> str:
+  """What stands in the file, if `text` is the path of one: ids between commas, or names, each with a line break.
+
+  Raises UserError if it cannot be read.
+  """
+  if not text or '\n' in text or _SHUFFLE.fullmatch(text) or _IDS.fullmatch(text):
+    return text
+  try:
+    content = Path(text).expanduser().read_text()
+  except (OSError, ValueError) as error:  # the latter of text that is none, and of paths that can be none
+    reason = getattr(error, 'strerror', None) or 'not a text file'
+    raise UserError(
+      f'config.class_order file {text!r} cannot be read ({reason}); give ids such as 3,1,4 or a text file of ids or '
+      'names.'
+    ) from None
+  if _IDS.fullmatch(content):
+    return ','.join(content.replace(',', ' ').split())
+  return ''.join(f'{line.strip()}\n' for line in content.splitlines() if line.strip()) or '\n'
+
+
+def _of_names(lines: Sequence[str], class_names: Sequence[str], where: str) -> tuple[int, ...]:
+  ids, order = {name: k for k, name in enumerate(class_names)}, []
+  for name in filter(None, map(str.strip, lines)):
+    if name not in ids:
+      raise UserError(f"{where}: '{name}' is no class of the data.{nearest(name, class_names)}")
+    order.append(ids[name])
+  _check_permutation(order, [f"'{name}'" for name in class_names], where)
+  return tuple(order)
+
+
+def _check_permutation(order: Sequence[int], words: Sequence[str], where: str) -> None:
+  """words: what to call each class."""
   seen = set()
   for class_id in order:
-    if not 0 <= class_id < num_classes:
-      raise UserError(f'{where}: class id {class_id} is out of range 0..{num_classes - 1}.')
     if class_id in seen:
-      raise UserError(f'{where}: class id {class_id} is listed twice.')
+      raise UserError(f'{where}: class {words[class_id]} is listed twice.')
     seen.add(class_id)
-  if missing := sorted(set(range(num_classes)) - seen):
-    raise UserError(f'{where}: class id {missing[0]} is missing ({len(order)} of {num_classes} ids given).')
+  if missing := sorted(set(range(len(words))) - seen):
+    raise UserError(f'{where}: class {words[missing[0]]} is missing ({len(order)} of {len(words)} given).')
 
 
 def split(

@@ -89,8 +89,9 @@ def _matrices(run: RunRecord) -> list[str]:
 def costs(groups: Sequence[Group]) -> list[str]:
   """Seconds by kind of work, time and memory by phase, and what is carried from task to task."""
   kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.seconds))
-  mean = lambda group, kind: np.mean([run.seconds.get(kind, 0.0) for run in group.runs])
-  parts = [h.table(('seconds', *kinds), [(group.name, *(f'{mean(group, kind):.1f}' for kind in kinds))
+  known = lambda group, kind: [run.seconds[kind] for run in group.runs if kind in run.seconds]
+  mean = lambda group, kind: f'{np.mean(those):.1f}' if (those := known(group, kind)) else '-'
+  parts = [h.table(('seconds', *kinds), [(group.name, *(mean(group, kind) for kind in kinds))
                                         for group in groups])]  # fmt: skip
   kept = [(group.name, run.diagnosis['kept_bytes']) for group in groups for run in group.runs[:1] if run.diagnosis]
   if kept:

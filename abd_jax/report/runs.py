@@ -81,7 +81,8 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
 
 
 def _fixed(run: RunRecord) -> dict[str, Any]:
-  return {name: value for name, value in run.config.items() if name not in (*SAME_RUN, *run.free)}
+  measured = ('data.mean', 'data.std') if run.config.get('data.fingerprint') else ()  # of the first task's images
+  return {name: value for name, value in run.config.items() if name not in (*SAME_RUN, *run.free, *measured)}
 
 
 def _name(run: RunRecord, others: Sequence[RunRecord]) -> str:

@@ -33,7 +33,7 @@ def compile_ahead(blueprint: Blueprint, progress: Progress, console: Console) ->
   """
   flops = {}
   for where, chunk, arguments in _kinds(blueprint, progress):
-    console.begin(where, compiles=True)
+    console.begin(where, 'compiling')
     began = time.monotonic()
     program = chunk.lower(*arguments).compile()
     taken, there, flops[chunk] = bytes_of(program), device_bytes(), foretold.flops_of(program)
@@ -44,7 +44,8 @@ def compile_ahead(blueprint: Blueprint, progress: Progress, console: Console) ->
         f'{where} takes {in_units(taken)} on each device, which has {in_units(there)}. Lower config.student.batch_size '
         'or config.inversion.batch_size, or use more devices.'
       )
-  if seconds := foretold.seconds(_work(blueprint, progress, flops), blueprint.config.precision):
+  work, devices = _work(blueprint, progress, flops), blueprint.mesh.size
+  if seconds := foretold.seconds(work, blueprint.config.precision, devices):
     console.line(f'all steps will take about {tqdm.format_interval(seconds)}, by the benchmark of this device')
 
 

@@ -17,7 +17,7 @@ from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Method
 from abd_jax.run.checkpoint import abstract_like, abstract_snapshot
-from abd_jax.run.extend import Base, grown, open_stream, read_base
+from abd_jax.run.extend import Base, JoinedDataset, grown, open_stream, read_base
 from abd_jax.run.found import found
 from abd_jax.run.manifest import describe
 from abd_jax.run.progress import EvalHistory, Progress
@@ -87,8 +87,10 @@ class Blueprint(NamedTuple):
   def base_snapshot(self) -> TaskSnapshot:
     """The last model of the run that this one extends, its head grown, on the devices."""
     assert self.base is not None
-    own_data = len(self.base.manifest['class_order']['names']) == self.components.model.num_classes
-    return self.mesh.replicate(grown(self.base, freeze(self.steps.new_student()), own_data))
+    own_data = not isinstance(self.stream.dataset, JoinedDataset)
+    memory = self.base.snapshot.memory if self.schedule.memory_size else {}
+    model = grown(self.base, freeze(self.steps.new_student()), own_data)
+    return self.mesh.replicate(TaskSnapshot(model, memory))
 
   def abstract_snapshot(self, name: str) -> TaskSnapshot:
     """Shapes, dtypes and placement of what stands in a folder of frozen models."""

@@ -12,7 +12,7 @@ from abd_jax.data import memory as memory_lib
 from abd_jax.devices import hosts
 from abd_jax.errors import UserError
 from abd_jax.run.integrity import checksum_of_arrays, is_intact, sealed
-from abd_jax.run.manifest import read_manifest, write_manifest
+from abd_jax.run.manifest import manifest_file, read_manifest, write_manifest
 from abd_jax.run.progress import Progress, progress_from
 from abd_jax.state import TaskSnapshot, freeze
 
@@ -113,6 +113,10 @@ class TeacherStore:
       fresh.rename(target)
       write_manifest(target, description)
     hosts.barrier(f'teacher {name}')
+
+  def has_traces(self, name: str) -> bool:
+    """Whether anything of teachers/<name>/ is left, if only its manifest."""
+    return (self._folder / name).exists() or manifest_file(self._folder / name).exists()
 
   def verify(self, name: str) -> None:
     """Raises UserError if teachers/<name>/ is not as its manifest says."""

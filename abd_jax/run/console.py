@@ -9,7 +9,6 @@ import jax
 from tqdm import tqdm
 
 BAR = 15  # cells that the bar has at least, in 80 columns
-LONG = 0.3  # seconds of compilation from which it is told of
 
 
 class Console:
@@ -24,25 +23,21 @@ class Console:
     self._plain = not sys.stderr.isatty()
     self._total, self._done, self._start = total, done, done
     self._every, self._began, self._last = every, time.monotonic(), time.monotonic()
-    self._compiled, self._where, self._compiling = 0.0, '', False
+    self._compiled, self._where = 0.0, ''
     self._bar = None
     if not (self._plain or self._silent):
       colour = None if os.environ.get('NO_COLOR') else 'green'
       form = '{desc}{percentage:3.0f}% |{bar}| {unit}'  # as the unit, for tqdm puts a comma before a postfix
       self._bar = tqdm(total=total, initial=done, colour=colour, dynamic_ncols=True, bar_format=form, unit='starting')
 
-  def begin(self, where: str, compiles: bool) -> None:
-    """A phase begins; `where` names it. compiles: whether its step must be compiled first."""
-    self._where, self._compiling = where, compiles
-    if compiles:
-      self._show('compiling')
+  def begin(self, where: str, what: str) -> None:
+    """A phase, named by `where`, begins with `what`, of which nothing else is told while it lasts."""
+    self._where = where
+    self._show(what)
 
   def compiled(self, seconds: float) -> None:
     """Compiling something has just taken so long."""
     self._compiled += seconds
-    if self._compiling and seconds > LONG:
-      self._compiling = False
-      self._show('first steps')
 
   def step(self, steps: int, metrics: dict[str, float], images_per_second: float) -> None:
     """`steps` more steps of the phase are done."""

@@ -30,13 +30,13 @@ def peak_memory() -> dict[str, int]:
   return {'host': host} | ({'device': stats['peak_bytes_in_use']} if 'peak_bytes_in_use' in stats else {})
 
 
-def device() -> dict:
-  """What a run computes on, and how many of it."""
+def device(count: int | None = None) -> dict:
+  """What a run computes on, and how many of it; count: if not all that there are."""
   first = jax.devices()[0]
   return {
     'platform': first.platform,
     'kind': first.device_kind,
-    'count': jax.device_count(),
+    'count': jax.device_count() if count is None else count,
     'cpu_cores': os.cpu_count(),
     'cpu_model': cpu_model(),
   }
@@ -49,11 +49,11 @@ def _version(package: str) -> str | None:
     return None
 
 
-def environment() -> dict:
-  """Versions, device and commit, for results.json."""
+def environment(count: int | None = None) -> dict:
+  """Versions, device and commit, for results.json. count: as of `device`."""
   return {
     'versions': {'python': platform.python_version()} | {name: _version(name) for name in PACKAGES},
-    'device': device(),
+    'device': device(count),
     'commit': _commit(),
   }
 

@@ -12,22 +12,25 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from abd_jax.config import Config, check, completed, restored
+from abd_jax.config import Config, check, default, flatten, restored
 from abd_jax.data.records import Split
 from abd_jax.data.sources import Dataset, TaskStream, open_configured
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Method
 from abd_jax.protocol.tasks import Tasks, parse_class_order, split
 from abd_jax.run.files import read_json, read_results
+from abd_jax.run.found import completed
 from abd_jax.run.load import load_snapshot
 from abd_jax.run.progress import EvalHistory
 from abd_jax.state import FrozenModel, TaskSnapshot
 
 PyTree = Any
 # What a grown run has in common with its base: the model is of no use otherwise.
-KEPT = ('model.', 'data.mean', 'data.std', 'data.max_value')
+KEPT = ('model.', 'dgr.', 'data.mean', 'data.std', 'data.max_value')
 # What the base decides, or the new data.
 DECIDED = ('tasks', 'first_task_classes', 'class_order', 'extends')
+# Where and when the base ran is no part of what it is.
+_NOT_TAKEN_OVER = ('max_seconds', 'devices', 'distributed', 'cluster.')
 
 
 class Base(NamedTuple):
@@ -144,7 +147,7 @@ def open_stream(config: Config, base: Base | None) -> TaskStream:
   """A run's data, task by task. base: that of `config.extends`, if it names one."""
   data = open_configured(config.data)
   if base is None:
-    order = parse_class_order(config.class_order, data.num_classes, config.trial)
+    order = parse_class_order(config.class_order, data.class_names, config.trial)
     sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
     return TaskStream(data, Tasks(order, sizes))
   own = is_of_base(base, data)
@@ -227,7 +230,10 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
       raise UserError(f'config.{name} follows from the run that is extended and the new data. Leave it out.')
   config = base.config.copy_and_resolve_references().unlock()
   config.class_order, config.first_task_classes, config.extends = '', 0, str(base.workdir)
-  config.method, config.task_sizes, config.max_seconds = method or config.method, base.sizes, 0.0
+  config.method, config.task_sizes = method or config.method, base.sizes
+  config.update_from_flattened_dict(
+    {name: value for name, value in flatten(default().to_dict()).items() if name.startswith(_NOT_TAKEN_OVER)}
+  )
   config.data.fingerprint = ''  # of the base's images
   if {fields.get('data.name'), config.data.name} & {'image_folder'}:
     height, _, channels = base.manifest['image_shape']
@@ -238,7 +244,7 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
   return completed(config.lock())
 
 
-def grown(base: Base, fresh: FrozenModel, own_data: bool) -> TaskSnapshot:
+def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:
   """The base's last model in the shapes of `fresh`, another run's untrained student; what is new is as in `fresh`.
 
   own_data: whether the run goes on with the base's own data: then classes that it has not learnt keep their rows too.
@@ -255,7 +261,7 @@ def grown(base: Base, fresh: FrozenModel, own_data: bool) -> TaskSnapshot:
     )
   params, stats = (jax.tree.map(_overlaid, a, b) for a, b in ((new.params, old), (new.batch_stats, model.batch_stats)))
   extra = jax.tree.map(_overlaid, new.extra, model.extra)
-  return TaskSnapshot(FrozenModel(params, stats, extra, {}), base.snapshot.memory)
+  return FrozenModel(params, stats, extra, {})
 
 
 def _overlaid(new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -27,9 +27,9 @@ def flops_of(program: Any) -> float:
   return (program.cost_analysis() or {}).get('flops', 0.0)
 
 
-def seconds(work: Iterable[Work], precision: str) -> float:
-  """Those of all steps, at the FLOP/s of the benchmark's; 0 if there is none of this device, or none like these."""
-  rows = _benchmark(precision)
+def seconds(work: Iterable[Work], precision: str, devices: int) -> float:
+  """Those of all steps at the benchmark's FLOP/s; 0 if there is none of so many such devices, or none like these."""
+  rows = _benchmark(precision, devices)
   total = 0.0
   for measured, steps, flops in work:
     row = rows.get(measured)
@@ -40,11 +40,11 @@ def seconds(work: Iterable[Work], precision: str) -> float:
   return total
 
 
-def _benchmark(precision: str) -> dict[str, dict]:
+def _benchmark(precision: str, devices: int) -> dict[str, dict]:
   """Its rows of that precision by kind of step; none if it is missing, of another device or not of this form."""
   try:
     found = json.loads((FOLDER / f'benchmark_{jax.default_backend()}.json').read_text())
-    here = device()
+    here = device(devices)
     if any(found['device'][name] != here[name] for name in SAME):
       return {}
     return {row['step']: row for row in found['rows'] if row['precision'] == precision}

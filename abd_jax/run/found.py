@@ -1,4 +1,4 @@
-"""What a config leaves open, found out from the data: normalisation, networks, and which images these are."""
+"""What a config leaves open: how many tasks; and, found out from the data, normalisation, networks, a fingerprint."""
 
 import math
 
@@ -8,9 +8,19 @@ from abd_jax.config import Config, changed, flatten, left_open
 from abd_jax.data.records import Split
 from abd_jax.data.sources import Dataset
 from abd_jax.errors import UserError
+from abd_jax.protocol.tasks import order_text
 
 _BLOCK = 512  # images decoded at once
 _LARGE = 128  # pixels; from here on networks begin with a strided convolution
+
+
+def completed(config: Config) -> Config:
+  """`config` with what others of its fields, or files, say: how many tasks, and the class order itself.
+
+  Raises UserError if the file of a class order cannot be read.
+  """
+  fields = {'tasks': len(config.task_sizes)} if config.task_sizes else {}
+  return changed(config, fields | {'class_order': order_text(config.class_order)})
 
 
 def found(config: Config, data: Dataset, first_task: tuple[int, ...]) -> Config:

@@ -1,5 +1,6 @@
 """A trained model, back from a workdir without its data set and without an optimizer."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,8 @@ class LoadedModel:
     self._check_form(images, 'float32', 'float64', 'float16', 'bfloat16')
     function = partial(block_outputs, self._components.model, self._model.variables)
     outputs = _in_batches(function, images, batch_size)
-    return dict(sorted(outputs.items(), key=lambda item: (item[0] != 'stem', item[0])))
+    number = lambda name: tuple(map(int, re.findall(r'\d+', name)))  # () of the stem
+    return {name: outputs[name] for name in sorted(outputs, key=number)}
 
   def nbytes(self) -> dict[str, int]:
     """Bytes of the arrays that are kept: 'student' and, where there is one, 'generator'."""
@@ -201,6 +203,9 @@ def _whole(name: str, value: int, least: int) -> int:
 
 def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
   """The model that a run froze after a task, from its workdir alone.
+
+  Its numbers are the same everywhere: JAX is told for that, in this process and from now on, to draw by threefry2x32
+  (partitionable), and to make no arrays of 64 bits.
 
   Args:
     workdir: of a run, finished or not.

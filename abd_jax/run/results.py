@@ -35,7 +35,7 @@ def results_of(
     'seconds': seconds,
     'steps': steps,
     'seed': blueprint.seed,
-    **environment(),
+    **environment(blueprint.mesh.size),
     'stretches': stretches,
     'config': files.config,
   }

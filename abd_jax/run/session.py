@@ -13,11 +13,11 @@ import numpy as np
 from abd_jax.devices import hosts
 from abd_jax.errors import Paused, UserError
 from abd_jax.run import health
+from abd_jax.run.build import Blueprint
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.console import Console
 from abd_jax.run.environment import device, peak_memory
 from abd_jax.run.integrity import checksum_of_arrays
-from abd_jax.run.progress import Progress
 from abd_jax.run.signals import PauseSignals
 from abd_jax.run.workdir import Workdir
 from abd_jax.steps import chunks
@@ -31,12 +31,12 @@ SECONDS_OF = {'student': 'train', 'generator': 'invert'}  # kind of state -> whe
 class Session:
   """Restores a run's progress and states, and runs its phases from there."""
 
-  def __init__(self, workdir: Workdir, abstract: dict[str, PyTree], begin: Progress, config, total_steps: int):
-    """begin: where a run stands that has no checkpoint yet."""
+  def __init__(self, workdir: Workdir, blueprint: Blueprint, total_steps: int):
     self.workdir = workdir
     self.checkpoints, self.teacher_store = Checkpoints(workdir.path), TeacherStore(workdir.path)
-    self.states, saved = self.checkpoints.restore(abstract)
-    self.progress = saved or begin
+    self.states, saved = self.checkpoints.restore(blueprint.abstract)
+    self.progress, config = saved or blueprint.begin(), blueprint.config
+    self._device = device(blueprint.mesh.size)
     workdir.cut_log(self.progress.log_bytes, self.progress.log_checksum)
     self._chunk_steps, self._collapse, self._profile = config.chunk_steps, config.collapse, config.profile
     self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
@@ -50,7 +50,7 @@ class Session:
     self.console = Console(self._total_steps, done)
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
     self._signals = PauseSignals(self.console.line).__enter__()
-    if self.progress.runs_on(device()):
+    if self.progress.runs_on(self._device):
       self.console.line('other devices than before: rounding differs from here on; results.json names both')
     return self
 
@@ -110,7 +110,7 @@ class Session:
 
     new = id(chunk) not in self._begun
     self._begun.add(id(chunk))
-    self.console.begin(f'task {progress.task + 1} {phase}', compiles=False)
+    self.console.begin(f'task {progress.task + 1} {phase}', 'first steps')
     called = self._traced(chunk, phase) if new and self._profile and self.workdir.is_main else chunk
     began, busy, first = time.monotonic(), time.process_time(), progress.step
     try:

@@ -248,6 +248,11 @@ def with_found(path: str, config: Config) -> Config:
   return changed(config, found)
 
 
+def fixed(config: dict) -> dict:
+  """The fields of a config, as a dict, that a resumed run must have as it began: dotted name -> value."""
+  return {name: value for name, value in flatten(config).items() if name not in FREE_FIELDS}
+
+
 def check_same_config(folder: Path, config: dict) -> None:
   """Raises UserError unless `folder` holds a run of `config`, a dict as JSON has it.
 

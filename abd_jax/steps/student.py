@@ -88,8 +88,7 @@ class _Given(NamedTuple):
 
 
 def _prepare(components: Components, phase: Phase, data: PhaseData) -> _Given:
-  needed = max(phase.teachers, int(phase.dreams))
-  teachers = tuple(components.as_teacher(teacher) for teacher in data.teachers[:needed])
+  teachers = tuple(components.as_teacher(teacher) for teacher in data.teachers[: phase.teachers])
   return _Given(data, teachers, stream(data.seed, 'student'))
 
 

@@ -51,8 +51,11 @@ def last_line(terminal):
 def test_the_bar_keeps_its_cells_and_the_losses_take_what_is_left(screen, columns):
   terminal = screen(columns)
   console = console_lib.Console(1000, 0)
-  console.begin('task 10 learning_2', True)
+  console.begin('task 10 learning_2', 'compiling')
   assert last_line(terminal).endswith('| compiling') and '  0% ' in last_line(terminal)
+  console.begin('task 2 dreaming', 'first steps')
+  assert last_line(terminal).startswith('task 2 dreaming: ') and last_line(terminal).endswith('| first steps')
+  console.begin('task 10 learning_2', 'first steps')
   console.compiled(30.0)
   console.step(100, LOSSES, 123.0)
   line = last_line(terminal)
@@ -65,7 +68,7 @@ def test_the_time_left_is_of_steps_alone(screen):
   terminal = screen(80)
   console = console_lib.Console(200, 0)
   console._began -= 110.0  # of which 100 s were compiling
-  console.begin('task 1 learning', True)
+  console.begin('task 1 learning', 'first steps')
   console.compiled(100.0)
   console.step(100, LOSSES, 1.0)
   assert re.search(r'00:1[01] left', last_line(terminal)), last_line(terminal)

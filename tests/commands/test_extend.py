@@ -9,7 +9,7 @@ import pytest
 from conftest import assert_same_outcome, snapshot
 from PIL import Image
 
-from abd_jax.commands import report
+from abd_jax.commands import extend, report
 from abd_jax.config import changed
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.build import build
@@ -109,6 +109,54 @@ def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters
     jax.tree.map(np.testing.assert_array_equal, part(grown), part(old))
   assert blueprint.schedule.start == (2, 'dreaming')
   assert blueprint.schedule.frozen_before(3, '') == [BASE, '2']
+
+
+def test_as_many_new_classes_as_the_base_left_out_are_new_all_the_same(learn, letters, compile_once, tmp_path):
+  """Of its ten digits it has learnt seven: with three letters the head is as wide as before."""
+  learn(tmp_path / 'run', method='base', task_sizes=(4, 3))
+  blueprint = build(extended_config(str(tmp_path / 'run'), {'data.name': 'letters', 'data.dir': letters}))
+  model, old = jax.device_get(blueprint.base_snapshot()).model, read_base(tmp_path / 'run').snapshot.model
+  fresh = jax.device_get(blueprint.steps.new_student())
+  kernel = [one.params['head']['kernel'] for one in (model, old, fresh)]
+  assert [one.shape for one in kernel] == [(4, 10)] * 3
+  np.testing.assert_array_equal(kernel[0], np.concatenate([kernel[1][:, :7], kernel[2][:, 7:]], 1))
+  assert np.all(kernel[1][:, 7:] != kernel[2][:, 7:])
+  # Going on with its own digits, those that it has not learnt keep their rows.
+  blueprint = build(extended_config(str(tmp_path / 'run'), {'task_sizes': (4, 3, 3)}))
+  same = jax.device_get(blueprint.base_snapshot()).model.params['head']['kernel']
+  np.testing.assert_array_equal(same, kernel[1])
+
+
+def test_a_method_without_a_memory_takes_none_over(base, letters_config, compile_once, tmp_path):
+  config = letters_config('rehearsal')
+  assert len(build(config).base_snapshot().memory['labels']) == 90
+  config = changed(config, {'method': 'base'})
+  assert build(config).base_snapshot().memory == {}
+  train_and_evaluate(config, str(tmp_path / 'more'))
+  assert not load_model(tmp_path / 'more').memory_images
+
+
+def test_where_and_when_the_base_ran_is_not_taken_over(base, letters, tmp_path):
+  shutil.copytree(base(), tmp_path / 'run')
+  file = tmp_path / 'run' / 'config.json'
+  stored = json.loads(file.read_text())
+  stored |= {
+    'distributed': True,
+    'devices': 8,
+    'max_seconds': 60.0,
+    'cluster': {'coordinator': 'a:1', 'count': 2, 'rank': 1},
+  }
+  file.write_text(json.dumps(stored))
+  config = extended_config(str(tmp_path / 'run'), {'data.name': 'letters', 'data.dir': letters})
+  assert not config.distributed and config.devices == config.max_seconds == 0
+  assert config.cluster.to_dict() == {'coordinator': '', 'count': 0, 'rank': -1}
+
+
+def test_a_cluster_is_joined_before_the_base_is_read(tmp_path):
+  """Reading it starts JAX's devices, after which no cluster can be joined."""
+  words = [str(tmp_path / 'no run'), f'--workdir={tmp_path / "more"}', '--config.cluster.coordinator=nowhere']
+  with pytest.raises(UserError, match='coordinator=nowhere must be HOST:PORT'):
+    extend.run(words)
 
 
 def test_the_student_starts_as_the_model_that_is_extended(base, letters_config, compile_once, tmp_path, monkeypatch):
@@ -260,6 +308,7 @@ def test_another_method_may_learn_the_new_classes(base, letters, compile_once, t
     ({'data.name': 'letters', 'data.mean': (0.1,)}, 'config.data.mean stays'),
     ({'data.name': 'letters', 'model.widths': (4, 4, 8)}, 'config.model.widths stays'),
     ({'data.name': 'letters', 'class_order': '2,1,0'}, 'config.class_order follows'),
+    ({'data.name': 'letters', 'dgr.latent': 64}, 'config.dgr.latent stays'),
   ],
 )
 def test_data_and_fields_that_do_not_fit_are_told_in_one_line(base, letters, fields, match):

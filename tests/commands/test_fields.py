@@ -98,6 +98,7 @@ def test_a_group_is_read_by_the_methods_that_the_table_names():
     if group == 'memory':  # which the loop reads, for every method that stores images
       reading = {name for name in sources if 'ExemplarPolicy(' in sources[name] or 'rehearse(' in sources[name]}
     assert set(readers) == reading | inherited, group
+  assert {name.partition('.')[0] for name in FIELDS if '.' in name} & sources.keys() <= READERS.keys()
 
 
 @pytest.mark.slow

@@ -173,6 +173,18 @@ def test_as_many_at_once_as_there_are_accelerators(tiny_config, tmp_path, monkey
   assert [one['CUDA_VISIBLE_DEVICES'] for one in taken] == ['0', '1', '2']
 
 
+def test_trials_at_once_of_tasks_of_their_own_sizes(tiny_config, tmp_path, monkeypatch):
+  """Their runs have written another number of tasks to their configs than the field says."""
+
+  def run_all(runs, *_):
+    return {run.workdir.name: 0 for run in runs if train_and_evaluate(run.config, str(run.workdir))}
+
+  monkeypatch.setattr(processes, 'accelerators', lambda: [{}, {}])
+  monkeypatch.setattr(processes, 'run_all', run_all)
+  config = tiny_config(method='base', trials=2, task_sizes=(2, 3), tasks=5)
+  assert [one['task_sizes'] for one in trials.learn_trials(config, str(tmp_path))] == [[2, 3]] * 2
+
+
 LEFT_ALONE = """
 import sys
 from jax._src import xla_bridge

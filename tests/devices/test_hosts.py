@@ -97,6 +97,32 @@ def test_two_hosts_killed_are_resumed_by_two_or_by_one(tmp_path, cli_env, digits
     assert_as_good_as_same(resumed, tmp_path / 'one', least=30)
 
 
+AGREE = """
+import sys
+import jax
+jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
+from abd_jax.devices.hosts import must_agree
+from abd_jax.errors import UserError
+must_agree('config', {'lr': 0.1})  # as they do here
+try:
+  must_agree('config', {'lr': 0.1 + int(sys.argv[2])})
+except UserError as error:
+  print(error)
+"""
+
+
+def test_hosts_that_are_not_alike_are_told(cli_env):
+  """Their parameters would part unseen: JAX takes each host's word for what all have."""
+  port = free_port()
+  words = lambda host: [sys.executable, '-c', AGREE, str(port), str(host)]
+  processes = [
+    subprocess.Popen(words(host), env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for host in (0, 1)
+  ]
+  said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
+  assert said == ['process 1 has another config than process 0. Start all of them alike.'] * 2
+
+
 @pytest.mark.slow
 def test_two_hosts_stream_disjoint_shares_of_what_one_holds(tmp_path, cli_env, digits_data):
   """Nothing is kept on the devices: each process decodes the rows of its own devices."""

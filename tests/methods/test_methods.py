@@ -711,3 +711,8 @@ def test_loop_steps_and_training_know_no_methods_name(module):
   compared = [part for node in nodes if isinstance(node, ast.Compare) for part in (node.left, *node.comparators)]
   compared += [node.subject for node in nodes if isinstance(node, ast.Match)]
   assert not [part.lineno for part in compared if 'method' in (getattr(part, 'attr', ''), getattr(part, 'id', ''))]
+
+
+def test_dreams_need_a_teacher_that_labels_them():
+  with pytest.raises(ValueError, match='dreams=True needs teachers=1'):
+    Phase(base.loss, 1, 0.1, dreams=True)

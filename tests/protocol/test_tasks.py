@@ -41,14 +41,19 @@ def test_class_order_leaves_the_global_generator_alone():
   assert random.getstate() == before
 
 
+NAMES = ('ape', 'bee', 'cat', 'polar bear')
+
+
 def test_parse_class_order(tmp_path):
-  assert parse_class_order('', 100, 1) == class_order(100, 1)
-  assert parse_class_order('3,1,0, 2', 4, 1) == (3, 1, 0, 2)
-  assert parse_class_order('3 1 0 2', 4, 1) == (3, 1, 0, 2)
-  assert parse_class_order('0', 1, 1) == (0,)
+  assert parse_class_order('', [str(k) for k in range(100)], 1) == class_order(100, 1)
+  assert parse_class_order('3,1,0, 2', NAMES, 1) == (3, 1, 0, 2)
+  assert parse_class_order('3 1 0 2', NAMES, 1) == (3, 1, 0, 2)
+  assert parse_class_order('0', NAMES[:1], 1) == (0,)
+  assert parse_class_order('polar bear\nbee\nape\ncat', NAMES, 1) == (3, 1, 0, 2)
   path = tmp_path / 'order.txt'
-  path.write_text('3, 1\n0\t2\n')
-  assert parse_class_order(str(path), 4, 1) == (3, 1, 0, 2)
+  for content in ('3, 1\n0\t2\n', 'polar bear\nbee\n\n ape\ncat'):
+    path.write_text(content)
+    assert parse_class_order(str(path), NAMES, 1) == (3, 1, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -61,25 +66,33 @@ def test_parse_class_order(tmp_path):
     ('0,1-2,3', ["'1-2'", 'not an integer']),
     ('no_such_file.txt', ["'no_such_file.txt'", 'No such file']),
     ('0,one,2,3', ["'0,one,2,3'", 'cannot be read']),
+    ('ape\nbee\ncat\npolar bar', ["'polar bar' is no class", "Did you mean 'polar bear'?"]),
+    ('ape\nbee\ncat\nbee', ["class 'bee' is listed twice"]),
+    ('ape\ncat\n', ["class 'bee' is missing (2 of 4 given)"]),
   ],
 )
 def test_parse_class_order_says_what_is_wrong(text, words):
   with pytest.raises(UserError) as error:
-    parse_class_order(text, 4, 0)
+    parse_class_order(text, NAMES, 0)
   message = str(error.value)
   assert '\n' not in message
   assert all(word in message for word in ['class_order', *words]), message
 
 
 @pytest.mark.parametrize(
-  'content, words', [(b'0 1 2 x', ["'x'", 'not an integer']), (b'\xff\xfe\x00', ['not a text file'])]
+  'content, words',
+  [
+    (b'0 1 2 x', ["'0 1 2 x' is no class of the data"]),
+    (b'\xff\xfe\x00', ['order.txt', 'not a text file']),
+    (b'', ['is missing (0 of 4 given)']),
+  ],
 )
-def test_parse_class_order_names_the_file(tmp_path, content, words):
+def test_parse_class_order_says_what_is_wrong_with_a_file(tmp_path, content, words):
   path = tmp_path / 'order.txt'
   path.write_bytes(content)
   with pytest.raises(UserError) as error:
-    parse_class_order(str(path), 4, 0)
-  assert all(word in str(error.value) for word in [str(path), *words]), error.value
+    parse_class_order(str(path), NAMES, 0)
+  assert all(word in str(error.value) for word in words), error.value
 
 
 @pytest.mark.parametrize(

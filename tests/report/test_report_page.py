@@ -10,6 +10,7 @@ import pytest
 from abd_jax.report import charts, html
 from abd_jax.report.charts import Series
 from abd_jax.report.page import report
+from abd_jax.report.results import costs
 from abd_jax.report.runs import RunRecord, grouped
 
 ODD = ('<script>alert(1)</script>', '🦊 "fox" & \'hound\'', '</svg><img src=x>', 'ünï')
@@ -185,6 +186,22 @@ def test_trials_are_one_group_and_other_configs_another():
 def test_fields_that_change_no_numbers_do_not_part_trials():
   runs = [record(trial=t, max_seconds=100.5 - t)._replace(free=('max_seconds',)) for t in range(2)]
   assert [(group.name, len(group.runs)) for group in grouped(runs)] == [('abd', 2)]
+
+
+def test_what_was_measured_of_each_trials_first_task_does_not_part_trials():
+  """A folder's normalisation: trials begin with other classes."""
+  of = lambda trial, lr: {'data.fingerprint': 'f', 'data.mean': (0.1 * trial,), 'data.std': (0.2 + trial,), 'lr': lr}
+  runs = [record(trial=t, **of(t, lr)) for lr in (0.1, 0.2) for t in range(2)]
+  assert [(group.name, len(group.runs)) for group in grouped(runs)] == [('abd, lr=0.1', 2), ('abd, lr=0.2', 2)]
+  given = [record(trial=0, **{'data.fingerprint': '', 'data.mean': (mean,)}) for mean in (0.1, 0.2)]
+  assert len(grouped(given)) == 2
+
+
+def test_mean_seconds_are_of_the_trials_that_have_such_work():
+  begun = record(trial=2, finished=False)  # whose work goes by the names of phases
+  (group,) = grouped([record(), record(trial=1), begun])
+  text = ''.join(costs([group]))
+  assert all(cell in text for cell in ('<td class="n">2.0</td>', '<td class="n">1.5</td>')), text
 
 
 def unknown(found):

@@ -135,24 +135,25 @@ def test_seconds_are_foretold_by_a_benchmark_of_the_same_device_only(tmp_path, m
   monkeypatch.setattr(foretold, 'FOLDER', tmp_path)
   work = [foretold.Work('base', 100, 2e9), foretold.Work('inversion', 10, 4e9)]
   row = lambda step, gflop, ms: {'step': step, 'precision': 'float32', 'gflop': gflop, 'ms': ms}
-  written = {'device': device(), 'rows': [row('base', 2.0, 30.0), row('inversion', 8.0, 100.0)]}
+  written = {'device': device(1), 'rows': [row('base', 2.0, 30.0), row('inversion', 8.0, 100.0)]}
 
   def told(precision='float32', **changed):
     (tmp_path / 'benchmark_cpu.json').write_text(json.dumps(written | changed))
-    return foretold.seconds(work, precision)
+    return foretold.seconds(work, precision, 1)
 
-  assert foretold.seconds(work, 'float32') == 0  # no benchmark
+  assert foretold.seconds(work, 'float32', 1) == 0  # no benchmark
   assert told() == pytest.approx(100 * 0.030 + 10 * 0.050)  # steps half as heavy take half as long
   light = [row('base', 2.0, 30.0) | {'compiled_gflop': 1.0}, row('inversion', 8.0, 100.0)]
   assert told(rows=light) == pytest.approx(100 * 0.060 + 10 * 0.050)  # a compiler that counts half of a step
-  assert told('bfloat16') == 0 and told(device=device() | {'cpu_model': 'another'}) == 0
+  assert told('bfloat16') == 0 and told(device=device(1) | {'cpu_model': 'another'}) == 0
+  assert told(device=device(8)) == 0  # of which a run has one
   assert told(rows=[row('base', 2.0, 30.0)]) == 0 and told(rows=3) == 0 and told(rows=[{'step': 'base'}]) == 0
   assert told(rows=[row('base', 2.0, 30.0), row('inversion', 100.0, 1.0)]) == 0  # so small a step waits for more
 
 
 def test_a_run_tells_its_seconds_where_they_are_known(learn, tmp_path, monkeypatch, capsys):
   told = []
-  monkeypatch.setattr(foretold, 'seconds', lambda work, precision: told.extend(work) or 3661.0)
+  monkeypatch.setattr(foretold, 'seconds', lambda work, *_: told.extend(work) or 3661.0)
   learn(tmp_path / 'run')
   assert 'all steps will take about 1:01:01, by the benchmark of this device' in capsys.readouterr().err
   assert told and all(flops > 1e5 for *_, flops in told)

@@ -11,7 +11,7 @@ from abd_jax.config import changed, default
 from abd_jax.data.sources import open_dataset
 from abd_jax.errors import Paused, UserError
 from abd_jax.protocol.tasks import class_order
-from abd_jax.run.found import found
+from abd_jax.run.found import completed, found
 from abd_jax.run.load import load_model
 
 
@@ -28,6 +28,16 @@ def digits_as_files(digits_data, tmp_path_factory):
 
 
 OPEN = {'data__name': 'image_folder', 'data__mean': (), 'data__std': (), 'method': 'base'}
+
+
+def test_a_run_begins_with_the_order_itself_not_with_a_file_that_may_change(tmp_path):
+  path = tmp_path / 'order.txt'
+  for content, order in (('3, 1\n0\t2\n', '3,1,0,2'), ('polar bear\nbee\n\n ape\n', 'polar bear\nbee\nape\n')):
+    path.write_text(content)
+    config = completed(changed(default(), {'class_order': str(path), 'task_sizes': (1, 2)}))
+    assert (config.class_order, config.tasks) == (order, 2) and completed(config) == config
+  with pytest.raises(UserError, match=r"order\.txt' cannot be read \(No such file"):
+    completed(changed(default(), {'class_order': str(tmp_path / 'gone' / 'order.txt')}))
 
 
 def test_a_folder_of_png_gives_the_results_of_the_prepared_set(learn, tmp_path, digits_as_files):

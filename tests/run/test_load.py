@@ -158,6 +158,14 @@ def test_few_images_are_not_padded_to_a_whole_batch(run_of, monkeypatch):
   assert sizes == [4, 4]
 
 
+def test_layers_are_in_the_order_of_the_network_however_many_there_are(run_of, monkeypatch):
+  path, _, images, _ = run_of('abd')
+  order = ['stem', 'stage0_block2', 'stage0_block11', 'stage1_block2', 'stage1_block10', 'stage10_block0']
+  monkeypatch.setattr(load, '_in_batches', lambda *_: dict.fromkeys(sorted(order)))
+  model = load_model(path)
+  assert list(model.layers(model.normalise(images[:2]))) == order
+
+
 def test_no_images_give_results_of_no_rows(run_of):
   path, _, images, _ = run_of('abd')
   model = load_model(path, 1)
