@@ -132,7 +132,10 @@ def _config(planned: Planned, arguments: argparse.Namespace) -> Config:
 
 def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
   """Runs what has no result yet, as far as the command line allows; what another process runs is left to it."""
-  waiting = missing(planned, arguments.results)[: arguments.max_runs]
+  left, all_of_them = missing(planned, arguments.results), {one.name for one in planned}
+  if have := len(all_of_them) - len(left):
+    tell(f'{have} of {len(all_of_them)} runs have results in {arguments.results}; --results=FOLDER makes all anew')
+  waiting = left[: arguments.max_runs]
   places = processes.accelerators() if arguments.at_once != 1 and len(waiting) > 1 else []
   if (at_once := min(arguments.at_once or len(places), len(waiting))) > 1:
     environments = processes.shares(at_once, places, (arguments.runs / CACHE).absolute())

@@ -1,5 +1,6 @@
 """The steps of configs/cifar100.py on random images: what there is to be timed and checked."""
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 from abd_jax import methods
 from abd_jax.config import Config
 from abd_jax.devices.mesh import DataMesh
+from abd_jax.errors import UserError
 from abd_jax.methods.types import Phase
 from abd_jax.models.kernels import Kernels, kernels_for
 from abd_jax.state import Classes, PhaseData, TrainState, freeze
@@ -107,12 +109,23 @@ def kinds(fields: dict, scan_steps: int, kernels: Kernels | None = None) -> dict
   return {name: compiled(*part, scan_steps) for name, part in parts(here, scan_steps or 1).items()}
 
 
+def cpu_device() -> Any:
+  """Raises UserError where JAX_PLATFORMS leaves the CPU out."""
+  try:
+    return jax.devices('cpu')[0]
+  except RuntimeError:
+    platforms = os.environ.get('JAX_PLATFORMS', '')
+    raise UserError(
+      f'JAX_PLATFORMS={platforms} leaves out the CPU, which counts FLOPs. Set it to {platforms},cpu.'
+    ) from None
+
+
 def flops(fields: dict) -> dict[str, float]:
   """Those of a step of each kind, a device's share, before it is compiled.
 
   Counted on the CPU, in the forms that this host's devices are given: of a GPU's convolutions XLA counts none.
   """
-  cpu, kernels = jax.devices('cpu')[0], kernels_for(DataMesh(jax.devices()))
+  cpu, kernels = cpu_device(), kernels_for(DataMesh(jax.devices()))
   with jax.default_device(cpu):
     here = setting(fields, [cpu], TASK_IMAGES, kernels)
     lowered = {name: Chunk(one.step).lower(*one[1:4]) for name, one in parts(here, 1).items()}
