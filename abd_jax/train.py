@@ -50,7 +50,8 @@ def train_and_evaluate(config, workdir: str) -> dict:
   """
   check_path(str(workdir))
   backend.devices()  # none is told before anything is looked at
-  config = with_found(workdir, completed(config))
+  given = config
+  config = hosts.all_or_none(lambda: with_found(workdir, completed(given)))
   if config.trials > 1:
     raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
   if (results := read_finished(workdir, config.to_dict())) is not None:

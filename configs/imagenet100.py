@@ -6,14 +6,8 @@ python -m abd_jax.main --config=configs/imagenet100.py --config.data.dir=ILSVRC 
 import runpy
 from pathlib import Path
 
-from abd_jax.config import parse_argument
-
 
 def get_config(argument: str | None = None):
-  """argument: any of tasks=10, method=lwf, trial=1, quick."""
+  """argument: any of method=lwf, trial=1, quick."""
   imagenet50 = runpy.run_path(str(Path(__file__).with_name('imagenet50.py')))
-  c = imagenet50['get_config'](argument).unlock()
-  c.tasks = parse_argument(argument).get('tasks', 10)
-  c.task_sizes = (10,) * 10
-  c.data.name = 'imagenet100'
-  return c.lock()
+  return imagenet50['get_config'](argument, 'imagenet100', 10)

@@ -11,13 +11,13 @@ top-5: final_top5_accuracy of results.json. ResNet-18 (He et al.) as the paper s
 from abd_jax.config import default, finish
 
 
-def get_config(argument: str | None = None):
-  """argument: any of tasks=5, method=lwf, trial=1, quick."""
+def get_config(argument: str | None = None, name: str = 'imagenet50', tasks: int = 5):
+  """argument: any of method=lwf, trial=1, quick. name, tasks of ten classes: configs/imagenet100.py has others."""
   c = default()
-  c.tasks = 5
-  c.task_sizes = (10,) * 5
+  c.tasks = tasks
+  c.task_sizes = (10,) * tasks
   c.class_order = 'numpy:1993'  # for every trial
-  c.data.name = 'imagenet50'
+  c.data.name = name
   c.data.size = 224
   c.data.crop = 'resized'
   c.data.mean = (0.485, 0.456, 0.406)

@@ -1,5 +1,6 @@
 """The command: what it writes, what it prints, and one line for every mistake."""
 
+import errno
 import fcntl
 import json
 import os
@@ -16,7 +17,8 @@ import time
 import pytest
 from conftest import REPO, RUN, assert_same_outcome, command, log_records, snapshot
 
-from abd_jax.errors import Paused, UserError
+from abd_jax.errors import InUse, Paused, UserError
+from abd_jax.run.workdir import at_rest
 
 DIGITS = '--config=configs/digits.py'
 
@@ -206,6 +208,18 @@ def test_a_refused_workdir_is_free_for_the_right_config(learn, paused):
 def test_a_damaged_config_json_is_told(learn, paused, text):
   (paused / 'config.json').write_text(text)
   assert_told(learn, paused, 'config.json')
+
+
+def test_a_workdir_without_locks_is_told_not_said_to_be_in_use(learn, tmp_path, monkeypatch):
+  def none(*_):
+    raise OSError(errno.ENOLCK, 'No locks available')
+
+  monkeypatch.setattr(fcntl, 'flock', none)
+  with pytest.raises(UserError, match=r'locks no files \(No locks available\).* Choose another --workdir') as error:
+    learn(tmp_path)
+  assert not isinstance(error.value, InUse)
+  with at_rest(tmp_path):  # to be read there is no need of one
+    pass
 
 
 def test_a_workdir_in_use_by_another_process_is_refused(cli, finished, tmp_path):

@@ -109,6 +109,7 @@ def _audited(subject: Subject) -> Audit:
   findings += audit_metadata.metadata(subject.folder, subject.tasks, arrays)
   findings += audit_reads.read_out_of_turn(subject.folder, subject.tasks, subject.config)
   findings += _unsealed(subject)
+  findings += audit_files.of_the_report(subject.folder)
   images = []
   if method.memory:
     images, behind = _memory(subject)

@@ -52,17 +52,24 @@ def contents(folder: Path, tasks: Tasks, dreams: bool) -> Iterator[str]:
     yield from audit_pictures.in_tensorboard(file, last if dreams else 0, last + 1)
 
 
-def notes(folder: Path, config: Config) -> list[str]:
-  """What `report` and JAX have put beside the run, and images that are parameters."""
-  found = []
+def of_the_report(folder: Path) -> Iterator[str]:
+  """A line for each file into which `report` has put images of the data set. Raises UserError if it is damaged."""
   if (folder / 'diagnosis' / 'images.npz').exists():
     pictures = read_pictures(folder)
-    count = sum(len(one) for name, one in pictures.items() if name.startswith(('real_', 'nearest_real_')))
-    found.append(f'diagnosis/images.npz: `report` put {count} real images there, read from the data set')
+    if count := sum(len(one) for name, one in pictures.items() if name.startswith(('real_', 'nearest_real_'))):
+      yield f'diagnosis/images.npz holds {count} real images, which `report` read from the data set: delete diagnosis/'
+  if (folder / 'report.html').exists() and 'data:image' in (folder / 'report.html').read_text(errors='replace'):
+    yield 'report.html shows real images, which `report` read from the data set: delete it, or make it --no-diagnosis'
+
+
+def notes(folder: Path, config: Config) -> list[str]:
+  """What is not looked into: what `report` and JAX have put beside the run, images that are parameters, the data."""
+  found = []
   if (folder / 'diagnosis' / 'diagnosis.json').exists():
     found.append('diagnosis/diagnosis.json: what `report` measured, not looked into; made anew if deleted')
-  if (folder / 'report.html').exists():
-    found.append('report.html shows real images, read from the data set by `report`')
+  if config.data.name == 'image_folder':
+    copies = config.data.prepared or f'{config.data.dir.rstrip("/")}.prepared'
+    found.append(f'{config.data.dir} has the photographs themselves, and {copies} copies of them, also of earlier ones')
   if (folder / 'compilation_cache').exists():
     found.append('compilation_cache: programs that JAX compiled, not looked into; made anew if deleted')
   if (folder / 'profile').exists():

@@ -14,6 +14,8 @@ from abd_jax.run.files import read_json, read_lines
 from abd_jax.run.mirrors import COLUMNS, values_of
 
 LONGEST_TEXT = 2000  # letters: of a class name, a path, a processor's name, a checksum
+_OF_CLASS = 40  # letters of each class more, in a class order
+_LONGEST_LIST = 16  # of widths, shapes, changes of device, where classes and tasks are fewer
 LOGS = ('metrics.jsonl', 'phases.jsonl', 'reads.jsonl')
 _COUNT = re.compile('0|[1-9][0-9]{0,6}')
 
@@ -61,7 +63,7 @@ def too_much(value: Any, tasks: Tasks) -> str:
   longest, all_of_it = _longest(tasks), list(parts(value))
   texts = [len(part) for part in all_of_it if isinstance(part, str)]
   lists = [len(part) for part in all_of_it if isinstance(part, list)]
-  if max(texts, default=0) > LONGEST_TEXT:
+  if max(texts, default=0) > LONGEST_TEXT + _OF_CLASS * len(tasks.order):  # a class order of names is one text
     return f'a text of {max(texts)} letters'
   if max(lists, default=0) > longest:
     return f'a list of {max(lists)}, longer than the classes'
@@ -71,7 +73,7 @@ def too_much(value: Any, tasks: Tasks) -> str:
 
 
 def _longest(tasks: Tasks) -> int:
-  return max(len(tasks.order), len(tasks.sizes))
+  return max(_LONGEST_LIST, len(tasks.order), len(tasks.sizes))
 
 
 def _beside(values: list[Any], size: int, indent: int | None, half: int) -> str:

@@ -3,8 +3,8 @@
   --format=table   table: the arrays by their kind; arrays: each by its name and shape; json: everything
 
 Reads the stores of arrays themselves, and needs no data. A run that is going on must be paused first. A method that
-keeps images says how many. Exit code 0: nothing found; 1: an image is, or could be, where the method keeps none, or a
-read of the data was out of turn.
+keeps images says how many. Exit code 0: nothing found; 1: an image is, or could be, where the method keeps none, or
+`report` has put some there, or a read of the data was out of turn.
 """
 
 import json

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from abd_jax.commands.options import Words, parse
-from abd_jax.errors import UserError
+from abd_jax.data import paths
+from abd_jax.errors import UserError, shown
 
 FORMATS = ('table', 'csv', 'jsonl')
 BATCH = 250  # images in memory at once
 PHOTOGRAPHS = ('image_folder', 'imagenet50', 'imagenet100', 'tiny_imagenet')  # prepared by data/builders/_files.py
 _TINY = (64, 64)  # the size that Tiny-ImageNet's builder stores, whatever is cut out of it
-SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def run(words: list[str]) -> None:
@@ -65,7 +65,7 @@ def open_model(workdir: str, given: Words) -> Any:
 
 
 def image_files(words: Sequence[str]) -> list[Path]:
-  """The files that the words name: images, folders of them, or - for names on standard input."""
+  """The files that the words name: images, folders of them as for training, or - for names on standard input."""
   files = []
   for word in words:
     path = Path(word)
@@ -74,11 +74,11 @@ def image_files(words: Sequence[str]) -> list[Path]:
         sys.stdin.reconfigure(errors='surrogateescape')  # names of files need not be UTF-8
       files += [Path(line) for line in sys.stdin.read().splitlines() if line]
     elif path.is_dir():
-      files += sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
+      files += sorted(Path(entry.path) for entry in paths.image_files(path))
     else:
       files.append(path)
   if not files:
-    raise UserError(f'no image in {" ".join(words)}. Known by their endings: {" ".join(SUFFIXES)}.')
+    raise UserError(f'no image in {" ".join(words)}. Known by their endings: {" ".join(sorted(paths.SUFFIXES))}.')
   return files
 
 
@@ -120,8 +120,9 @@ def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.
     image = images.plain(file.read_bytes(), shape[-1])[0]
   except images.BadImage as error:
     raise UserError(f'image {file} cannot be read (it {error}). Put it right, or leave it out.') from error
-  except OSError as error:
-    raise UserError(f'image {file} cannot be read ({error.strerror}). Put it right, or leave it out.') from error
+  except (OSError, ValueError) as error:  # the latter: a name with a NUL in it
+    reason = getattr(error, 'strerror', None) or error
+    raise UserError(f'image {shown(str(file))} cannot be read ({reason}). Put it right, or leave it out.') from error
   found = images.pixels(_cut(image, shape[:2], data) if data else image)
   if found.shape[:2] != shape[:2]:
     height, width = found.shape[:2]

@@ -1,4 +1,8 @@
-"""abd-jax report WORKDIR [WORKDIR...]: one HTML file about one or more runs.
+"""abd-jax report WORKDIR [WORKDIR...]    one HTML file about one or more runs, finished or not
+
+  --output=FILE      default: report.html in the workdir, or where all of them lie
+  --data_dir=FOLDER  where the runs' prepared data lie now; default: where they did
+  --no-diagnosis     only what the files of the runs say: no data are read, and no image of them is shown
 
 Runs that differ only in their trial become one curve with a band. The page needs no network, and is written beside
 the runs. The first report of a run looks at its models and its data, and keeps what it found in WORKDIR/diagnosis.

@@ -46,9 +46,11 @@ def before_jax(config: Config) -> None:
   keep_freed_memory()  # before JAX starts its threads
   cluster = config.cluster
   if config.distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
+    from abd_jax.devices.backend import devices
     from abd_jax.devices.hosts import join_cluster, place
 
     join_cluster(cluster.coordinator, cluster.count, cluster.rank)
+    devices()  # raises if there are none
     print(place(), file=sys.stderr, flush=True)
 
 

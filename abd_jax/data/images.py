@@ -156,9 +156,12 @@ def plain(encoded: bytes, channels: int = 0) -> tuple[Any, list[str]]:
   image, done = _open(encoded), []
   _check_end(image, encoded)
   _load(image)
-  if image.getexif().get(_ORIENTATION, 1) != 1:
-    image = ImageOps.exif_transpose(image)
-    done.append('rotated')
+  try:
+    rotated = image.getexif().get(_ORIENTATION, 1) != 1
+    image = ImageOps.exif_transpose(image) if rotated else image
+  except Exception as error:  # Pillow's readers of EXIF raise whatever they like
+    raise BadImage('has EXIF data that cannot be read') from error
+  done += ['rotated'] * rotated
   if image.mode in _DEEP:
     image = Image.fromarray((np.clip(np.asarray(image, np.int64), 0, 65535) / 257 + 0.5).astype(np.uint8))
     done.append('16-bit')

@@ -8,6 +8,7 @@ import os
 import pkgutil
 import re
 import shutil
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -107,9 +108,11 @@ def prepare(name: str, key: str, place: Place, options: Options) -> Path:
   try:
     (root / key).mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=root))
-    lock = _locked(scratch)
+    lock = os.open(scratch / '.lock', os.O_CREAT | os.O_WRONLY)
   except OSError as error:
     raise UserError(f'cannot write to {root}: {error.strerror}; choose another {field}.') from None
+  with contextlib.suppress(OSError):  # on a file system that locks no files: what it leaves stays, too
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   _remove_abandoned(root, name)
   logging.info('Preparing %s under %s', name, root)
   try:
@@ -127,27 +130,17 @@ def prepare(name: str, key: str, place: Place, options: Options) -> Path:
 
 
 def _prefix(name: str) -> str:
-  return f'incomplete.{name}.'
-
-
-def _locked(scratch: Path) -> int:
-  """A lock that ends with this process. Raises OSError."""
-  lock = os.open(scratch / '.lock', os.O_CREAT | os.O_WRONLY)
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError:
-    os.close(lock)
-    raise
-  return lock
+  return f'incomplete.{name}.{socket.gethostname()}.'
 
 
 def _remove_abandoned(root: Path, name: str) -> None:
-  """Removes what processes that were killed have left of their copies."""
+  """Removes what killed processes of this host have left of their copies: of others' locks it may see nothing."""
   for folder in root.glob(f'{_prefix(name)}*'):
     with contextlib.suppress(OSError):  # in use, or another process removes it
       if time.time() - folder.stat().st_mtime > _JUST_BEGUN:
-        os.close(_locked(folder))
-        shutil.rmtree(folder, ignore_errors=True)
+        with open(folder / '.lock', 'w') as lock:
+          fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+          shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(builder: Any, place: Place, field: str) -> None:

@@ -99,7 +99,11 @@ def _check_permutation(order: Sequence[int], words: Sequence[str], where: str) -
 
 
 def split(
-  num_classes: int, num_tasks: int, first_task_classes: int = 0, task_sizes: Sequence[int] = ()
+  num_classes: int,
+  num_tasks: int,
+  first_task_classes: int = 0,
+  task_sizes: Sequence[int] = (),
+  uneven: bool = False,
 ) -> tuple[int, ...]:
   """The number of classes of each task.
 
@@ -109,6 +113,7 @@ def split(
     first_task_classes: if positive, the first task has this many classes; the others share the rest equally.
     task_sizes: if not empty, the answer itself. It may sum to less than `num_classes`: the classes left over
       are then never learnt.
+    uneven: whether the first of equal tasks may have one class more, where classes are left over.
 
   Raises:
     UserError: the numbers do not fit.
@@ -118,6 +123,9 @@ def split(
   if num_tasks < 1:
     raise UserError(f'config.tasks={num_tasks} must be at least 1.')
   if not first_task_classes:
+    if uneven and num_classes > num_tasks:
+      least, more = divmod(num_classes, num_tasks)
+      return (least + 1,) * more + (least,) * (num_tasks - more)
     if num_classes % num_tasks:
       raise UserError(
         f'{num_classes} classes do not split into {num_tasks} equal tasks; '

@@ -99,9 +99,13 @@ class Checkpoints:
 class TeacherStore:
   """`teachers/<name>/` under a work directory: frozen models. Reading them changes nothing there."""
 
-  def __init__(self, workdir: Path):
+  def __init__(self, workdir: Path, alone: bool = False):
+    """alone: of several hosts this one reads for itself, and waits for no other."""
     self._folder = workdir.absolute() / 'teachers'
-    self._checkpointer = ocp.StandardCheckpointer()
+    options, me = ocp.options.MultiprocessingOptions(), jax.process_index()
+    if alone:
+      options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    self._checkpointer = ocp.StandardCheckpointer(multiprocessing_options=options)
 
   def save(self, name: str, snapshot: PyTree, description: dict) -> None:
     """Writes teachers/<name>/ and its manifest, and waits for both; one of that name stays until they are complete."""

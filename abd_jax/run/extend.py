@@ -147,8 +147,14 @@ def open_stream(config: Config, base: Base | None) -> TaskStream:
   """A run's data, task by task. base: that of `config.extends`, if it names one."""
   data = open_configured(config.data)
   if base is None:
+    if data.num_classes < 2:
+      raise UserError(
+        f"'{data.class_names[0]}' is the only class of '{data.name}'. Use at least 2, or teach it to a finished run: "
+        'abd-jax extend.'
+      )
     order = parse_class_order(config.class_order, data.class_names, config.trial)
-    sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
+    uneven = data.name == 'image_folder'  # which has as many classes as it has
+    sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes), uneven)
     return TaskStream(data, Tasks(order, sizes))
   own = is_of_base(base, data)
   if own and base.config.data.fingerprint not in ('', data.fingerprint()):

@@ -247,7 +247,7 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
   name = str(_newest(folder, there) if task is None else task)
   manifest = read_manifest(folder / name)
   config, snapshot = restored(manifest['config']), abstract_states(manifest, name)['teacher']
-  store = TeacherStore(Path(workdir))
+  store = TeacherStore(Path(workdir), alone=True)
   try:
     return config, manifest, store.load(name, snapshot)
   finally:

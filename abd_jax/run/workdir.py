@@ -44,11 +44,7 @@ class Workdir:
     self._mirrors: Mirrors | None = None  # made with the first record: before it nothing is written
     self.config = json.loads(json.dumps(config_dict))
     self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
-    try:
-      self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = os.open(self.path / '.lock', os.O_CREAT | os.O_WRONLY)
-    except OSError as error:
-      raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
+    self._lock = hosts.all_or_none(self._open)
     try:
       stamp = hosts.word_of_main(self._claim)
       hosts.all_or_none(lambda: self._check_shared(stamp))
@@ -56,12 +52,25 @@ class Workdir:
       os.close(self._lock)
       raise
 
+  def _open(self) -> int:
+    """The file that is locked while a run goes on."""
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      return os.open(self.path / '.lock', os.O_CREAT | os.O_WRONLY)
+    except OSError as error:
+      raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
+
   def _claim(self) -> int:
     """Locks the folder, makes sure that it holds this config, and returns what `_stamp` does."""
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
       raise _in_use(self.path) from error
+    except OSError as error:
+      raise UserError(
+        f'workdir {self.path} lies on a file system that locks no files ({error.strerror}), where two processes could '
+        'write over each other. Choose another --workdir.'
+      ) from error
     file = self.path / 'config.json'
     if file.exists():
       check_same_config(self.path, self.config)
@@ -157,7 +166,8 @@ class Workdir:
         raise UserError(
           f'{self.log_file} is not as the run left it. Put it back as it was, or choose another --workdir.'
         )
-      if self.log_file.exists():
+      if self.log_file.exists() and self.log_file.stat().st_size > size:
+        (self.path / 'metrics.csv').unlink(missing_ok=True)  # made anew with the next record
         os.truncate(self.log_file, size)
 
     hosts.word_of_main(cut)
@@ -194,8 +204,10 @@ def at_rest(folder: Path) -> Iterator[None]:
   try:
     try:
       fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
       raise _in_use(folder) from error
+    except OSError:  # a copy on a file system without locks, where no run can go on
+      pass
     yield
   finally:
     os.close(lock)

@@ -10,11 +10,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import xxhash
 from conftest import FIXTURES, REPO, snapshot
 from PIL import Image
 
 from abd_jax.analysis.audit import audit
+from abd_jax.analysis.audit_files import notes
 from abd_jax.analysis.audit_reads import read_out_of_turn
+from abd_jax.analysis.audit_texts import too_much
 from abd_jax.commands import audit as command
 from abd_jax.config import default, restored
 from abd_jax.errors import UserError
@@ -289,18 +292,52 @@ def test_an_image_in_the_memory_that_no_label_owns_up_to_is_found(run):
   assert found.findings == ['the memory holds pixels in 1 rows that have no label'] and found.images == 11
 
 
-def test_what_the_report_put_there_is_told_but_is_not_the_runs(run):
+def test_real_images_that_the_report_put_there_are_found(run):
   folder = run('abd')
   (folder / 'diagnosis').mkdir()
   pictures = {'real_0': np.stack([IMAGE] * 6), 'dreamed_0_0': IMAGE[None], 'nearest_real_0': IMAGE[None]}
   np.savez(folder / 'diagnosis' / 'images.npz', **pictures)
-  (folder / 'report.html').write_text('<html>')
-  found = audit(folder)
-  assert found.findings == []
-  assert found.notes == [
-    'diagnosis/images.npz: `report` put 7 real images there, read from the data set',
-    'report.html shows real images, read from the data set by `report`',
+  (folder / 'report.html').write_text('<img src="data:image/png;base64,">')
+  assert audit(folder).findings == [
+    'diagnosis/images.npz holds 7 real images, which `report` read from the data set: delete diagnosis/',
+    'report.html shows real images, which `report` read from the data set: delete it, or make it --no-diagnosis',
   ]
+  shutil.rmtree(folder / 'diagnosis')
+  (folder / 'report.html').write_text('<html>')  # as without a diagnosis
+  assert audit(folder).findings == []
+
+
+def test_few_classes_of_colour_photographs_and_an_order_of_names_are_nothing_odd():
+  tasks = Tasks((1, 0), (1, 1))
+  assert too_much({'mean': [0.1] * 3, 'image_shape': [224, 224, 3], 'widths': [64] * 5}, tasks) == ''
+  assert too_much({'list': [0.5] * 17}, tasks) == 'a list of 17, longer than the classes'
+  many = Tasks(tuple(range(1000)), (1000,))
+  assert too_much({'class_order': ','.join(map(str, range(1000)))}, many) == ''
+  assert too_much({'class_order': '9' * 50_000}, many) == 'a text of 50000 letters'
+
+
+def test_the_photographs_and_their_copies_are_named(run):
+  folder = run()
+  config = json.loads((folder / 'config.json').read_text())
+  config['data'] |= {'name': 'image_folder', 'dir': '/data/photos/', 'prepared': ''}
+  found = notes(folder, restored(config))
+  assert found == [
+    '/data/photos/ has the photographs themselves, and /data/photos.prepared copies of them, also of earlier ones'
+  ]
+
+
+def test_a_log_that_is_cut_takes_its_csv_along(run):
+  """It is written anew with the next record; a run may be stopped again before that."""
+  folder = run()
+  config = json.loads((folder / 'config.json').read_text())
+  log = folder / 'metrics.jsonl'
+  content = log.read_bytes()
+  half = content[: content.index(b'\n', len(content) // 2) + 1]
+  for kept in (content, half):
+    with Workdir(str(folder), config) as workdir:
+      workdir.cut_log(len(kept), xxhash.xxh3_128(kept).hexdigest())
+    assert (folder / 'metrics.csv').exists() == (kept == content)
+  assert not [line for line in audit(folder).findings if 'metrics.csv' in line]
 
 
 def test_traces_are_told_as_not_looked_into(run):

@@ -20,6 +20,17 @@ def test_what_is_well_has_no_remedy_and_data_are_counted(digits_data, tmp_path):
   assert 'no prepared data set' in next(doctor.data(str(tmp_path))).text
 
 
+def test_data_of_others_are_left_alone(digits_data, tmp_path):
+  """Not told to be damaged, to be deleted."""
+  from tensorflow_datasets.core import constants
+
+  shutil.copytree(Path(constants.DATA_DIR) / 'digits', tmp_path / 'digits')
+  info = next((tmp_path / 'digits').rglob('dataset_info.json'))
+  info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+  (finding,) = doctor.data(str(tmp_path))
+  assert 'stored as tfrecord, which abd_jax does not use' in finding.text and not finding.remedy
+
+
 def test_what_is_not_well_comes_with_its_remedy(digits_data, tmp_path, monkeypatch):
   from tensorflow_datasets.core import constants
 

@@ -253,6 +253,19 @@ def test_folders_of_photographs_extend_one_another(compile_once, tiny_config, tm
     open_stream(changed(base.config, {'extends': str(base.workdir)}), base)
 
 
+def test_a_single_class_is_taught_to_a_run_but_makes_none(compile_once, tiny_config, tmp_path):
+  found = {'data__mean': (), 'data__std': (), 'data__max_value': 255.0, 'data__name': 'image_folder'}
+  fields = found | {'student__batch_size': 16, 'inversion__batch_size': 8, 'task_sizes': ()}
+  one = str(bars(tmp_path / 'one', ['x']))
+  with pytest.raises(UserError, match=r"'x' is the only class of 'image_folder'\. .* abd-jax extend"):
+    build(tiny_config('base', **fields, data__dir=one))
+  old = str(bars(tmp_path / 'old', ['a', 'b', 'c']))
+  results = train_and_evaluate(tiny_config('base', **fields, tasks=2, data__dir=old), str(tmp_path / 'run'))
+  assert results['task_sizes'] == [2, 1]
+  config = extended_config(str(tmp_path / 'run'), {'data.dir': one})
+  assert config.task_sizes == (2, 1, 1) and open_stream(config, read_base(tmp_path / 'run')).class_names[3] == 'x'
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['bic', 'dgr'])
 def test_the_next_classes_of_its_own_data_and_a_memory_that_is_kept(base, compile_once, tmp_path, method):

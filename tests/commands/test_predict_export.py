@@ -236,6 +236,21 @@ def test_one_bad_image_of_many_is_told_and_nothing_is_printed(trained, tmp_path,
   assert '\n' not in str(error.value) and not capsys.readouterr().out and snapshot(path) == before
 
 
+def test_of_a_folder_those_files_are_named_that_training_takes(trained, tmp_path):
+  image = sorted(trained[2].iterdir())[0]
+  names = ['b/9.jfif', 'a.ppm', 'b/c/1.PNG', '.hidden.png', '._a.jpg', '.b/1.png', 'notes.txt']
+  for name in names:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(image, tmp_path / name)
+  assert predict.image_files([str(tmp_path)]) == [tmp_path / name for name in sorted(names[:3])]
+
+
+def test_a_name_that_no_file_can_have_is_told(trained, capsys, monkeypatch):
+  monkeypatch.setattr(sys, 'stdin', io.StringIO('a.png\0b.png\0'))  # as of find -print0
+  with pytest.raises(UserError, match=r'a\.png.* cannot be read \(embedded null byte'):
+    predict.run([str(trained[0]), '-'])
+
+
 @pytest.mark.parametrize(
   ('words', 'match'),
   [

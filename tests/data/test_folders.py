@@ -153,7 +153,7 @@ def test_layouts_that_say_too_little(tmp_path, split_folder):
   (tmp_path / 'empty').mkdir()
   refused(tmp_path / 'empty', 'no folders of images')
   write(tmp_path / 'one/a/1.png')
-  refused(tmp_path / 'one', 'has 1 class')
+  refused(tmp_path / 'one', "class 'a'", 'no training images')  # its only one is a test image
   write(tmp_path / 'two/a/1.png')
   (tmp_path / 'two/b').mkdir()
   refused(tmp_path / 'two', "class 'b'", 'no training images')
@@ -275,6 +275,12 @@ def _empty_test(folder):
     ),
     (lambda folder: (folder / 'a/z.png').symlink_to('nowhere'), ['a/z.png cannot be read (No such file']),
     (lambda folder: (folder / 'a/l.png').symlink_to('l.png'), ['a/l.png cannot be read (Too many levels']),
+    (lambda folder: (folder / 'a/loop').symlink_to('.'), ['a/loop is a link to a folder that it lies in']),
+    (lambda folder: (folder / 'a/up').symlink_to(folder), ['a/up is a link to a folder that it lies in']),
+    (
+      lambda folder: shutil.move(folder, folder.with_name('q')) and shutil.move(folder.with_name('q'), folder / 'q'),
+      ["one class, 'q', with folders in it"],
+    ),
     (lambda folder: shutil.copytree(folder / 'b', folder / 'a' / 'Test'), ["has a folder 'test' within a class"]),
     (_empty_test, ['no test images']),
   ],
@@ -284,6 +290,14 @@ def test_names_links_and_layouts_that_will_not_do(tmp_path, spoil, words):
     write(tmp_path / 'p' / 'ab'[k % 2] / f'{k}.png')
   spoil(tmp_path / 'p')
   refused(tmp_path / 'p', *words)
+
+
+def test_of_several_folders_of_tests_the_one_called_test_is_taken(split_folder):
+  folder, _ = split_folder
+  expected = image_folder._layout(folder)
+  shutil.copytree(folder / 'test', folder / 'Val')
+  shutil.copytree(folder / 'train', folder / 'Training')
+  assert image_folder._layout(folder) == expected == {'train': folder / 'train', 'test': folder / 'test'}
 
 
 def test_superscripts_are_no_numbers_and_a_split_of_damaged_files_is_none(split_folder):

@@ -55,6 +55,13 @@ def test_palette_and_sixteen_bits():
   assert found.tolist() == [[0, 7, 255]] and done == ['16-bit']
 
 
+def test_exif_that_cannot_be_read_is_a_bad_image():
+  buffer = io.BytesIO()
+  Image.new('L', (4, 4)).save(buffer, format='png', exif=b'Exif\0\0no TIFF at all')
+  with pytest.raises(images.BadImage, match='EXIF data that cannot be read'):
+    images.plain(buffer.getvalue())
+
+
 def test_exif_turns_the_image_upright():
   exif = Image.Exif()
   exif[0x0112] = 6  # to be turned clockwise

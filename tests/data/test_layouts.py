@@ -78,12 +78,16 @@ def test_tiny_imagenet_from_its_archive(tiny, tmp_path, monkeypatch):
     for file in tiny.rglob('*'):
       archive.write(file, file.relative_to(tiny.parent))
   folder = tmp_path / 'empty'
+  unpacked = folder / 'downloads/tiny-imagenet-200'
   (folder / 'downloads').mkdir(parents=True)
   (folder / 'downloads/tiny-imagenet-200.zip').write_bytes(buffer.getvalue())
   open_it = lambda: sources.open_dataset('tiny_imagenet', str(folder), download=False)
   refused(open_it, 'is damaged', tiny_imagenet.Builder.MD5)
   monkeypatch.setattr(tiny_imagenet.Builder, 'MD5', hashlib.md5(buffer.getvalue()).hexdigest())
   check_tiny(open_it())
+  shutil.rmtree(unpacked)
+  check_tiny(open_it())
+  assert not unpacked.exists()  # the copy is enough
 
 
 def test_half_copied_tiny_imagenet(tiny):
@@ -139,7 +143,7 @@ def imagenet(request, tmp_path):
 
 def test_imagenet_50_holds_the_classes_that_are_learnt_under_labels_of_all(imagenet):
   data = sources.open_dataset('imagenet50', str(imagenet), options=RESIZED)
-  order = parse_class_order('numpy:1993', data.num_classes, 5)
+  order = parse_class_order('numpy:1993', data.class_names, 5)
   assert data.num_classes == 1000 and order[:10] == FIRST
   assert data.class_names[54] == 'tench' and data.image_shape == (32, 32, 3)
   for images, labels in (data.train(order), data.test(order)):

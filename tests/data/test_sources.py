@@ -1,10 +1,13 @@
 """abd_jax.data.sources and the digits builder: what is on disk, who may read it, and what goes wrong."""
 
 import collections
+import errno
+import fcntl
 import gc
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import weakref
@@ -211,14 +214,24 @@ def test_interrupted_prepare_leaves_nothing(tmp_path, monkeypatch):
 
 def test_what_a_killed_process_left_is_removed_but_not_what_another_writes(tmp_path, monkeypatch):
   monkeypatch.setattr(prepare, '_JUST_BEGUN', -1.0)
-  left, busy, other = (tmp_path / f'incomplete.{name}' for name in ('digits.a', 'digits.b', 'cifar10.c'))
-  for folder in (left, busy, other):
-    folder.mkdir()
-    (folder / 'records').write_text('half')
-  lock = prepare._locked(busy)
-  sources.open_dataset('digits', str(tmp_path))
-  os.close(lock)
-  assert sorted(path.name for path in tmp_path.glob('incomplete*')) == ['incomplete.cifar10.c', 'incomplete.digits.b']
+  here = socket.gethostname()
+  names = [f'incomplete.{name}' for name in (f'digits.{here}.a', f'digits.{here}.b', 'digits.elsewhere.a', 'cifar10.c')]
+  for name in names:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'records').write_text('half')
+  with open(tmp_path / names[1] / '.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    sources.open_dataset('digits', str(tmp_path))
+  assert sorted(path.name for path in tmp_path.glob('incomplete*')) == sorted(names[1:])
+
+
+def test_a_file_system_without_locks_takes_prepared_data(tmp_path, monkeypatch):
+  def none(*_):
+    raise OSError(errno.ENOLCK, 'No locks available')
+
+  monkeypatch.setattr(fcntl, 'flock', none)
+  assert len(sources.open_dataset('digits', str(tmp_path)).train(ALL)[0]) == 1500
+  assert not list(tmp_path.glob('incomplete*'))
 
 
 def test_a_copy_that_appears_while_one_looks_is_taken(own_copy, monkeypatch):

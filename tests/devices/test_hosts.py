@@ -97,6 +97,32 @@ def test_two_hosts_killed_are_resumed_by_two_or_by_one(tmp_path, cli_env, digits
     assert_as_good_as_same(resumed, tmp_path / 'one', least=30)
 
 
+ALONE = """
+import sys
+import jax
+jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
+import abd_jax
+from abd_jax.devices.hosts import barrier
+if sys.argv[2] == '1':
+  print(abd_jax.load_model(sys.argv[3]).task)
+barrier('both')
+print('done')
+"""
+
+
+def test_one_host_reads_a_model_without_the_others(learn, tmp_path, cli_env):
+  """Else a base that is missing on one host leaves the others waiting."""
+  learn(tmp_path, method='base')
+  port = free_port()
+  words = lambda host: [sys.executable, '-c', ALONE, str(port), str(host), str(tmp_path)]
+  processes = [
+    subprocess.Popen(words(host), env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for host in (0, 1)
+  ]
+  said = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+  assert said[0][-1] == 'done' and said[1][-2:] == ['2', 'done']
+
+
 AGREE = """
 import sys
 import jax

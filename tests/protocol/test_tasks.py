@@ -104,6 +104,9 @@ def test_parse_class_order_says_what_is_wrong_with_a_file(tmp_path, content, wor
     (dict(num_classes=10, num_tasks=1, first_task_classes=10), (10,)),
     (dict(num_classes=1000, num_tasks=5, task_sizes=[10] * 5), (10,) * 5),
     (dict(num_classes=10, num_tasks=3, task_sizes=(5, 1, 4)), (5, 1, 4)),
+    (dict(num_classes=5, num_tasks=2, uneven=True), (3, 2)),
+    (dict(num_classes=11, num_tasks=4, uneven=True), (3, 3, 3, 2)),
+    (dict(num_classes=6, num_tasks=2, uneven=True), (3, 3)),
     (dict(num_classes=10, num_tasks=7, task_sizes=(5, 5)), (5, 5)),  # its length is the number of tasks
   ],
 )

@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
-from abd_jax.data.builders._paths import digest_of, is_utf8
 from abd_jax.data.options import Options
+from abd_jax.data.paths import digest_of, is_utf8
 from abd_jax.data.threads import pool
 from abd_jax.errors import UserError, shown
 
@@ -68,6 +68,11 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     raise NotImplementedError
 
   @classmethod
+  def originals(cls, folder: Path, downloads: Path) -> Path | None:
+    """Where the files that were prepared lie, not packed; None if they are not there."""
+    return folder
+
+  @classmethod
   def key(cls, folder: Path, options: Options) -> str:
     """The name of the prepared copy, one for all that would make the same."""
     return cls.name
@@ -81,6 +86,8 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   @classmethod
   def check_copy(cls, copy: Path, folder: Path, downloads: Path, options: Options) -> None:
     """Raises UserError if the prepared `copy` is of other files than those that `find` finds now, if it does."""
+    if cls.originals(folder, downloads) is None:
+      return
     try:
       made_of = json.loads((copy / 'metadata.json').read_text()).get('contents')
       now = made_of and cls.contents(cls.find(folder, downloads, False, options), options)
@@ -175,13 +182,15 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def check_classes(folder: Path, names: Sequence[str], splits: dict[str, list[Photo]]) -> None:
-  """Raises UserError for a single class, one without training images, a name that TFDS would not keep, no tests."""
+  """Raises UserError for no class, one without training images, a name that TFDS would not keep, no test images."""
   for name in names:
     if not is_utf8(name) or not name.strip() or name != name.strip() or len(name.splitlines()) > 1:
       raise UserError(f"class {shown(name)!r} in {folder}: a name with blanks at its ends, line breaks or letters that "
                       'are not UTF-8 cannot be stored. Rename it.')  # fmt: skip
-  if len(names) < 2:
-    raise UserError(f'{folder} has {len(names)} class{"es" * (not names)}: one folder of images each. Use at least 2.')
+  if not names:
+    raise UserError(f'{folder} has no classes: one folder of images each. Use at least 2.')
+  if len(names) == 1 and any(photo.path.parent.name != names[0] for photos in splits.values() for photo in photos):
+    raise UserError(f"{folder} has one class, '{names[0]}', with folders in it. Name the one that holds the classes.")
   trained = {photo.label for photo in splits['train']}
   empty = [name for label, name in enumerate(names) if label not in trained]
   if empty:

@@ -8,8 +8,8 @@ import numpy as np
 
 from abd_jax.data import images as images_lib
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes
-from abd_jax.data.builders._paths import digest_of, image_files, is_folder, natural, scan, subfolders
 from abd_jax.data.options import Options
+from abd_jax.data.paths import digest_of, image_files, is_folder, natural, scan, subfolders
 from abd_jax.errors import UserError
 
 SIZES = (32, 64, 128, 224)  # pixels
@@ -63,7 +63,10 @@ def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
 def _layout(folder: Path) -> dict[str, Path]:
   """Where each split's classes are. Raises UserError if there is nothing, half of it, or splits within classes."""
   there = subfolders(folder)
-  trains, tests = ([name for name in there if name.casefold() in known] for known in (TRAINS, TESTS))
+  trains, tests = (
+    sorted((name for name in there if name.casefold() in known), key=lambda name: known.index(name.casefold()))
+    for known in (TRAINS, TESTS)
+  )
   if trains and tests:
     return {'train': folder / trains[0], 'test': folder / tests[0]}
   if trains or tests:

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, unique_names
-from abd_jax.data.builders._paths import image_files, lines, subfolders
 from abd_jax.data.options import Options
+from abd_jax.data.paths import image_files, lines, subfolders
 from abd_jax.errors import UserError
 
 CLASSES = 1000  # of ILSVRC 2012

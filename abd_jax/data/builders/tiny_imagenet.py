@@ -8,9 +8,9 @@ from pathlib import Path
 
 from abd_jax.data.archives import check_members
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, unique_names
-from abd_jax.data.builders._paths import image_files, lines
 from abd_jax.data.builders.cifar10 import fetch
 from abd_jax.data.options import Options
+from abd_jax.data.paths import image_files, lines
 from abd_jax.errors import UserError
 
 FOLDER = 'tiny-imagenet-200'
@@ -29,10 +29,13 @@ class Builder(FileBuilder, skip_registration=True):
   MD5 = '90528d7ca1a48142e341f4ef8d21d0de'
 
   @classmethod
-  def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
+  def originals(cls, folder: Path, downloads: Path) -> Path | None:
     places = (folder, folder / FOLDER, downloads / FOLDER)
-    root = next((place for place in places if (place / 'wnids.txt').is_file()), None)
-    root = root or _unpacked(fetch(cls.URL, cls.MD5, downloads, download))
+    return next((place for place in places if (place / 'wnids.txt').is_file()), None)
+
+  @classmethod
+  def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
+    root = cls.originals(folder, downloads) or _unpacked(fetch(cls.URL, cls.MD5, downloads, download))
     wnids = sorted(lines(root / 'wnids.txt'))
     label = {wnid: k for k, wnid in enumerate(wnids)}
     train = [Photo(path, label[wnid]) for wnid in wnids for path in _of_class(root / 'train' / wnid)]

@@ -31,12 +31,15 @@ def scan(folder: Path) -> list[os.DirEntry]:
 def image_files(folder: Path, others: Counter[str] | None = None) -> list[os.DirEntry]:
   """Images in `folder` and below it, known by their suffix, in the order of `natural`; of one name by their paths.
 
-  others: counts the files that are none by their suffixes. Raises UserError for a name that cannot be stored.
+  others: counts the files that are none by their suffixes. Raises UserError for a name that cannot be stored, and for a
+  link to a folder that it lies in.
   """
-  found = []
+  found, above = [], [folder, *folder.parents]
   for entry in scan(folder):
     suffix = os.path.splitext(entry.name)[1].lower()
     if is_folder(entry):
+      if entry.is_symlink() and any(os.path.samefile(entry.path, one) for one in above):
+        raise UserError(f'{entry.path} is a link to a folder that it lies in. Remove it.')
       found += image_files(Path(entry.path), others)
     elif suffix in SUFFIXES:
       if not is_utf8(entry.path):
