@@ -4,8 +4,8 @@
 
 The file is a zip archive of the function as jax.export writes it (weights inside, any number of images from 1 on, for
 CPU, CUDA and TPU), of about.json, and of the package flatbuffers, which jax.export reads it with. about.json has the
-class names, the shape and the highest value of images, and the versions of jax and abd_jax that wrote it. The archive
-is code that runs: take one only from whom you trust. To use it:
+class names, the shape and the highest value of images, in words how they are prepared, and the versions of jax and
+abd_jax that wrote it. The archive is code that runs: take one only from whom you trust. To use it:
 
   import json, sys, zipfile
   sys.path.append('model.zip')
@@ -26,7 +26,7 @@ from typing import Any
 
 from abd_jax import __version__
 from abd_jax.commands.options import parse
-from abd_jax.commands.predict import open_model
+from abd_jax.commands.predict import open_model, preparation
 from abd_jax.errors import UserError
 
 
@@ -57,6 +57,7 @@ def describe(model: Any) -> dict:
     'class_names': model.class_names,
     'image_shape': model.image_shape,
     'max_value': model.white,
+    'preparation': preparation(model.image_shape, model.config.data),
     'abd_jax': __version__,
     'jax': jax.__version__,
   }

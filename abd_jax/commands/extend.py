@@ -24,7 +24,8 @@ def run(words: list[str]) -> None:
     raise UserError('--workdir is missing: where the extended run is to live, as in --workdir=runs/b')
   of_cluster = {name: value for name, value in given.fields.items() if name.startswith(('distributed', 'cluster.'))}
   before_jax(changed(default(), of_cluster))
+  from abd_jax.devices.hosts import all_or_none
   from abd_jax.run.extend import extended_config
 
-  config = extended_config(given.rest[0], given.fields, given.options.get('method'))
+  config = all_or_none(lambda: extended_config(given.rest[0], given.fields, given.options.get('method')))
   learn(apply(config, given.fields), given.options['workdir'])

@@ -151,6 +151,20 @@ def _cut(image: Any, size: tuple[int, int], data: Any) -> Any:
   return image
 
 
+def preparation(shape: Sequence[int], data: Any) -> list[str]:
+  """What `read_image` does to an image, in words for who must do it elsewhere: in this order."""
+  height, width, channels = shape
+  steps = ['turned upright as EXIF says', f'{"grey" if channels == 1 else "RGB"}, 8 bits, transparent pixels white']
+  square = 'the largest centred square resized to {}x{}, bilinearly over all pixels it covers'
+  if data.name == 'tiny_imagenet':
+    steps.append(square.format(*_TINY))
+  elif data.name in PHOTOGRAPHS and data.crop != 'resized':
+    steps.append(square.format(height, width))
+  if data.crop == 'resized':
+    steps.append(f'the centred square of 224/256 of the short side resized to {height}x{width}, likewise')
+  return steps
+
+
 def _print_table(files, names, probabilities, class_names, top: int) -> None:
   from abd_jax.report.tables import table
 

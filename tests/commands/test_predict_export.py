@@ -322,9 +322,28 @@ def test_the_archive_says_what_it_takes_and_what_wrote_it(trained, tmp_path):
     'class_names': results['class_order']['names'][:6],
     'image_shape': [8, 8, 1],
     'max_value': 16,
+    'preparation': ['turned upright as EXIF says', 'grey, 8 bits, transparent pixels white'],
     'abd_jax': abd_jax.__version__,
     'jax': jax.__version__,
   }
+
+
+@pytest.mark.parametrize(
+  ('name', 'crop', 'said'),
+  [
+    ('image_folder', 'padded', ['the largest centred square resized to 32x32']),
+    ('imagenet50', 'resized', ['the centred square of 224/256 of the short side resized to 32x32']),
+    ('tiny_imagenet', 'padded', ['the largest centred square resized to 64x64']),
+    ('tiny_imagenet', 'resized', ['the largest centred square resized to 64x64', 'the centred square of 224/256']),
+    ('cifar100', 'padded', []),
+  ],
+)
+def test_what_must_be_done_to_photographs_is_said(name, crop, said):
+  data = changed(default(), {'data.name': name, 'data.crop': crop}).data
+  *_, colours = predict.preparation((32, 32, 3), data)[:2]
+  assert colours.startswith('RGB')
+  steps = predict.preparation((32, 32, 3), data)[2:]
+  assert len(steps) == len(said) and all(step.startswith(words) for step, words in zip(steps, said, strict=True))
 
 
 def test_the_exported_function_gives_no_probabilities_of_values_beyond_the_range(trained):
