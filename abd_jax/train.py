@@ -51,7 +51,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
   check_path(str(workdir))
   backend.devices()  # none is told before anything is looked at
   given = config
-  config = hosts.all_or_none(lambda: with_found(workdir, completed(given)))
+  config = hosts.all_or_none(lambda: completed(with_found(workdir, given)))
   if config.trials > 1:
     raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
   if (results := read_finished(workdir, config.to_dict())) is not None:
@@ -59,7 +59,8 @@ def train_and_evaluate(config, workdir: str) -> dict:
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
     blueprint = hosts.all_or_none(lambda: build(config))
   config = blueprint.config
-  hosts.must_agree('config or data', [fixed(config.to_dict()), blueprint.test_counts()])
+  of_data = lambda: [blueprint.stream.dataset.fingerprint(), blueprint.test_counts()]
+  hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), *of_data()])
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
     results = files.write_results(results)
@@ -305,9 +306,20 @@ class Learner:
       if self.blueprint.streams:
         self._pooled = {task: StreamedPool(split, self.memory)}
       else:
+        images, labels = split.decode()
+        self._check_range(images)
         size = self.schedule.pool_size(self.stream.sizes)
-        self._pooled = {task: memory_lib.gather(*split.decode(), self.memory, size)}
+        self._pooled = {task: memory_lib.gather(images, labels, self.memory, size)}
     return self._pooled[task]
+
+  def _check_range(self, images: np.ndarray) -> None:
+    """Raises UserError for values above white: the model would be trained on what it later refuses."""
+    white, highest = self.config.data.max_value, int(images.max())
+    if highest > white:
+      raise UserError(
+        f"images of '{self.stream.dataset.name}' have values up to {highest}, above config.data.max_value={white:g}. "
+        'Set it to the value of white, in another --workdir.'
+      )
 
   def _classes(self, task: int) -> Classes:
     return self.blueprint.mesh.replicate(Classes(self.tasks.task_of_class, np.int32(task)))

@@ -107,7 +107,7 @@ MUTANTS = {
   ),
   # Metrics.
   'tasks of one weight': (
-    'protocol/metrics.py', 'return [_weighted(row, counts) for row in matrix]\n',
+    'protocol/metrics.py', 'return [_over_tasks(row, counts) for row in matrix]\n',
     'return [_mean(row) for row in matrix]\n',
     'tests/protocol/test_metrics.py::test_seen_accuracy_weighs_each_task_by_its_test_images',
   ),

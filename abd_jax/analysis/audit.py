@@ -41,7 +41,7 @@ class Audit(NamedTuple):
     kept: the arrays of its newest frozen model that has a successor to teach: dotted name -> array.
     bytes: of everything in each part of the workdir, folders too; the sum is what `du -b` says.
     findings: where an old image is, or could be, that the method does not own up to; a line each.
-    notes: real images that others put there, and what could not be looked into; a line each.
+    notes: what is not looked into; a line each.
   """
 
   method: str
@@ -123,7 +123,7 @@ def _audited(subject: Subject) -> Audit:
     kept=_kept(subject),
     bytes=apparent_bytes(subject.folder),
     findings=list(dict.fromkeys(findings)),  # damage may be met twice
-    notes=audit_files.notes(subject.folder, subject.config),
+    notes=audit_files.notes(subject.folder, restored(read_json(subject.folder / 'config.json'))),
   )
 
 

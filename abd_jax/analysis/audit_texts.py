@@ -14,7 +14,7 @@ from abd_jax.run.files import read_json, read_lines
 from abd_jax.run.mirrors import COLUMNS, values_of
 
 LONGEST_TEXT = 2000  # letters: of a class name, a path, a processor's name, a checksum
-_OF_CLASS = 40  # letters of each class more, in a class order
+_OF_CLASS = 100  # letters of each class more, in a class order
 _LONGEST_LIST = 16  # of widths, shapes, changes of device, where classes and tasks are fewer
 LOGS = ('metrics.jsonl', 'phases.jsonl', 'reads.jsonl')
 _COUNT = re.compile('0|[1-9][0-9]{0,6}')

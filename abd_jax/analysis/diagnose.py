@@ -18,7 +18,7 @@ from abd_jax.run.integrity import is_intact, sealed
 from abd_jax.run.load import LoadedModel, load_model
 from abd_jax.run.manifest import manifest_file
 
-SCHEMA = 2
+SCHEMA = 3
 DREAMS = 1000  # of each task's model
 _LARGEST = 2**30  # bytes of all pictures
 Tell = Callable[[str], None]

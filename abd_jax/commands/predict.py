@@ -74,7 +74,7 @@ def image_files(words: Sequence[str]) -> list[Path]:
         sys.stdin.reconfigure(errors='surrogateescape')  # names of files need not be UTF-8
       files += [Path(line) for line in sys.stdin.read().splitlines() if line]
     elif path.is_dir():
-      files += sorted(Path(entry.path) for entry in paths.image_files(path))
+      files += sorted(Path(entry.path) for entry in paths.image_files(path, any_name=True))
     else:
       files.append(path)
   if not files:

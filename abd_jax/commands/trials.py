@@ -2,11 +2,13 @@
 
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
 
 from abd_jax.config import Config, changed
+from abd_jax.devices import hosts
 from abd_jax.errors import Paused, UserError
 from abd_jax.report.tables import SUMMARY, percent, summary_line, table
 from abd_jax.run import processes, queue
@@ -21,13 +23,15 @@ def learn_trials(config: Config, workdir: str) -> list[dict]:
 
   Raises UserError for a mistake, Paused before the end.
   """
-  runs = planned(completed(config), workdir)
-  alone = config.trials_at_once == 1 or jax.distributed.is_initialized()  # which holds the devices
+  clustered = jax.distributed.is_initialized()  # which holds the devices: asking for them elsewhere takes them
+  config = hosts.all_or_none(partial(completed, config)) if clustered else completed(config)
+  runs = planned(config, workdir)
+  alone = config.trials_at_once == 1 or clustered
   places = [] if alone else processes.accelerators()
   at_once = config.trials_at_once or (len(runs) if len(places) >= len(runs) else 1)
   if at_once == 1:
     return queue.execute([job(run.config, run.workdir) for run in runs], config.max_seconds, tell=_tell).complete()
-  if jax.distributed.is_initialized():
+  if clustered:
     raise UserError(f'config.trials_at_once={at_once}: trials of several hosts run in turn. Set it to 1.')
   environments = processes.shares(min(at_once, len(runs)), places, Path(workdir).absolute() / 'compilation_cache')
   codes = processes.run_all(runs, environments, _tell, config.max_seconds)

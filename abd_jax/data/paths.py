@@ -28,11 +28,11 @@ def scan(folder: Path) -> list[os.DirEntry]:
     raise UserError(f'{folder} cannot be read ({error.strerror}). Give the folder that holds the images.') from None
 
 
-def image_files(folder: Path, others: Counter[str] | None = None) -> list[os.DirEntry]:
+def image_files(folder: Path, others: Counter[str] | None = None, any_name: bool = False) -> list[os.DirEntry]:
   """Images in `folder` and below it, known by their suffix, in the order of `natural`; of one name by their paths.
 
-  others: counts the files that are none by their suffixes. Raises UserError for a name that cannot be stored, and for a
-  link to a folder that it lies in.
+  others: counts the files that are none by their suffixes. any_name: also names that are not UTF-8, which cannot be
+  stored. Raises UserError for such a name otherwise, and for a link to a folder that it lies in.
   """
   found, above = [], [folder, *folder.parents]
   for entry in scan(folder):
@@ -40,9 +40,9 @@ def image_files(folder: Path, others: Counter[str] | None = None) -> list[os.Dir
     if is_folder(entry):
       if entry.is_symlink() and any(os.path.samefile(entry.path, one) for one in above):
         raise UserError(f'{entry.path} is a link to a folder that it lies in. Remove it.')
-      found += image_files(Path(entry.path), others)
+      found += image_files(Path(entry.path), others, any_name)
     elif suffix in SUFFIXES:
-      if not is_utf8(entry.path):
+      if not (any_name or is_utf8(entry.path)):
         raise UserError(f'{shown(entry.path)}: its name is not in UTF-8. Rename it.')
       found.append(entry)
     elif others is not None and entry.name.lower() not in _OF_SYSTEMS:

@@ -22,6 +22,7 @@ from abd_jax.data.options import Options
 from abd_jax.errors import UserError, nearest
 
 _JUST_BEGUN = 60.0  # seconds in which a copy that another process begins may not be locked yet
+_ABANDONED = 86400.0  # seconds without a change after which one of another host is: its lock may not be seen here
 
 
 def find(folder: Path) -> Path | None:
@@ -134,10 +135,11 @@ def _prefix(name: str) -> str:
 
 
 def _remove_abandoned(root: Path, name: str) -> None:
-  """Removes what killed processes of this host have left of their copies: of others' locks it may see nothing."""
-  for folder in root.glob(f'{_prefix(name)}*'):
+  """Removes what killed processes have left of their copies."""
+  for folder in root.glob(f'incomplete.{name}.*'):
+    patience = _JUST_BEGUN if folder.name.startswith(_prefix(name)) else _ABANDONED
     with contextlib.suppress(OSError):  # in use, or another process removes it
-      if time.time() - folder.stat().st_mtime > _JUST_BEGUN:
+      if time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob('*'))) > patience:
         with open(folder / '.lock', 'w') as lock:
           fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
           shutil.rmtree(folder, ignore_errors=True)

@@ -104,11 +104,15 @@ def all_or_none(function: Callable[[], Given]) -> Given:
   return cast(Given, given)
 
 
-def must_agree(what: str, mine: Any) -> None:
-  """Returns if `mine`, which JSON can hold, is the same on every host. Raises UserError, on all, if it is not."""
+def must_agree(what: str, function: Callable[[], Any]) -> None:
+  """Returns if `function` gives the same on every host. Raises UserError, on all, if it does not.
+
+  function: as of `all_or_none`; of what JSON can hold. Of a single host it is not called.
+  """
   if jax.process_count() == 1:
     return
-  digest = np.frombuffer(hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).digest(), np.uint32)
+  mine = json.dumps(all_or_none(function), sort_keys=True).encode()
+  digest = np.frombuffer(hashlib.sha256(mine).digest(), np.uint32)
   every = multihost_utils.process_allgather(digest)
   if (others := (every != every[0]).any(1)).any():
     raise UserError(f'process {int(np.argmax(others))} has another {what} than process 0. Start all of them alike.')

@@ -1,6 +1,6 @@
 """What a report is made of: one run as its files tell it, and runs that differ only in their trial together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,16 +73,29 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
 
   Groups of one method are told apart by a field that differs.
   """
-  kinds: dict[str, list[RunRecord]] = {}
-  for run in runs:
-    kinds.setdefault(repr(sorted(_fixed(run).items())), []).append(run)
-  groups = list(kinds.values())
+  groups = []
+  for alike in _by(runs, lambda run: {**_fixed(run), **dict.fromkeys(_measured(run))}):
+    trials = [run.config['trial'] for run in alike]
+    # Trials of a folder measure its normalisation on other classes; two runs of one trial have been given it.
+    groups += [alike] if len(set(trials)) == len(trials) else _by(alike, _fixed)
   return [Group(_name(group[0], [other[0] for other in groups]), group, k) for k, group in enumerate(groups)]
 
 
 def _fixed(run: RunRecord) -> dict[str, Any]:
-  measured = ('data.mean', 'data.std') if run.config.get('data.fingerprint') else ()  # of the first task's images
-  return {name: value for name, value in run.config.items() if name not in (*SAME_RUN, *run.free, *measured)}
+  return {name: value for name, value in run.config.items() if name not in (*SAME_RUN, *run.free)}
+
+
+def _measured(run: RunRecord) -> tuple[str, ...]:
+  """Fields that may have been found out from the first task's images."""
+  return ('data.mean', 'data.std') if run.config.get('data.fingerprint') else ()
+
+
+def _by(runs: Sequence[RunRecord], fields: Callable[[RunRecord], dict[str, Any]]) -> list[list[RunRecord]]:
+  """Runs with the same `fields` together."""
+  kinds: dict[str, list[RunRecord]] = {}
+  for run in runs:
+    kinds.setdefault(repr(sorted(fields(run).items())), []).append(run)
+  return list(kinds.values())
 
 
 def _name(run: RunRecord, others: Sequence[RunRecord]) -> str:

@@ -26,12 +26,9 @@ def completed(config: Config) -> Config:
 def found(config: Config, data: Dataset, first_task: tuple[int, ...]) -> Config:
   """`config` with nothing left open. first_task: original ids of its classes, whose training images are measured.
 
-  Raises UserError if the images are not those that the config was found out from, are brighter than it says, or no
-  generator makes their size.
+  Raises UserError if the images are not those that the config was found out from, or no generator makes their size.
   """
   unknown, fields = left_open(flatten(config.to_dict())), {}
-  if config.data.max_value < np.iinfo(np.uint8).max:
-    _check_range(data.train_split(first_task), data.name, config.data.max_value)
   if 'data.mean' in unknown:
     fields |= _normalisation(data.train_split(first_task), config.data.max_value)
   if 'model.blocks' in unknown:
@@ -46,15 +43,6 @@ def found(config: Config, data: Dataset, first_task: tuple[int, ...]) -> Config:
         'choose another --workdir.'
       )
   return changed(config, fields) if fields else config
-
-
-def _check_range(images: Split, name: str, white: float) -> None:
-  """Raises UserError if the first of the images have higher values: no model would take them later."""
-  if (highest := images[:_BLOCK].max()) > white:
-    raise UserError(
-      f"images of '{name}' have values up to {highest}, above config.data.max_value={white:g}. Set it to the value of "
-      'white.'
-    )
 
 
 def _normalisation(images: Split, max_value: float) -> dict:

@@ -15,6 +15,7 @@ import xxhash
 from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError, shown
+from abd_jax.protocol.tasks import order_text
 from abd_jax.run.files import read_json, read_results, write_atomically
 from abd_jax.run.integrity import sealed
 from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
@@ -251,8 +252,13 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
 
 
 def with_found(path: str, config: Config) -> Config:
-  """`config` with the fields that it leaves open as the run in `path` has found them, if there is one."""
+  """`config` with the fields that it leaves open as the run in `path` has found them, if there is one.
+
+  A class order whose file is gone is one of them.
+  """
   file, unknown = Path(path).absolute() / 'config.json', left_open(flatten(config.to_dict()))
+  if not _is_readable(config.class_order):
+    unknown |= {'class_order'}
   if not unknown or not file.is_file():
     return config
   tuples = lambda value: tuple(value) if isinstance(value, list) else value
@@ -275,11 +281,22 @@ def check_same_config(folder: Path, config: dict) -> None:
   asked = (there.keys() | here.keys()) - left_open(here)
   for name in sorted(asked, key=lambda name: (rank.get(name, len(rank)), name)):
     value = there.get(name, defaults.get(name))
+    if name == 'class_order' and isinstance(value, str) and _is_readable(value):
+      value = order_text(value)  # earlier versions kept the name of the file
     if name not in FREE_FIELDS and value != here.get(name):
       raise UserError(
         f'workdir {folder} holds a run with config.{name}={value!r}, not {here.get(name)!r}. Choose another '
         '--workdir, or that config to resume it.'
       )
+
+
+def _is_readable(class_order: str) -> bool:
+  """Whether it is an order, or names a file that has one."""
+  try:
+    order_text(class_order)
+  except UserError:
+    return False
+  return True
 
 
 def _defaults() -> dict:

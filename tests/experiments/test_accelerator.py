@@ -51,7 +51,7 @@ def test_benchmark_counts_and_times_every_step(monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(foretold, 'FOLDER', tmp_path)  # what runs here read of it
   row = rows['abd', 'float32']
   assert row['compiled_gflop'] < 1.5 * row['gflop'] < 3 * row['compiled_gflop']  # on a CPU both count all there is
-  ten = foretold.seconds([foretold.Work('abd', 10, 1e9 * row['compiled_gflop'])], 'float32')
+  ten = foretold.seconds([foretold.Work('abd', 10, 1e9 * row['compiled_gflop'])], 'float32', jax.device_count())
   assert ten == pytest.approx(1e-2 * rows['abd', 'float32']['ms'])
 
 

@@ -94,6 +94,26 @@ def test_another_config_is_refused_in_one_line_and_nothing_is_touched(run):
   assert len(str(error.value).splitlines()) == 1 and snapshot(run) == there
 
 
+def test_a_class_order_of_a_file_is_the_same_by_what_stands_in_it(tmp_path, learn):
+  """Earlier versions kept the file's name; and a run that has kept its content no longer needs the file."""
+  order = tmp_path / 'order.txt'
+  order.write_text('3 1 4 0 5 9 2 6 8 7')
+  results = learn(tmp_path / 'run', method='base', class_order=str(order))
+  file = tmp_path / 'run' / 'config.json'
+  stored = json.loads(file.read_text())
+  assert stored['class_order'] == '3,1,4,0,5,9,2,6,8,7'
+  file.write_text(json.dumps(stored | {'class_order': str(order)}))
+  assert learn(tmp_path / 'run', method='base', class_order=str(order)) == results
+  order.write_text('1 3 4 0 5 9 2 6 8 7')
+  file.write_text(json.dumps(stored))
+  with pytest.raises(UserError, match="class_order='3,1,4"):
+    learn(tmp_path / 'run', method='base', class_order=str(order))
+  order.unlink()
+  assert learn(tmp_path / 'run', method='base', class_order=str(order)) == results
+  with pytest.raises(UserError, match='cannot be read'):
+    learn(tmp_path / 'another', method='base', class_order=str(order))
+
+
 def of_another_version(folder, name):
   """Rewrites a sealed record of the run as a version to come might."""
   file = folder / name

@@ -68,11 +68,6 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     raise NotImplementedError
 
   @classmethod
-  def originals(cls, folder: Path, downloads: Path) -> Path | None:
-    """Where the files that were prepared lie, not packed; None if they are not there."""
-    return folder
-
-  @classmethod
   def key(cls, folder: Path, options: Options) -> str:
     """The name of the prepared copy, one for all that would make the same."""
     return cls.name
@@ -86,8 +81,6 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   @classmethod
   def check_copy(cls, copy: Path, folder: Path, downloads: Path, options: Options) -> None:
     """Raises UserError if the prepared `copy` is of other files than those that `find` finds now, if it does."""
-    if cls.originals(folder, downloads) is None:
-      return
     try:
       made_of = json.loads((copy / 'metadata.json').read_text()).get('contents')
       now = made_of and cls.contents(cls.find(folder, downloads, False, options), options)
@@ -189,7 +182,8 @@ def check_classes(folder: Path, names: Sequence[str], splits: dict[str, list[Pho
                       'are not UTF-8 cannot be stored. Rename it.')  # fmt: skip
   if not names:
     raise UserError(f'{folder} has no classes: one folder of images each. Use at least 2.')
-  if len(names) == 1 and any(photo.path.parent.name != names[0] for photos in splits.values() for photo in photos):
+  within = {photo.path.parent for photos in splits.values() for photo in photos}
+  if len(names) == 1 and len(within) > 1 and not any(parent.name == names[0] for parent in within):
     raise UserError(f"{folder} has one class, '{names[0]}', with folders in it. Name the one that holds the classes.")
   trained = {photo.label for photo in splits['train']}
   empty = [name for label, name in enumerate(names) if label not in trained]

@@ -29,17 +29,23 @@ class Builder(FileBuilder, skip_registration=True):
   MD5 = '90528d7ca1a48142e341f4ef8d21d0de'
 
   @classmethod
-  def originals(cls, folder: Path, downloads: Path) -> Path | None:
-    places = (folder, folder / FOLDER, downloads / FOLDER)
-    return next((place for place in places if (place / 'wnids.txt').is_file()), None)
-
-  @classmethod
   def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
-    root = cls.originals(folder, downloads) or _unpacked(fetch(cls.URL, cls.MD5, downloads, download))
+    root = _root(folder, downloads) or _unpacked(fetch(cls.URL, cls.MD5, downloads, download))
     wnids = sorted(lines(root / 'wnids.txt'))
     label = {wnid: k for k, wnid in enumerate(wnids)}
     train = [Photo(path, label[wnid]) for wnid in wnids for path in _of_class(root / 'train' / wnid)]
     return Files(unique_names(wnids, _words(root)), {'train': train, 'test': _annotated(root / 'val', label)}, _SHAPE)
+
+  @classmethod
+  def check_copy(cls, copy: Path, folder: Path, downloads: Path, options: Options) -> None:
+    if _root(folder, downloads):  # the archive is not unpacked for that
+      super().check_copy(copy, folder, downloads, options)
+
+
+def _root(folder: Path, downloads: Path) -> Path | None:
+  """Where the files lie; None if they do not."""
+  places = (folder, folder / FOLDER, downloads / FOLDER)
+  return next((place for place in places if (place / 'wnids.txt').is_file()), None)
 
 
 def _unpacked(archive: Path) -> Path:
