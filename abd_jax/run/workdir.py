@@ -276,14 +276,14 @@ def check_same_config(folder: Path, config: dict) -> None:
 
   A field that did not exist when the run began counts as its default.
   """
-  there, here, defaults = flatten(read_json(folder / 'config.json')), flatten(config), _defaults()
+  there, here, defaults = fixed(read_json(folder / 'config.json')), fixed(config), _defaults()
   rank = {name: k for k, name in enumerate(FIRST_TOLD)}
   asked = (there.keys() | here.keys()) - left_open(here)
   for name in sorted(asked, key=lambda name: (rank.get(name, len(rank)), name)):
     value = there.get(name, defaults.get(name))
     if name == 'class_order' and isinstance(value, str) and _is_readable(value):
       value = order_text(value)  # earlier versions kept the name of the file
-    if name not in FREE_FIELDS and value != here.get(name):
+    if value != here.get(name):
       raise UserError(
         f'workdir {folder} holds a run with config.{name}={value!r}, not {here.get(name)!r}. Choose another '
         '--workdir, or that config to resume it.'

@@ -97,6 +97,19 @@ def test_two_hosts_killed_are_resumed_by_two_or_by_one(tmp_path, cli_env, digits
     assert_as_good_as_same(resumed, tmp_path / 'one', least=30)
 
 
+def said_by_both(cli_env, script, words=lambda host: []):
+  """The lines that two hosts print: processes that run `script` with a port, their rank, and `words` of their own."""
+  port = free_port()
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', script, str(port), str(host), *words(host)],
+      env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )
+    for host in (0, 1)
+  ]  # fmt: skip
+  return [process.communicate(timeout=120)[0].splitlines() for process in processes]
+
+
 ALONE = """
 import sys
 import jax
@@ -113,13 +126,7 @@ print('done')
 def test_one_host_reads_a_model_without_the_others(learn, tmp_path, cli_env):
   """Else a base that is missing on one host leaves the others waiting."""
   learn(tmp_path, method='base')
-  port = free_port()
-  words = lambda host: [sys.executable, '-c', ALONE, str(port), str(host), str(tmp_path)]
-  processes = [
-    subprocess.Popen(words(host), env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for host in (0, 1)
-  ]
-  said = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+  said = said_by_both(cli_env, ALONE, lambda host: [str(tmp_path)])
   assert '2' in said[1] and [lines[-1] for lines in said] == ['done', 'done']
 
 
@@ -139,13 +146,7 @@ except UserError as error:
 
 def test_hosts_that_are_not_alike_are_told(cli_env):
   """Their parameters would part unseen: JAX takes each host's word for what all have."""
-  port = free_port()
-  words = lambda host: [sys.executable, '-c', AGREE, str(port), str(host)]
-  processes = [
-    subprocess.Popen(words(host), env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for host in (0, 1)
-  ]
-  said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
+  said = [lines[-1] for lines in said_by_both(cli_env, AGREE)]
   assert said == ['process 1 has another config than process 0. Start all of them alike.'] * 2
 
 
@@ -188,27 +189,13 @@ except UserError as error:
 def test_what_the_main_host_refuses_all_hosts_refuse(tmp_path, cli_env):
   """The lock and the config are its word alone; else the others would wait for it for ever."""
   (tmp_path / 'config.json').write_text('{"a": 1}')
-  port = free_port()
-  words = lambda host: [sys.executable, '-c', REFUSED, str(port), str(host), str(tmp_path), str(2 - host)]
-  processes = [
-    subprocess.Popen(words(host), env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for host in (0, 1)
-  ]
-  said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
+  said = [lines[-1] for lines in said_by_both(cli_env, REFUSED, lambda host: [str(tmp_path), str(2 - host)])]
   assert said[0] == said[1] and 'config.a=1, not 2' in said[0]  # although the second host's config agrees
 
 
 def test_hosts_with_workdirs_of_their_own_are_told(tmp_path, cli_env):
   """The second would wait for ever for a save of the first's."""
-  port, script = free_port(), SHARED
-  processes = [
-    subprocess.Popen(
-      [sys.executable, '-c', script, str(port), str(host), str(tmp_path / str(host))],
-      env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )
-    for host in (0, 1)
-  ]  # fmt: skip
-  said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
+  said = [lines[-1] for lines in said_by_both(cli_env, SHARED, lambda host: [str(tmp_path / str(host))])]
   assert 'process 1 of this run cannot begin' in said[0] and 'is not the same folder on every host' in said[1]
 
 
@@ -245,11 +232,5 @@ except Exception as error:
 
 
 def test_whatever_ends_the_main_host_is_told_to_the_others(cli_env):
-  port = free_port()
-  words = lambda host: [sys.executable, '-c', WORD, str(port), str(host)]
-  processes = [
-    subprocess.Popen(words(host), env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for host in (0, 1)
-  ]
-  said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
+  said = [lines[-1] for lines in said_by_both(cli_env, WORD)]
   assert said == ['OSError [Errno 28] No space left on device', 'UserError [Errno 28] No space left on device']
