@@ -1,8 +1,9 @@
 """The default configuration: every field there is, with its unit, and the paper's values for CIFAR-100.
 
 Files in configs/ start from `default()` and change what their data set needs. Where the paper and the authors'
-released code disagree, a field selects; the released way is the default because it produced the published tables, but
-for memory.redraw, e2e.new_target, bic.evaluate and bn_gamma_init, whose defaults are what was meant.
+released code disagree, a field selects (docs/paper_vs_code.md lists what has none). The released way is the default, as
+the published tables presumably came from it, but for memory.redraw, e2e.new_target, bic.evaluate and bn_gamma_init,
+whose defaults are what was meant.
 """
 
 import math
@@ -25,6 +26,7 @@ CHOICES = {
   'data.damaged': ('refuse', 'skip'),
   'inversion.what': ('generator', 'pixels'),
   'inversion.diversity': ('normalised', 'entropy'),
+  'deep_inversion.kd_real': ('old', 'padded'),
   'memory.redraw': ('never', 'released'),
   'e2e.new_target': ('stage_one', 'released'),
   'bic.evaluate': ('corrected', 'raw'),
@@ -129,6 +131,8 @@ def default() -> Config:
   c.abd.bn_passes = 2  # released: two forward passes fold each batch into the running statistics twice
   c.lwf = ConfigDict(dict(weight=1.0, temperature=2.0))  # softmax distillation of all methods that have one
   c.lwf_synthetic = ConfigDict(dict(weight=0.1))
+  c.deep_inversion = ConfigDict()
+  c.deep_inversion.kd_real = 'old'  # released: over old classes alone; 'padded': new ones have probability 0, Eq. 9
   c.memory = ConfigDict()  # of rehearsal, lwf_coreset, e2e, bic
   c.memory.size = 2000  # images
   c.memory.redraw = 'never'  # 'released': random memories fill up with copies, as in the authors' code

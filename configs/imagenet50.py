@@ -1,4 +1,4 @@
-"""ImageNet-50 (Tables D and E): the first fifty classes of the benchmark's order, five tasks of ten, head of 1,000.
+"""ImageNet-50 (Tables 4 and E): the first fifty classes of the benchmark's order, five tasks of ten, head of 1,000.
 
 python -m abd_jax.main --config=configs/imagenet50.py --config.data.dir=ILSVRC --workdir=runs/imagenet50
 

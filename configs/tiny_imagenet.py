@@ -1,4 +1,4 @@
-"""Tiny-ImageNet as the paper ran it (Table C), twenty tasks of ten classes.
+"""Tiny-ImageNet as the paper ran it (Tables C and D), twenty tasks of ten classes.
 
 python -m abd_jax.main --config=configs/tiny_imagenet.py --workdir=runs/tiny_imagenet
 

@@ -40,7 +40,7 @@ ABD = Row('Always Be Dreaming', 'abd', replay='synthetic')
 RDFCIL = Row('R-DFCIL', 'rdfcil', replay='synthetic')
 UNDREAMED = Row('the same, generator untrained', 'abd', (('inversion.steps', 0),), 'synthetic')
 PIXELS = Row('the same, pixels optimised', 'abd', (('inversion.what', 'pixels'),), 'synthetic')
-# As in the released code, slips and all: the paper's numbers of these four came from it.
+# As in the released code, slips and all: the paper's numbers of these four presumably came from it.
 REHEARSAL = Row('Naive Rehearsal', 'rehearsal', (('memory.redraw', 'released'),), 'coreset')
 LWF_CORESET = Row('LwF coreset', 'lwf_coreset', (('memory.redraw', 'released'),), 'coreset')
 E2E = Row('E2E', 'e2e', (('e2e.new_target', 'released'),), 'coreset')

@@ -83,7 +83,7 @@ def test_what_extending_kept_of_old_classes():
     return [100 * np.average(run['accuracy_matrix'][-1][:2], weights=run['test_images'][:2]) for run in runs]
 
   of = {name: accuracies(name) for name in ('', '_abd', '_base')}
-  words = [f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f} %' for values in of.values()]
+  words = [f'{np.mean(values):.1f} ± {np.std(values):.1f} %' for values in of.values()]
   text = ' '.join(section(DOCS / 'using.md', 'Teach it more: extend').split())
   assert f'{words[0]} before, {words[1]} after `extend`, and {words[2]} after the same step without dreams' in text
 

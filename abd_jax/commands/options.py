@@ -15,7 +15,7 @@ from abd_jax.errors import UserError, nearest
 READERS = {
   'lwf': ('lwf', 'lwf_synthetic', 'lwf_coreset', 'deep_inversion', 'e2e', 'bic', 'dgr'),
   'memory': ('rehearsal', 'lwf_coreset', 'e2e', 'bic'),
-  **{name: (name,) for name in ('abd', 'lwf_synthetic', 'e2e', 'bic', 'dgr', 'rdfcil')},
+  **{name: (name,) for name in ('abd', 'lwf_synthetic', 'deep_inversion', 'e2e', 'bic', 'dgr', 'rdfcil')},
 }
 
 

@@ -51,13 +51,13 @@ def planned(config: Config, workdir: str) -> list[Run]:
 
 
 def summary(results: list[dict]) -> str:
-  """A line for each trial, and one of means and, of two or more, sample standard deviations."""
+  """A line for each trial, and one of means and, of two or more, population standard deviations, as the paper's."""
   lines = [summary_line(one) for one in results]
   lines = [[f'trial {one["config"]["trial"]}', *line[1:]] for line, one in zip(lines, results, strict=True)]
   means = ['mean ± std']
   for key in ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer'):
     known = [one[key] for one in results if one[key] is not None]
-    spread = f' ± {percent(statistics.stdev(known))}' if len(known) > 1 else ''
+    spread = f' ± {percent(statistics.pstdev(known))}' if len(known) > 1 else ''
     means.append((percent(statistics.fmean(known)) if known else '-') + spread)
   seconds = statistics.fmean(sum(one['seconds'].values()) for one in results)
   return table((results[0]['method'], *SUMMARY[1:]), [*lines, [*means, f'{seconds:.0f}']])

@@ -1,7 +1,8 @@
 """DeepInversion (Yin et al., 2020) as the paper runs it for class-incremental learning, Eq. 8 and 9.
 
-Cross-entropy on real images, softmax distillation on real and dreamed ones. As released, real images are distilled
-over the old classes alone, and only for dreamed ones does the teacher give the new classes probability zero.
+Cross-entropy on real images, softmax distillation on real and dreamed ones, where the teacher gives the new classes
+probability zero. As released, that is so of dreamed images only, and real ones are distilled over the old classes
+alone; deep_inversion.kd_real='padded' treats both alike, as the equations do.
 """
 
 from abd_jax import losses
@@ -17,9 +18,11 @@ def make(config) -> Method:
     classes, is_real = inputs.classes, inputs.is_real
     logits, old_logits = inputs.student.logits, inputs.teachers[0].logits
     ce = mean_over(losses.cross_entropy(logits, inputs.labels, classes.seen), is_real)
-    real = mean_over(losses.distillation(logits, old_logits, classes.old, c.temperature), is_real)
     padded = losses.zero_padded_distillation(logits, old_logits, classes.old, classes.seen, c.temperature)
-    dreamed = mean_over(padded, ~is_real)
+    of_real = padded
+    if config.deep_inversion.kd_real == 'old':
+      of_real = losses.distillation(logits, old_logits, classes.old, c.temperature)
+    real, dreamed = mean_over(of_real, is_real), mean_over(padded, ~is_real)
     return ce + c.weight * (real + dreamed), {'ce': ce, 'kd_real': real, 'kd_dreamed': dreamed}
 
   schedule = student_schedule(config)

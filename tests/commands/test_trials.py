@@ -43,14 +43,14 @@ def test_one_run_is_not_several(tiny_config, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_the_summary_has_means_and_sample_deviations():
+def test_the_summary_has_means_and_population_deviations_as_the_tables_have():
   numbers = dict.fromkeys(('average_accuracy', 'forgetting', 'backward_transfer'), 0.5)
   runs = [
     {'method': 'abd', 'config': {'trial': k}, 'seconds': {'train': 10.0 * k}, 'final_accuracy': 0.6 + 0.1 * k} | numbers
     for k in range(3)
   ]
   assert '| trial 2    | 80.0 ' in trials.summary(runs)
-  assert '| mean ± std | 70.0 ± 10.0' in trials.summary(runs)
+  assert '| mean ± std | 70.0 ± 8.2 ' in trials.summary(runs)
   runs[1]['forgetting'] = None  # of one task
   assert trials.summary(runs[1:2]).splitlines()[-1].count(' - ') == 1
 

@@ -315,6 +315,18 @@ def test_deep_inversion_tells_dreams_from_new_classes_and_real_images_nothing_of
   np.testing.assert_array_equal(learnt(grads), OLD)
 
 
+def test_deep_inversion_with_padded_targets_of_real_images_is_eq_8_and_9_as_printed():
+  phase = later('deep_inversion', **{'deep_inversion.kd_real': 'padded', 'lwf.weight': 0.3})
+  value, _, _ = evaluate(phase)
+  padded = reference.zero_padded_kd(LOGITS[IS_REAL], TEACHER_LOGITS[IS_REAL], OLD, OLD | NEW)
+  released = reference.deep_inversion(LOGITS, TEACHER_LOGITS, LABELS, IS_REAL, OLD, OLD | NEW, 0.3)
+  over_old = reference.softmax_kd(LOGITS[IS_REAL], TEACHER_LOGITS[IS_REAL], OLD)
+  np.testing.assert_allclose(value, released + 0.3 * (padded - over_old), rtol=1e-5)
+  _, _, grads = evaluate(phase, 'kd_real')
+  np.testing.assert_array_equal(moved(grads), IS_REAL)
+  np.testing.assert_array_equal(learnt(grads), OLD | NEW)
+
+
 def test_lwf_synthetic_equals_the_restatement():
   fields = {'lwf_synthetic.weight': 0.3, 'lwf.weight': 7.0, 'lwf.temperature': 3.0}
   value, _, grads = evaluate(later('lwf_synthetic', **fields))
