@@ -7,6 +7,7 @@ whose defaults are what was meant.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -165,6 +166,13 @@ def default() -> Config:
   return c
 
 
+# Groups of fields that some methods alone read; any other is of all.
+READERS = {
+  'lwf': ('lwf', 'lwf_synthetic', 'lwf_coreset', 'deep_inversion', 'e2e', 'bic', 'dgr'),
+  'memory': ('rehearsal', 'lwf_coreset', 'e2e', 'bic'),
+  **{name: (name,) for name in ('abd', 'lwf_synthetic', 'deep_inversion', 'e2e', 'bic', 'dgr', 'rdfcil')},
+}
+
 # R-DFCIL's network and crop, as its authors' code has them.
 AS_RDFCIL = {'model.variant': 'rdfcil', 'data.pad_value': 'mean'}
 
@@ -228,6 +236,22 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
     config.update_from_flattened_dict(quick)
   config.update(options)
   return config.lock()
+
+
+def reads(method: str, field: str) -> bool:
+  """Whether a field, by its dotted name, may change what a method does."""
+  return method in READERS.get(field.partition('.')[0], (method,))
+
+
+def check_read(method: str, fields: Iterable[str]) -> None:
+  """Raises UserError for a field that the method does not read."""
+  for name in fields:
+    if not reads(method, name):
+      readers = READERS[name.partition('.')[0]]
+      raise UserError(
+        f"config.{name} is not read by method '{method}', but by {', '.join(readers)}. Leave it out, or choose that "
+        f'method after the colon, as :method={readers[0]}.'
+      )
 
 
 class Limits(NamedTuple):

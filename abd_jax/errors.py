@@ -23,6 +23,10 @@ class InUse(UserError):
   """Another process runs in this workdir."""
 
 
+class Diverged(UserError):
+  """A run of no use: a number is no longer finite, or its student or generator has collapsed. Others may go on."""
+
+
 class Paused(Exception):
   """The run has saved itself and stops here; the same command resumes it."""
 

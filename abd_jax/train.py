@@ -302,6 +302,8 @@ class Learner:
   def _pool(self, task: int) -> PooledImages | StreamedPool:
     """The task's images and the memory's: decoded and copied once, or left to be streamed."""
     if task not in self._pooled:
+      # What is read is logged for good: a run that is killed now must not go on in the task before.
+      self.session.checkpoints.wait()
       split = self.stream.task_split(task)
       if self.blueprint.streams:
         self._pooled = {task: StreamedPool(split, self.memory)}

@@ -68,11 +68,13 @@ def missing(planned: Sequence[Planned], file: Path) -> list[Planned]:
   return [one for one in planned if one.name not in known]
 
 
-def execute(planned: Sequence[Planned], file: Path, arguments: argparse.Namespace) -> None:
+def execute(planned: Sequence[Planned], file: Path, arguments: argparse.Namespace) -> queue.Outcome:
   """Measures what is not measured yet, as far as the command line allows; runs of other processes are left to them."""
   jobs = [_job(one, file, arguments) for one in missing(planned, file)]
-  if pause := queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell).pause:
-    tell(str(pause))
+  outcome = queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell)
+  if outcome.pause:
+    tell(str(outcome.pause))
+  return outcome
 
 
 def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:

@@ -135,10 +135,10 @@ def main(arguments: argparse.Namespace) -> None:
     lacking = diagnosis.missing(wanted, file) if of_models else runs.missing(wanted, arguments.results)
     return table.print_commands(asked, lacking, arguments)
   if of_models:
-    diagnosis.execute(wanted, file, arguments)
+    outcome = diagnosis.execute(wanted, file, arguments)
     drawn = _of_models(asked, arguments)
   else:
-    runs.execute(wanted, arguments)
+    outcome = runs.execute(wanted, arguments)
     drawn = _of_results(asked, arguments)
   stem = f'figure_{arguments.figure}_{asked.config}_{asked.planned[0].tasks}_tasks'
   files = {arguments.output / f'{stem}{end}.svg': picture for end, picture in drawn.pictures.items()}
@@ -148,6 +148,7 @@ def main(arguments: argparse.Namespace) -> None:
   csv.writer(text, lineterminator='\n').writerows([drawn.header, *drawn.rows])
   write(arguments.output / f'{stem}.csv', text.getvalue())
   print('\n'.join([markdown(drawn.header, drawn.rows), *(f'- {note}' for note in drawn.notes), *map(str, files)]))
+  outcome.check_sound()
 
 
 def _nothing(asked: table.Asked, where: Path) -> UserError:

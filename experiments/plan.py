@@ -16,6 +16,7 @@ class Planned(NamedTuple):
   trial: int
   config: str  # a file in configs/
   quick: bool
+  fingerprint: str = ''  # of a folder of photographs: what its name in the config does not say
 
   @property
   def name(self) -> str:
@@ -34,6 +35,8 @@ class Planned(NamedTuple):
 
   def load(self, places: dict) -> Config:
     """Its config, with `places` of this machine."""
+    if self.fingerprint:
+      places = places | {'data.fingerprint': self.fingerprint}
     return load_config(self.config, self.option, dict(self.row.overrides) | places)
 
 
@@ -47,10 +50,11 @@ def rows_on(table: Table, config: str) -> tuple[Row, ...]:
   return (*table.rows, *under_other_weight(table.rows, load_config(config).abd.local_weight))
 
 
-def plan(table: Table, config: str, trials: int, quick: bool = False) -> list[Planned]:
+def plan(table: Table, config: str, trials: int, quick: bool = False, fingerprint: str = '') -> list[Planned]:
   """Every run behind a table, trial by trial, so that a first trial of all rows comes before a second of any."""
   rows, splits = rows_on(table, config), splits_on(table, config)
-  return [Planned(row, tasks, trial, config, quick) for trial in range(trials) for tasks in splits for row in rows]
+  cells = [(row, tasks, trial) for trial in range(trials) for tasks in splits for row in rows]
+  return [Planned(*cell, config, quick, fingerprint) for cell in cells]
 
 
 def ad_hoc(methods: Iterable[str], config: str, overrides: Overrides = ()) -> Table:

@@ -7,9 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
-from abd_jax.commands.options import READERS
-from abd_jax.config import Config, changed, default, flatten
-from abd_jax.errors import UserError
+from abd_jax.config import Config, changed, default, flatten, reads
+from abd_jax.errors import Diverged, UserError
 from abd_jax.run import processes, queue
 from abd_jax.run.processes import Environment, Run
 from abd_jax.run.queue import Job
@@ -56,13 +55,8 @@ def differing(planned: Planned, config: dict) -> str:
   """'<field>=<value>, now <value>', of a field in which `config`, that of a run, is not what is planned now; or ''."""
   # A field it does not name came later, and counts as its default.
   asked, ran = fields_of(planned.load({})), fields_of(default()) | config
-  names = [name for name in sorted(asked) if ran[name] != asked[name] and _reads(planned.row.method, name)]
+  names = [name for name in sorted(asked) if ran[name] != asked[name] and reads(planned.row.method, name)]
   return f'{names[0]}={ran[names[0]]!r}, now {asked[names[0]]!r}' if names else ''
-
-
-def _reads(method: str, field: str) -> bool:
-  """Whether a field may change what a method does: not those of other methods' groups."""
-  return method in READERS.get(field.partition('.')[0], (method,))
 
 
 def fields_of(config: Config) -> dict:
@@ -130,7 +124,7 @@ def _config(planned: Planned, arguments: argparse.Namespace) -> Config:
   return planned.load({'data.dir': arguments.data_dir, 'oracle_dir': str((arguments.runs / 'oracles').absolute())})
 
 
-def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
+def execute(planned: list[Planned], arguments: argparse.Namespace) -> queue.Outcome:
   """Runs what has no result yet, as far as the command line allows; what another process runs is left to it."""
   left, all_of_them = missing(planned, arguments.results), {one.name for one in planned}
   if have := len(all_of_them) - len(left):
@@ -143,15 +137,20 @@ def execute(planned: list[Planned], arguments: argparse.Namespace) -> None:
   outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
     tell(str(outcome.pause))
+  return outcome
 
 
-def _execute_at_once(waiting: list[Planned], environments: list[Environment], arguments: argparse.Namespace) -> None:
-  """In processes. Raises UserError if one of them fails, once the results of the others are kept."""
+def _execute_at_once(
+  waiting: list[Planned], environments: list[Environment], arguments: argparse.Namespace
+) -> queue.Outcome:
+  """In processes, of which each says itself why it fails."""
   tells = {'collapse': 'tell'}  # as in jobs.job
   folder = arguments.runs.absolute()
   own = [Run(one.name, changed(_config(one, arguments), tells), folder / one.name) for one in waiting]
   codes = processes.run_all(own, environments, tell, arguments.max_seconds)
   complete = {run.name for run in own if (run.workdir / 'results.json').is_file()}
-  queue.execute([_job(one, arguments) for one in waiting if one.name in complete])  # only read now
-  if failed := [name for name, code in codes.items() if code]:
-    raise UserError(f'{failed[0]} ended with exit code {codes[failed[0]]}; what it said stands above.')
+  outcome = queue.execute([_job(one, arguments) for one in waiting if one.name in complete])  # only read now
+  for name, code in codes.items():
+    if code:
+      outcome.diverged[name] = Diverged(f'it ended with exit code {code}; what it said stands above.')
+  return outcome

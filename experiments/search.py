@@ -16,13 +16,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abd_jax.config import Config
+from abd_jax.config import Config, check_read
 from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError, nearest
-from abd_jax.protocol.tasks import split
 from abd_jax.report.tables import table
 from abd_jax.run import queue
 from abd_jax.run.environment import environment
+from abd_jax.run.extend import task_sizes
 from experiments import options
 from experiments.files import write_json
 from experiments.jobs import job, load_config, tell
@@ -101,15 +101,13 @@ def first_half(config: Config) -> Fields:
   """The fields that cut a config to the first half of its tasks. Raises UserError for a single task."""
   if config.tasks < 2:
     raise UserError(f'config.tasks={config.tasks} has no first half. Use at least 2.')
-  where = config.data
-  classes = open_configured(where).num_classes
-  sizes = split(classes, config.tasks, config.first_task_classes, tuple(config.task_sizes))
+  sizes = task_sizes(config, open_configured(config.data))
   kept = sizes[: len(sizes) // 2]
   return {'tasks': len(kept), 'first_task_classes': 0, 'task_sizes': kept}
 
 
 def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dict:
-  """The accuracies of every point, those of a grid best first, and what was read on the way.
+  """The accuracies of every point, those of a grid best first, and what was read on the way; None of what diverges.
 
   Raises UserError for a point that no run could use, Paused after max_seconds (0: no limit).
   """
@@ -118,15 +116,16 @@ def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dic
     fields = condition.fields | one['point']
     option = ','.join(filter(None, (condition.option, f'method={one["method"]}' if 'method' in one else '')))
     config = load_config(comparison.config, option, fields)
+    check_read(config.method, one['point'])
     jobs.append(job(config, runs / workdir_name(comparison, one, condition)))
   outcome = queue.execute(jobs, max_seconds, tell=tell)
-  outcome.complete()
+  outcome.check_ended()
   points = []
   for one in comparison.points:
     names = [workdir_name(comparison, one, condition) for condition in comparison.conditions]
-    points.append(one | {'accuracy': [outcome.results[name]['final_accuracy'] for name in names]})
+    points.append(one | {'accuracy': [_accuracy(outcome.results.get(name)) for name in names]})
   if 'name' not in points[0]:
-    points.sort(key=lambda one: -sum(one['accuracy']))
+    points.sort(key=lambda one: -sum(value or 0.0 for value in one['accuracy']))
   return {
     'schema_version': 1,
     'what': comparison.what,
@@ -136,6 +135,10 @@ def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dic
     'read': _read([runs / name for name in outcome.results], comparison.folds),
     **environment(),
   }
+
+
+def _accuracy(results: dict | None) -> float | None:
+  return None if results is None else results['final_accuracy']
 
 
 def workdir_name(comparison: Comparison, one: dict, condition: Condition) -> str:
@@ -160,16 +163,23 @@ def render(found: dict) -> str:
   """The points of a grid with their ranks, or those of a named list."""
   points, of_folds = points_of(found), 'accuracy % on the folds'
   if 'name' in points[0]:
-    return table(('setting', of_folds), [(one['name'], percent(one['accuracy'])) for one in points])
+    return table(('setting', of_folds), [(one['name'], _shown(one['accuracy'])) for one in points])
   fields = list(points[0]['point'])
   text = lambda value: f'{value:g}' if isinstance(value, float) else str(value)
   return table(
     ('rank', *fields, of_folds),
     [
-      (str(rank), *(text(one['point'][field]) for field in fields), percent(one['accuracy']))
+      (str(rank), *(text(one['point'][field]) for field in fields), _shown(one['accuracy']))
       for rank, one in enumerate(points, 1)
     ],
   )
+
+
+def _shown(accuracy: list[float | None]) -> str:
+  """'81.2 ± 1.9', and how many of them diverged."""
+  known = [value for value in accuracy if value is not None]
+  diverged = f', {len(accuracy) - len(known)} diverged' if len(known) < len(accuracy) else ''
+  return percent(known) + diverged
 
 
 def points_of(found: dict) -> list[dict]:

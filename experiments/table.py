@@ -5,8 +5,9 @@
 
 Runs what the table lacks, then renders it as Markdown and CSV: ours beside the paper's, and for each row the paired
 difference to the method itself over the trials that both have. Stop it at any time, the same command resumes; started
-twice, it shares the work. Results of several hosts merge by copying the files of --results. --print_commands prints one
-command for each run, for a SLURM array or many hosts; --max_runs and --max_seconds bound this one.
+twice, it shares the work; a run that diverges is told, and the others go on. Results of several hosts merge by copying
+the files of --results. --print_commands prints one command for each run, for a SLURM array or many hosts; --max_runs
+and --max_seconds bound this one.
 """
 
 import argparse
@@ -14,9 +15,11 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError, nearest
 from experiments import options, runs
 from experiments.files import write
+from experiments.jobs import load_config
 from experiments.paper import SPLITS, TABLES, Table
 from experiments.plan import Planned, ad_hoc, plan
 from experiments.render import as_csv, with_notes
@@ -60,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
   wanted = chosen(asked, arguments)
   if arguments.print_commands:
     return print_commands(asked, runs.missing(wanted, arguments.results), arguments)
-  runs.execute(wanted, arguments)
+  outcome = runs.execute(wanted, arguments)
   found, complaints = runs.gather(asked.planned, arguments.results)
   lines = summarise(asked.table, asked.config, asked.planned, found)
   elsewhere = '' if asked.config == asked.table.config else f'; here on {asked.config}'
@@ -71,6 +74,7 @@ def main(arguments: argparse.Namespace) -> None:
   write(stem.with_suffix('.csv'), as_csv(lines))
   print(text)
   runs.tell_missing(asked.planned, arguments.results)
+  outcome.check_sound()
 
 
 def ask(name: str, arguments: argparse.Namespace) -> Asked:
@@ -92,9 +96,15 @@ def ask_rows(arguments: argparse.Namespace) -> Asked:
 
 def _asked(name: str, table: Table, config: str, word: str, arguments: argparse.Namespace) -> Asked:
   trials = arguments.trials or table.trials
-  planned = plan(table, config, trials, arguments.quick)
+  planned = plan(table, config, trials, arguments.quick, _fingerprint(config, arguments.data_dir))
   words = ['table', word, f'--config={config}', f'--trials={trials}', *['--quick'] * arguments.quick]
   return Asked(name, table, config, planned, words)
+
+
+def _fingerprint(config: str, data_dir: str) -> str:
+  """Of a folder of photographs; '' of data sets, whose names say what they are."""
+  data = load_config(config, fields={'data.dir': data_dir}).data
+  return open_configured(data).fingerprint() if data.name == 'image_folder' else ''
 
 
 def chosen(asked: Asked, arguments: argparse.Namespace) -> list[Planned]:

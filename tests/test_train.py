@@ -13,10 +13,11 @@ import pytest
 
 from abd_jax import losses, methods
 from abd_jax.data.memory import unpad
+from abd_jax.data.sources import TaskStream
 from abd_jax.errors import Paused, UserError
 from abd_jax.run import session
 from abd_jax.run.build import build
-from abd_jax.run.checkpoint import TeacherStore
+from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.integrity import checksum_of_arrays
 from abd_jax.run.load import load_model, load_snapshot
 from abd_jax.state import FrozenModel, TrainState, freeze
@@ -105,6 +106,21 @@ def ran(monkeypatch):
 def assert_equal_trees(a, b):
   assert jax.tree.structure(a) == jax.tree.structure(b)
   jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize('method', ['base', 'abd'])
+def test_a_task_is_on_disk_before_the_images_of_the_next_are_read(tmp_path, learn, monkeypatch, method):
+  """Else a run killed in between would read the task before once more, against its promise."""
+  events = []
+
+  def noted(owner, name):
+    call = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args: events.append(name) or call(*args))
+
+  noted(Checkpoints, 'save'), noted(Checkpoints, 'wait'), noted(TaskStream, 'task_split')
+  learn(tmp_path, method=method)
+  reads = [k for k, event in enumerate(events) if event == 'task_split']
+  assert len(reads) == 3 and {events[k - 1] for k in reads} == {'wait'}
 
 
 def test_what_is_dreamed_of_is_the_student_that_has_just_learnt(tmp_path, learn, ran):
@@ -244,18 +260,20 @@ def test_frozen_models_are_bounded_while_a_run_goes_on_and_it_resumes_from_anywh
   assert arrays[0] == arrays[1]
 
 
-def test_other_devices_on_resuming_are_told_and_stand_in_the_results(tmp_path, learn, monkeypatch, capsys):
+def test_other_devices_and_versions_on_resuming_are_told_and_stand_in_the_results(tmp_path, learn, monkeypatch, capsys):
   with pytest.raises(Paused):
     learn(tmp_path, max_seconds=1e-9)
-  here = session.device()
-  monkeypatch.setattr(session, 'device', lambda count: here | {'count': count + 2})
+  here = session.environment()
+  other = {'device': here['device'] | {'count': 3}, 'versions': here['versions'] | {'jax': '9.9'}}
+  monkeypatch.setattr(session, 'environment', lambda count: here | other)
   results = learn(tmp_path)
   assert results['device']['count'] == 1  # config.devices, of however many there are
   assert [(one['task'], one['phase'], one['step'], one['device']['count']) for one in results['stretches']] == [
     (0, '', 0, 1),
     (0, '', 5, 3),
   ]
-  assert 'other devices than before' in capsys.readouterr().err
+  assert [one['versions']['jax'] for one in results['stretches']] == [here['versions']['jax'], '9.9']
+  assert 'other devices, versions or code than before' in capsys.readouterr().err
 
 
 def test_a_picture_that_is_damaged_or_missing_is_drawn_again_on_resuming(tmp_path, learn):

@@ -31,7 +31,7 @@ class RealImages(NamedTuple):
 def read_images(workdir: Path, upto: int, data_dir: str = '') -> RealImages:
   """Those of tasks 0 .. upto of the run in `workdir`, cut, scaled and folded as it had them.
 
-  Of large images every k-th, so that a split takes no more than MOST_BYTES. Nothing is downloaded.
+  Of large images every k-th, so that a split takes no more than MOST_BYTES. Nothing is downloaded or prepared.
 
   Args:
     data_dir: where the prepared data lie; '' for where the run found them.
@@ -40,9 +40,8 @@ def read_images(workdir: Path, upto: int, data_dir: str = '') -> RealImages:
     UserError: they are not there, or the run extends one of other data.
   """
   config = completed(restored(read_json(workdir / 'config.json'))).unlock()
-  config.data.download = False
   config.data.dir = data_dir or config.data.dir
-  stream = open_stream(config.lock(), read_base(config.extends) if config.extends else None)
+  stream = open_stream(config.lock(), read_base(config.extends) if config.extends else None, prepare=False)
   if isinstance(stream.dataset, JoinedDataset):
     raise UserError(f'{workdir.name} extends a run on other data, whose training images it cannot read.')
   known = [original for task in range(upto + 1) for original in stream.tasks.original_ids(task)]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from abd_jax.analysis.diagnose import look_into, read_pictures
-from abd_jax.config import default, flatten
+from abd_jax.config import default, flatten, reads
 from abd_jax.errors import UserError
 from abd_jax.report.runs import Row, RunRecord
 from abd_jax.run.files import read_json, read_lines, read_results
@@ -65,7 +65,7 @@ def read_run(
     diagnosis=diagnosis,
     pictures=pictures,
     note=note,
-    free=FREE_FIELDS,
+    free=tuple(name for name in config if not _counts(config, name)),
   )
 
 
@@ -134,8 +134,13 @@ def _changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
   return {
     name: (value, usual.get(name))
     for name, value in config.items()
-    if name not in FREE_FIELDS and _plain(value) != usual.get(name)
+    if _counts(config, name) and _plain(value) != usual.get(name)
   }
+
+
+def _counts(config: dict[str, Any], name: str) -> bool:
+  """Whether a field says what this run computes."""
+  return name not in FREE_FIELDS and reads(config['method'], name)
 
 
 def _plain(value: Any) -> Any:
@@ -149,10 +154,10 @@ def command(config: dict[str, Any], name: str) -> str:
   for file in sorted(CONFIGS.glob('*.py')):
     try:
       config_of_file = _load(file, options)
-    except UserError:  # its own task_sizes are not so many tasks
+    except Exception:  # its own task_sizes are not so many tasks, or it is not finished
       continue
     here = flatten(json.loads(json.dumps(config_of_file.to_dict())))
-    fields = [field for field in here if field not in FREE_FIELDS and here[field] != _plain(config.get(field))]
+    fields = [field for field in here if _counts(config, field) and here[field] != _plain(config.get(field))]
     flags = [f'--config.{field}={shlex.quote(_word(config[field]))}' for field in fields if field in config]
     if best is None or len(flags) < len(best[1]):
       best = f'--config=configs/{file.name}:{options}', flags

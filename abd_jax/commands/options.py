@@ -8,15 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abd_jax.config import Config, default, flatten, restored
+from abd_jax.config import Config, check_read, default, flatten, restored
 from abd_jax.errors import UserError, nearest
-
-# Groups of fields that some methods alone read; any other is of all.
-READERS = {
-  'lwf': ('lwf', 'lwf_synthetic', 'lwf_coreset', 'deep_inversion', 'e2e', 'bic', 'dgr'),
-  'memory': ('rehearsal', 'lwf_coreset', 'e2e', 'bic'),
-  **{name: (name,) for name in ('abd', 'lwf_synthetic', 'deep_inversion', 'e2e', 'bic', 'dgr', 'rdfcil')},
-}
 
 
 class Words(NamedTuple):
@@ -86,13 +79,7 @@ def read(name: str, text: str, like: Any) -> Any:
 
 def apply(config: Config, fields: dict[str, Any]) -> Config:
   """`config` with these fields set. Raises UserError for one that its method does not read."""
-  for name in fields:
-    readers = READERS.get(name.partition('.')[0])
-    if readers and config.method not in readers:
-      raise UserError(
-        f"config.{name} is not read by method '{config.method}', but by {', '.join(readers)}. Leave it out, or choose "
-        f'that method after the colon, as :method={readers[0]}.'
-      )
+  check_read(config.method, fields)
   config = config.copy_and_resolve_references().unlock()
   config.update_from_flattened_dict(fields)
   return config.lock()

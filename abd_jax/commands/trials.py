@@ -14,7 +14,7 @@ from abd_jax.report.tables import SUMMARY, percent, summary_line, table
 from abd_jax.run import processes, queue
 from abd_jax.run.found import completed
 from abd_jax.run.processes import Run
-from abd_jax.run.workdir import read_finished
+from abd_jax.run.workdir import read_finished, with_found
 from abd_jax.train import job
 
 
@@ -24,8 +24,8 @@ def learn_trials(config: Config, workdir: str) -> list[dict]:
   Raises UserError for a mistake, Paused before the end.
   """
   clustered = jax.distributed.is_initialized()  # which holds the devices: asking for them elsewhere takes them
-  config = hosts.all_or_none(partial(completed, config)) if clustered else completed(config)
   runs = planned(config, workdir)
+  runs = hosts.all_or_none(partial(_completed, runs)) if clustered else _completed(runs)
   alone = config.trials_at_once == 1 or clustered
   places = [] if alone else processes.accelerators()
   at_once = config.trials_at_once or (len(runs) if len(places) >= len(runs) else 1)
@@ -48,6 +48,16 @@ def planned(config: Config, workdir: str) -> list[Run]:
   alone, root = {'trials': 1, 'trials_at_once': 0}, Path(workdir).absolute()
   numbers = range(config.trial, config.trial + config.trials)
   return [Run(f'trial_{k}', changed(config, alone | {'trial': k}), root / f'trial_{k}') for k in numbers]
+
+
+def _completed(runs: list[Run]) -> list[Run]:
+  """With what their configs leave open; all have the class order of the first, whose file may be gone by now."""
+  found, order = [], {}
+  for run in runs:
+    config = completed(with_found(str(run.workdir), changed(run.config, order)))
+    order = {'class_order': config.class_order}
+    found.append(run._replace(config=config))
+  return found
 
 
 def summary(results: list[dict]) -> str:

@@ -60,11 +60,13 @@ class Place(NamedTuple):
     folder: what the user named: prepared data sets, or the files to prepare one from.
     prepared: where copies are written.
     download: whether what is in neither may be fetched from the network.
+    prepare: whether a copy may be written.
   """
 
   folder: Path
   prepared: Path
   download: bool
+  prepare: bool = True
 
 
 def find_or_prepare(name: str, place: Place, options: Options) -> Path:
@@ -86,6 +88,8 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
       raise UserError(
         f'{parts[0]} lacks dataset_info.json: it was copied in part. Copy it anew, or delete that folder.'
       )
+  if not place.prepare:
+    raise UserError(f'there is no prepared copy of {name} under {place.prepared}.')
   return find(here[0]) or find(here[1]) or prepare(name, key, place, options)
 
 

@@ -108,9 +108,10 @@ def open_dataset(
   fold: int = 0,
   download: bool = True,
   prepared: str = '',
+  prepare: bool = True,
   options: Options = DEFAULT,
 ) -> Dataset:
-  """Opens a data set, preparing it first if need be.
+  """Opens a data set, preparing it first if need be and `prepare` says so.
 
   Args:
     name: a folder of `data_dir` that holds a prepared array_record copy (the newest version in it is
@@ -137,7 +138,7 @@ def open_dataset(
     if not data_dir:
       raise UserError('--config.data.dir is missing: the folder of photographs, as in --config.data.dir=PHOTOS.')
     copies = copies if prepared else root.with_name(f'{root.name}.prepared')
-  folder = find_or_prepare(name, Place(root, copies, download), options)
+  folder = find_or_prepare(name, Place(root, copies, download, prepare), options)
   try:
     builder = tfds.builder_from_directory(folder)
     checked = _check_suitable(builder)
@@ -149,10 +150,10 @@ def open_dataset(
   return Dataset(name, builder, folds, fold, _view(builder, checked, options))
 
 
-def open_configured(data: Any) -> Dataset:
+def open_configured(data: Any, prepare: bool = True) -> Dataset:
   """The data set that config.data, `data`, describes. Raises UserError as `open_dataset` does."""
   options = Options(*(data[name] for name in Options._fields))
-  where = dict(folds=data.folds, fold=data.fold, download=data.download, prepared=data.prepared)
+  where = dict(folds=data.folds, fold=data.fold, download=data.download, prepared=data.prepared, prepare=prepare)
   return open_dataset(data.name, data.dir, **where, options=options)
 
 

@@ -21,7 +21,7 @@ def headline(groups: Sequence[Group]) -> str:
   number = lambda group, key: h.mean_std([one.get(key) for one in finished(group)])
   if len(groups) > 1:
     rows = [
-      (group.name, str(len(group.runs)), *(number(group, key) for _, key in SUMMARY), _time(group), _kept_images(group))
+      (group.name, _count(group), *(number(group, key) for _, key in SUMMARY), _time(group), _kept_images(group))
       for group in groups
     ]
     return h.table(('method', 'runs', *(f'{name}, %' for name, _ in SUMMARY), 'time', 'real images kept'), rows)
@@ -34,6 +34,12 @@ def headline(groups: Sequence[Group]) -> str:
     tiles = [h.tile(_percent(number(group, key)), name) for name, key in SUMMARY[:3]]
   tiles += [h.tile(_time(group), 'time'), h.tile(_kept_images(group), 'real images kept')]
   return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _count(group: Group) -> str:
+  """'3', or '2 of 3' where one is not complete: the numbers are of those that are."""
+  finished, runs = sum(run.results is not None for run in group.runs), len(group.runs)
+  return str(runs) if finished == runs else f'{finished} of {runs}'
 
 
 def _percent(number: str) -> str:

@@ -1,5 +1,6 @@
 """What a report is made of: one run as its files tell it, and runs that differ only in their trial together."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ class RunRecord(NamedTuple):
     diagnosis: diagnosis.json, or None.
     pictures: the arrays of diagnosis/images.npz, or {}.
     note: why something is missing, or ''.
-    free: fields of the config that change where and when it runs, not what it computes.
+    free: fields of the config that change where and when it runs, not what it computes, and those of other methods.
   """
 
   name: str
@@ -71,14 +72,20 @@ class Group(NamedTuple):
 def grouped(runs: Sequence[RunRecord]) -> list[Group]:
   """Runs by method and config but for the trial and what is free.
 
-  Groups of one method are told apart by a field that differs.
+  Groups of one method are told apart by the fields in which they differ, as few as do.
   """
   groups = []
   for alike in _by(runs, lambda run: {**_fixed(run), **dict.fromkeys(_measured(run))}):
     trials = [run.config['trial'] for run in alike]
     # Trials of a folder measure its normalisation on other classes; two runs of one trial have been given it.
     groups += [alike] if len(set(trials)) == len(trials) else _by(alike, _fixed)
-  return [Group(_name(group[0], [other[0] for other in groups]), group, k) for k, group in enumerate(groups)]
+  firsts = [group[0] for group in groups]
+  told = {method: _telling([run for run in firsts if run.config['method'] == method]) for method in _methods(firsts)}
+  return [Group(_name(group[0], told), group, k) for k, group in enumerate(groups)]
+
+
+def _methods(runs: Sequence[RunRecord]) -> set[str]:
+  return {run.config['method'] for run in runs}
 
 
 def _fixed(run: RunRecord) -> dict[str, Any]:
@@ -98,10 +105,27 @@ def _by(runs: Sequence[RunRecord], fields: Callable[[RunRecord], dict[str, Any]]
   return list(kinds.values())
 
 
-def _name(run: RunRecord, others: Sequence[RunRecord]) -> str:
-  same = [other for other in others if other.config['method'] == run.config['method']]
-  fields, short = _fixed(run), lambda name: name.rpartition('.')[2]
-  differing = [name for name in fields if any(_fixed(other).get(name) != fields[name] for other in same)]
-  words = [f'{short(name)}={fields[name]}' for name in differing if name != 'data.name'][:2]
-  data = [fields['data.name']] if 'data.name' in differing else []
-  return ', '.join([run.config['method'], *data, *words])
+def _telling(runs: Sequence[RunRecord]) -> list[str]:
+  """Fields that tell all of these apart, as few as do: the data set's name, then whatever parts most of them."""
+  fields = [_fixed(run) for run in runs]
+  kinds = lambda names: len({tuple(repr(one.get(name)) for name in names) for one in fields})
+  known = dict.fromkeys(name for one in fields for name in one)
+  left = sorted((name for name in known if kinds([name]) > 1), key=lambda name: name in _LAST)
+  told = [name for name in left if name == 'data.name']
+  while kinds(told) < kinds(left):
+    told.append(max(left, key=lambda name: kinds([*told, name])))
+  return told
+
+
+_LAST = ('data.fingerprint', 'data.mean', 'data.std')  # what says least to a reader
+
+
+def _name(run: RunRecord, told: dict[str, list[str]]) -> str:
+  """The method and the fields that tell it from others of it; told: method -> those."""
+  last = lambda name: name.rpartition('.')[2]
+  alone = {name for name, count in Counter(map(last, run.config)).items() if count == 1}
+  words = [run.config['method']]
+  for name in told[run.config['method']]:
+    value = run.config.get(name)
+    words.append(str(value) if name == 'data.name' else f'{last(name) if last(name) in alone else name}={value}')
+  return ', '.join(words)

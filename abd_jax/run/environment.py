@@ -59,11 +59,15 @@ def environment(count: int | None = None) -> dict:
 
 
 def _commit() -> str | None:
-  """The commit of the code that runs, '+' appended if files but results differ from it; None outside a checkout."""
+  """The commit of the code that runs, '+' appended if files but results differ from it; None outside a checkout.
+
+  An installed package may lie in the checkout of something else, which does not track it.
+  """
   git = lambda *words: subprocess.run(
     ['git', *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
   ).stdout.strip()
   try:
+    git('ls-files', '--error-unmatch', __file__)
     changed = git('status', '--porcelain', '--', ':/', ':(top,exclude)experiments/results')
     return git('rev-parse', 'HEAD') + ('+' if changed else '')
   except (OSError, subprocess.CalledProcessError):

@@ -143,9 +143,20 @@ class JoinedDataset(Dataset):
     return [one - self._known for one in original_ids if one >= self._known]
 
 
-def open_stream(config: Config, base: Base | None) -> TaskStream:
-  """A run's data, task by task. base: that of `config.extends`, if it names one."""
-  data = open_configured(config.data)
+def task_sizes(config: Config, data: Dataset) -> tuple[int, ...]:
+  """Classes of each task of a run that starts from nothing. Raises UserError if they do not fit the data."""
+  uneven = data.name == 'image_folder'  # which has as many classes as it has
+  return split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes), uneven)
+
+
+def open_stream(config: Config, base: Base | None, prepare: bool = True) -> TaskStream:
+  """A run's data, task by task.
+
+  Args:
+    base: that of `config.extends`, if it names one.
+    prepare: whether a copy of them may be written: not to look back at images that may have been deleted.
+  """
+  data = open_configured(config.data, prepare)
   if base is None:
     if data.num_classes < 2:
       raise UserError(
@@ -153,9 +164,7 @@ def open_stream(config: Config, base: Base | None) -> TaskStream:
         'abd-jax extend.'
       )
     order = parse_class_order(config.class_order, data.class_names, config.trial)
-    uneven = data.name == 'image_folder'  # which has as many classes as it has
-    sizes = split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes), uneven)
-    return TaskStream(data, Tasks(order, sizes))
+    return TaskStream(data, Tasks(order, task_sizes(config, data)))
   own = is_of_base(base, data)
   if own and base.config.data.fingerprint not in ('', data.fingerprint()):
     raise UserError(
@@ -171,10 +180,9 @@ def open_stream(config: Config, base: Base | None) -> TaskStream:
 
 def old_stream(base: Base) -> TaskStream | None:
   """The base's own data, or None where they are not at hand, or are others now."""
-  config = base.config.copy_and_resolve_references().unlock()
-  config.data.download = False
+  config = base.config
   try:
-    stream = open_stream(completed(config), read_base(config.extends) if config.extends else None)
+    stream = open_stream(completed(config), read_base(config.extends) if config.extends else None, prepare=False)
   except UserError:
     return None
   # Of other photographs under these names some may have been trained on.

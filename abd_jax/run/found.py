@@ -1,6 +1,7 @@
 """What a config leaves open: how many tasks; and, found out from the data, normalisation, networks, a fingerprint."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +18,13 @@ _LARGE = 128  # pixels; from here on networks begin with a strided convolution
 def completed(config: Config) -> Config:
   """`config` with what others of its fields, or files, say: how many tasks, and the class order itself.
 
+  Folders of data are named in full, so that they are found again from wherever the run is looked at or extended.
   Raises UserError if the file of a class order cannot be read.
   """
-  fields = {'tasks': len(config.task_sizes)} if config.task_sizes else {}
+  fields: dict = {'tasks': len(config.task_sizes)} if config.task_sizes else {}
+  for name in ('dir', 'prepared'):
+    if config.data[name]:
+      fields[f'data.{name}'] = str(Path(config.data[name]).expanduser().absolute())
   return changed(config, fields | {'class_order': order_text(config.class_order)})
 
 

@@ -40,13 +40,13 @@ class Progress:
   checksums: dict[str, str] = field(default_factory=dict)  # of the arrays of each kind's newest save
   log_bytes: int = 0  # of metrics.jsonl
   log_checksum: str = ''  # of those bytes
-  stretches: list[dict[str, Any]] = field(default_factory=list)  # where in the run which devices took over
+  stretches: list[dict[str, Any]] = field(default_factory=list)  # where in the run what took over
 
-  def runs_on(self, device: dict[str, Any]) -> bool:
+  def runs_on(self, environment: dict[str, Any]) -> bool:
     """Notes what the run goes on with from here; whether that is something else than before."""
-    changed = not self.stretches or self.stretches[-1]['device'] != device
+    changed = not self.stretches or any(self.stretches[-1].get(key) != value for key, value in environment.items())
     if changed:
-      self.stretches.append({'task': self.task, 'phase': self.phase, 'step': self.step, 'device': device})
+      self.stretches.append({'task': self.task, 'phase': self.phase, 'step': self.step, **environment})
     return changed and len(self.stretches) > 1
 
   def step_done(self, step: int) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from abd_jax.errors import InUse, Paused
+from abd_jax.errors import Diverged, InUse, Paused
 
 
 class Job(NamedTuple):
   """A run under a name that no other job of its list has.
 
-  run: given the seconds it may take, 0 for no limit; returns its results, raises Paused or InUse.
+  run: given the seconds it may take, 0 for no limit; returns its results, raises Paused, InUse or Diverged.
   """
 
   name: str
@@ -24,15 +24,28 @@ class Outcome:
   """What became of a list of jobs."""
 
   results: dict[str, dict] = field(default_factory=dict)  # by name
+  diverged: dict[str, Diverged] = field(default_factory=dict)  # by name
   in_use: list[InUse] = field(default_factory=list)  # those that other processes are running
   pause: Paused | None = None  # why it stopped before the end
 
   def complete(self) -> list[dict]:
-    """The results, in the order of the jobs. Raises Paused or InUse if some are missing."""
+    """The results, in the order of the jobs. Raises Paused, InUse or Diverged if some are missing."""
+    self.check_ended()
+    self.check_sound()
+    return list(self.results.values())
+
+  def check_ended(self) -> None:
+    """Raises Paused or InUse if some jobs have not come to an end, good or bad."""
     for reason in (self.pause, *self.in_use):
       if reason is not None:
         raise reason
-    return list(self.results.values())
+
+  def check_sound(self) -> None:
+    """Raises Diverged, of one line, if a run has."""
+    if self.diverged:
+      count = f'{len(self.diverged)} runs have failed; of the first: ' if len(self.diverged) > 1 else ''
+      name, error = next(iter(self.diverged.items()))
+      raise Diverged(f'{count}{name}: {error}')
 
 
 def execute(
@@ -41,7 +54,8 @@ def execute(
   max_jobs: int = sys.maxsize,
   tell: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
-  """Runs jobs one after another; what another process is running is left for the end, so two can share the work.
+  """Runs jobs one after another, also after one that diverges; what another process is running is left for the end, so
+  two can share the work.
 
   Args:
     jobs: in this order.
@@ -64,6 +78,9 @@ def execute(
         if is_last_time:
           outcome.in_use.append(error)
           tell(f'{job.name} is run by another process; left to it')
+      except Diverged as error:
+        outcome.diverged[job.name] = error
+        tell(f'{job.name} has failed: {error}')
       except Paused as pause:
         outcome.pause = pause
         return outcome

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from abd_jax.devices import hosts
-from abd_jax.errors import Paused, UserError
+from abd_jax.errors import Diverged, Paused
 from abd_jax.run import health
 from abd_jax.run.build import Blueprint
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.console import Console
-from abd_jax.run.environment import device, peak_memory
+from abd_jax.run.environment import environment, peak_memory
 from abd_jax.run.integrity import checksum_of_arrays
 from abd_jax.run.signals import PauseSignals
 from abd_jax.run.workdir import Workdir
@@ -36,7 +36,7 @@ class Session:
     self.checkpoints, self.teacher_store = Checkpoints(workdir.path), TeacherStore(workdir.path)
     self.states, saved = self.checkpoints.restore(blueprint.abstract)
     self.progress, config = saved or blueprint.begin(), blueprint.config
-    self._device = device(blueprint.mesh.size)
+    self._environment = environment(blueprint.mesh.size)
     workdir.cut_log(self.progress.log_bytes, self.progress.log_checksum)
     self._chunk_steps, self._collapse, self._profile = config.chunk_steps, config.collapse, config.profile
     self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
@@ -50,8 +50,8 @@ class Session:
     self.console = Console(self._total_steps, done)
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
     self._signals = PauseSignals(self.console.line).__enter__()
-    if self.progress.runs_on(self._device):
-      self.console.line('other devices than before: rounding differs from here on; results.json names both')
+    if self.progress.runs_on(self._environment):
+      self.console.line('other devices, versions or code than before: rounding may differ; results.json names both')
     return self
 
   def __exit__(self, *exc) -> None:
@@ -85,7 +85,7 @@ class Session:
   def run(self, kind: str, phase: str, chunk: chunks.Chunk, state: PyTree, data: PyTree, inputs: StepInputs) -> PyTree:
     """Runs what is left of the named phase, which trains `kind`; logs, saves, and returns the state after it.
 
-    Raises Paused if told to stop, UserError if a loss or a parameter is no longer finite.
+    Raises Paused if told to stop, Diverged if a loss or a parameter is no longer finite.
     """
     progress, marks = self.progress, [time.monotonic(), self.progress.step]
 
@@ -94,7 +94,7 @@ class Session:
       # Parameters too: what the last update of all did to them, no loss has seen.
       broken = [name for name, value in means.items() if not math.isfinite(value)] or health.not_finite(state)
       if broken:
-        raise UserError(
+        raise Diverged(
           f'task {progress.task + 1}, {phase}: {broken[0]} is not finite after step {done}. Lower its learning rate in '
           'another --workdir.'
         )
@@ -153,12 +153,12 @@ class Session:
     self.console.line(f'after task {len(row)}: accuracy {said} {100 * value:.1f} %')
 
   def collapsed(self, phase: str, why: str) -> None:
-    """Ends the run, or tells of it, as config.collapse says; '' is no reason. Raises UserError."""
+    """Ends the run, or tells of it, as config.collapse says; '' is no reason. Raises Diverged."""
     if not why:
       return
     where = f'task {self.progress.task + 1}, {phase}, after step {self.progress.step}: {why}'
     if self._collapse == 'stop':
-      raise UserError(
+      raise Diverged(
         f'{where}. Choose other rates or weights in another --workdir; --config.collapse=tell resumes nevertheless.'
       )
     self.console.line(where)

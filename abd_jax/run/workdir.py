@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from abd_jax.config import Config, changed, default, flatten, left_open
+from abd_jax.config import Config, changed, default, flatten, left_open, reads
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError, shown
 from abd_jax.protocol.tasks import order_text
@@ -238,6 +238,7 @@ def check_path(workdir: str) -> None:
 def read_finished(path: str, config_dict: dict) -> dict | None:
   """results.json of a run that is complete, or None: needs neither its data nor a lock.
 
+  None too if another folder of photographs is named, for only a look into it tells whether they are the same.
   Raises UserError if it is damaged, or of another config.
   """
   folder = Path(path).absolute()
@@ -246,6 +247,9 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
     if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
       return None
     check_same_config(folder, json.loads(json.dumps(config_dict)))
+    of_folder, here = config_dict['data']['name'] == 'image_folder', config_dict['data']['dir']
+    if of_folder and os.path.isdir(here) and here != flatten(read_json(folder / 'config.json')).get('data.dir'):
+      return None
     return read_results(folder / 'results.json')
 
   return hosts.word_of_main(read)
@@ -267,18 +271,25 @@ def with_found(path: str, config: Config) -> Config:
 
 
 def fixed(config: dict) -> dict:
-  """The fields of a config, as a dict, that a resumed run must have as it began: dotted name -> value."""
-  return {name: value for name, value in flatten(config).items() if name not in FREE_FIELDS}
+  """The fields of a config, as a dict, that a resumed run must have as it began: dotted name -> value.
+
+  Groups of other methods are none of them: whoever develops a method changes them.
+  """
+  fields = flatten(config)
+  return {
+    name: value for name, value in fields.items() if name not in FREE_FIELDS and reads(fields.get('method', ''), name)
+  }
 
 
 def check_same_config(folder: Path, config: dict) -> None:
   """Raises UserError unless `folder` holds a run of `config`, a dict as JSON has it.
 
-  A field that did not exist when the run began counts as its default.
+  A field that did not exist when the run began counts as its default; a group that does not exist here is of a method
+  that does not either.
   """
   there, here, defaults = fixed(read_json(folder / 'config.json')), fixed(config), _defaults()
-  rank = {name: k for k, name in enumerate(FIRST_TOLD)}
-  asked = (there.keys() | here.keys()) - left_open(here)
+  rank, groups = {name: k for k, name in enumerate(FIRST_TOLD)}, {name.rpartition('.')[0] for name in defaults}
+  asked = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups} - left_open(here)
   for name in sorted(asked, key=lambda name: (rank.get(name, len(rank)), name)):
     value = there.get(name, defaults.get(name))
     if name == 'class_order' and isinstance(value, str) and _is_readable(value):

@@ -243,6 +243,11 @@ def test_folders_of_photographs_extend_one_another(compile_once, tiny_config, tm
   # Photographs of another size are brought to the model's.
   large = bars(tmp_path / 'large', ['u', 'v'], side=16)
   assert extended_config(str(tmp_path / 'run'), {'data.dir': str(large)}).task_sizes == (2, 2, 2)
+  # Nor are copies of old photographs made anew, to be tested on, where they have been deleted.
+  copies = old.with_name('old.prepared')
+  shutil.move(copies, tmp_path / 'kept')
+  assert old_stream(read_base(tmp_path / 'run')) is None and not copies.exists()
+  shutil.move(tmp_path / 'kept', copies)
   # Old photographs that are others now are no tests of what was learnt, nor may they be gone on with.
   base = read_base(tmp_path / 'run')
   assert old_stream(base) is not None

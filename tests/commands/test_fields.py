@@ -9,8 +9,8 @@ import pytest
 from conftest import let_programs_go
 
 import abd_jax.methods as methods
-from abd_jax.commands.options import READERS, apply, parse
-from abd_jax.config import check, default, flatten
+from abd_jax.commands.options import apply, parse
+from abd_jax.config import READERS, check, default, flatten
 from abd_jax.errors import UserError
 from abd_jax.run.build import build
 

@@ -52,6 +52,12 @@ def test_the_command_gives_the_same_config(tiny_config, monkeypatch):
   assert {name for name in asked if asked[name] != got[name]} <= set(FREE_FIELDS)
 
 
+def test_a_field_of_another_method_is_no_part_of_the_command(tiny_config):
+  """Which would refuse it."""
+  fields = flatten(json.loads(json.dumps(tiny_config(rdfcil__finetune_lr=0.3, abd__kd_weight=0.3).to_dict())))
+  assert 'abd.kd_weight=0.3' in (words := command_of(fields, 'run')) and 'rdfcil' not in words
+
+
 def test_a_config_that_cannot_have_so_many_tasks_is_no_command(tiny_config, monkeypatch, tmp_path):
   (tmp_path / 'ten.py').write_text(
     'from abd_jax.config import default, finish\n'
@@ -60,6 +66,7 @@ def test_a_config_that_cannot_have_so_many_tasks_is_no_command(tiny_config, monk
     '  c.task_sizes = (1,) * 10\n'
     '  return finish(c, argument, {})\n'
   )
+  (tmp_path / 'begun.py').write_text('from abd_jax.config import nothing')  # and one that cannot be read yet is none
   monkeypatch.setattr(records, 'CONFIGS', tmp_path)
   of = lambda sizes: command_of(flatten(json.loads(json.dumps(tiny_config(tasks=len(sizes)).to_dict()))), 'run')
   assert 'config.json' in of((2, 2, 2)) and '--config=configs/ten.py:tasks=10' in of((1,) * 10)

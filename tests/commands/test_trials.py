@@ -13,7 +13,7 @@ from conftest import REPO, assert_same_outcome
 
 from abd_jax.commands import trials
 from abd_jax.commands.options import load_config
-from abd_jax.config import flatten
+from abd_jax.config import changed, flatten
 from abd_jax.errors import Paused, UserError
 from abd_jax.run import processes
 from abd_jax.train import train_and_evaluate
@@ -183,6 +183,18 @@ def test_trials_at_once_of_tasks_of_their_own_sizes(tiny_config, tmp_path, monke
   monkeypatch.setattr(processes, 'run_all', run_all)
   config = tiny_config(method='base', trials=2, task_sizes=(2, 3), tasks=5)
   assert [one['task_sizes'] for one in trials.learn_trials(config, str(tmp_path))] == [[2, 3]] * 2
+
+
+def test_trials_outlive_the_file_of_their_class_order(compile_once, tiny_config, tmp_path):
+  order = tmp_path / 'order.txt'
+  order.write_text('9 8 7 6 5 4 3 2 1 0')
+  config = tiny_config(method='base', trials=2, class_order=str(order))
+  with pytest.raises(Paused):
+    trials.learn_trials(changed(config, {'max_seconds': 1e-3}), str(tmp_path / 'runs'))
+  assert not (tmp_path / 'runs/trial_1').exists()
+  order.unlink()
+  found = trials.learn_trials(config, str(tmp_path / 'runs'))
+  assert [one['class_order']['original_ids'][:3] for one in found] == [[9, 8, 7]] * 2
 
 
 LEFT_ALONE = """

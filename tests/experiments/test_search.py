@@ -74,6 +74,20 @@ def test_a_grid_is_ranked_tells_what_it_read_and_uses_finished_runs_again(tmp_pa
   assert search.render(again).count('\n') == 4
 
 
+def test_a_point_that_diverges_is_a_result_too(tmp_path, digits_data, compile_once):
+  fields = FIELDS | {'student.weight_decay': 1.0}
+  found = search.compare(search.of_grid('digits', 'method=base', {'student.lr': (100.0, 0.01)}, 2, fields), tmp_path)
+  good, bad = found['points']
+  assert good['point'] == {'student.lr': 0.01} and bad['accuracy'] == [None, None]
+  assert [line.split('|')[-2].strip() for line in search.render(found).splitlines()[3:]] == ['-, 2 diverged']
+
+
+def test_a_field_that_the_method_does_not_read_is_told(digits_data, tmp_path):
+  comparison = search.of_grid('digits', 'method=lwf', search.parse_grid(['abd.kd_weight']), 2, {})
+  with pytest.raises(UserError, match=r"config\.abd\.kd_weight is not read by method 'lwf'"):
+    search.compare(comparison, tmp_path)
+
+
 def test_an_unknown_field_is_told(digits_data, tmp_path):
   comparison = search.of_grid('digits', 'method=base', {'student.rl': (1,)}, 2, {})
   with pytest.raises(UserError, match=r"config\.student\.rl is not a field\. Did you mean 'student\.lr'"):

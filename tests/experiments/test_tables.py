@@ -9,7 +9,7 @@ import pytest
 from fakes import result, tiny_runs, write
 
 from abd_jax.config import flatten
-from abd_jax.errors import UserError
+from abd_jax.errors import Diverged, UserError
 from abd_jax.run.workdir import Workdir
 from abd_jax.train import train_and_evaluate
 from experiments import __main__ as command
@@ -221,6 +221,28 @@ def test_a_table_resumes_where_it_was_stopped(tmp_path, monkeypatch, capsys, dig
   assert not {'data.dir', 'oracle_dir', 'max_seconds'} & config.keys()
 
 
+def test_a_run_that_diverges_holds_up_no_other(tmp_path, monkeypatch, capsys, digits_data, compile_once):
+  rows = [row for row in TABLES['1'].rows if row.method in ('base', 'lwf')]
+  rows[0] = rows[0]._replace(overrides=(('student.lr', 100.0), ('student.weight_decay', 1.0)))
+  monkeypatch.setitem(table.TABLES, '1', TABLES['1']._replace(rows=tuple(rows)))
+  tiny_runs(monkeypatch)
+  words = ['table', '--table=1', '--config=digits', '--trials=1', '--quick']
+  words += [f'--{name}={tmp_path / name}' for name in ('runs', 'results', 'output')]
+  for _ in range(2):  # the same command comes as far
+    with pytest.raises(Diverged, match=r'^digits_quick-base-.*: task 1, learning: .* not finite'):
+      command.run(words)
+    assert [file.name for file in (tmp_path / 'results').iterdir()] == ['digits_quick-lwf-tasks=5-trial=0.json']
+    assert '| LwF' in capsys.readouterr().out
+
+
+def test_results_of_other_photographs_are_not_taken_for_these(tmp_path):
+  of = lambda fingerprint: plan(TABLES['1'], 'digits', trials=1, fingerprint=fingerprint)[0]
+  write(tmp_path, of('birds'))
+  assert runs.read(of('birds'), tmp_path)[0] is not None
+  found, told = runs.read(of('cats'), tmp_path)
+  assert found is None and "ran with config.data.fingerprint='birds', now 'cats'" in told
+
+
 def test_a_run_that_another_process_has_finished_meanwhile_is_not_repeated(tmp_path, planned):
   arguments = Namespace(results=tmp_path, runs=tmp_path / 'runs', data_dir='')
   work = runs.jobs(planned[:1], arguments)
@@ -241,6 +263,7 @@ def test_runs_at_once_are_processes_whose_results_are_kept(tmp_path, monkeypatch
   monkeypatch.setattr(runs.processes, 'run_all', run_all)
   words = ['table', '--table=1', '--config=digits', '--trials=1', '--quick', '--at_once=2', '--max_seconds=9']
   words += [f'--{name}={tmp_path / name}' for name in ('runs', 'results', 'output')]
-  with pytest.raises(UserError, match=r'digits_quick-lwf-tasks=5-trial=0 ended with exit code 2'):
+  with pytest.raises(UserError, match=r'digits_quick-lwf-tasks=5-trial=0: it ended with exit code 2'):
     command.run(words)
+  assert 'LwF' in (tmp_path / 'output' / 'table_1_digits.md').read_text()  # all the same
   assert [file.name for file in (tmp_path / 'results').iterdir()] == ['digits_quick-base-tasks=5-trial=0.json']

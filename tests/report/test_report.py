@@ -86,3 +86,6 @@ def test_a_commit_is_marked_where_files_but_results_differ_from_it(tmp_path, mon
   for file, marked in (('experiments/results/old.json', False), ('experiments/results/new.json', False), ('a', True)):
     (tmp_path / file).write_text('changed')
     assert environment_lib.environment()['commit'].endswith('+') == marked, file
+  (tmp_path / 'site-packages').mkdir()  # of an environment inside a checkout of something else
+  monkeypatch.setattr(environment_lib, '__file__', str(tmp_path / 'site-packages/environment.py'))
+  assert environment_lib.environment()['commit'] is None

@@ -1,5 +1,6 @@
 """abd_jax.report.page and its charts: from records made by hand, so that each oddity is one line."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -181,6 +182,22 @@ def test_trials_are_one_group_and_other_configs_another():
   assert [(group.name, len(group.runs)) for group in groups] == [('abd, lr=0.1', 2), ('abd, lr=0.2', 2), ('lwf', 1)]
   page = check(report(runs))
   assert '90.0 ± 0.0' in page
+
+
+def test_names_of_a_sweep_tell_every_run_from_every_other():
+  grid = itertools.product((0.1, 0.2), (1, 2), ('a', 'b'))
+  fields = [{'student.lr': lr, 'inversion.lr': 1e-3 * k, 'abd.balance': balance} for lr, k, balance in grid]
+  names = [group.name for group in grouped([record(**one) for one in fields])]
+  assert len(set(names)) == 8
+  assert names[0] == 'abd, student.lr=0.1, inversion.lr=0.001, balance=a'
+  alike = [{'student.lr': lr, 'student.epochs': 10 * k, 'data.fingerprint': str(k)} for k, lr in enumerate((0.1, 0.2))]
+  assert [group.name for group in grouped([record(**one) for one in alike])] == ['abd, lr=0.1', 'abd, lr=0.2']
+
+
+def test_means_of_finished_runs_tell_how_many_of_all_they_are():
+  runs = [record(), record(trial=1, finished=False), record('lwf', dreams=False)]
+  page = check(report(runs))
+  assert '1 of 2' in page
 
 
 def test_fields_that_change_no_numbers_do_not_part_trials():

@@ -1,6 +1,8 @@
 """Runs on a folder of photographs equal those on a prepared set, and what a config leaves open is found and kept."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +40,28 @@ def test_a_run_begins_with_the_order_itself_not_with_a_file_that_may_change(tmp_
     assert (config.class_order, config.tasks) == (order, 2) and completed(config) == config
   with pytest.raises(UserError, match=r"order\.txt' cannot be read \(No such file"):
     completed(changed(default(), {'class_order': str(tmp_path / 'gone' / 'order.txt')}))
+
+
+def test_data_are_named_in_full_wherever_the_command_is_typed(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  data = completed(changed(default(), {'data.dir': 'photos', 'data.prepared': '~/copies'})).data
+  assert (data.dir, data.prepared) == (str(tmp_path / 'photos'), str(Path.home() / 'copies'))
+  assert completed(default()).data.dir == completed(default()).data.prepared == ''
+
+
+def test_a_finished_run_is_not_taken_for_one_of_another_folder(learn, tmp_path, digits_as_files):
+  fields = OPEN | {'data__dir': str(digits_as_files)}
+  results = learn(tmp_path / 'run', **fields)
+  moved, other = tmp_path / 'moved', tmp_path / 'other'
+  shutil.copytree(digits_as_files, moved)
+  assert learn(tmp_path / 'run', **fields | {'data__dir': str(moved)})['accuracy_matrix'] == results['accuracy_matrix']
+  shutil.copytree(digits_as_files, other)
+  shutil.move(next((other / 'train/3').iterdir()), other / 'train/4')
+  before = (tmp_path / 'run/results.json').read_bytes()
+  with pytest.raises(UserError, match=r'the images in .*other are not those that this run began with'):
+    learn(tmp_path / 'run', **fields | {'data__dir': str(other)})
+  assert (tmp_path / 'run/results.json').read_bytes() == before
+  assert learn(tmp_path / 'run', **fields | {'data__dir': str(tmp_path / 'gone')}) == json.loads(before)
 
 
 def test_a_folder_of_png_gives_the_results_of_the_prepared_set(learn, tmp_path, digits_as_files):

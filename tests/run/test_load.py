@@ -276,6 +276,21 @@ def test_a_field_that_came_later_counts_as_its_default(run_of, tmp_path, learn):
   assert load_model(tmp_path / 'run').config.precision == 'float32'
 
 
+def test_groups_of_other_methods_may_come_change_and_go(run_of, tmp_path, learn):
+  """Whoever develops a method keeps the runs of all others, on every branch."""
+  shutil.copytree(run_of('abd')[0], tmp_path / 'run')
+  file = tmp_path / 'run' / 'config.json'
+  stored = json.loads(file.read_text())
+  stored['rdfcil']['finetune_lr'], stored['mine'] = 1.0, {'weight': 3.0}
+  del stored['bic']
+  file.write_text(json.dumps(stored))
+  assert learn(tmp_path / 'run')['final_accuracy'] == run_of('abd')[1]['final_accuracy']
+  stored['nothing'] = 1  # which may be of every method
+  file.write_text(json.dumps(stored))
+  with pytest.raises(UserError, match=r'config\.nothing=1'):
+    learn(tmp_path / 'run')
+
+
 def test_a_finished_run_prints_its_results_where_its_data_are_not(run_of, tmp_path, tiny_config):
   path, results, _, _ = run_of('abd')
   config = tiny_config(data__dir=str(tmp_path / 'nothing'), data__download=False)

@@ -58,12 +58,21 @@ def test_progress_that_did_not_know_of_devices_is_read():
   assert progress_from(saved | {'schema_version': 2}, 'here').task == 2
 
 
-def test_devices_are_noted_where_they_change():
-  progress = Progress()
-  assert not progress.runs_on({'count': 1}) and not progress.runs_on({'count': 1})
+def test_devices_and_versions_are_noted_where_they_change():
+  progress, one = Progress(), {'device': {'count': 1}, 'versions': {'jax': '1'}}
+  assert not progress.runs_on(one) and not progress.runs_on(one)
   progress.task_done()
-  assert progress.runs_on({'count': 2}) and not progress.runs_on({'count': 2})
-  assert [(one['task'], one['device']['count']) for one in progress.stretches] == [(0, 1), (1, 2)]
+  two = one | {'device': {'count': 2}}
+  assert progress.runs_on(two) and not progress.runs_on(two)
+  progress.task_done()
+  assert progress.runs_on(two | {'versions': {'jax': '2'}})
+  noted = [(one['task'], one['device']['count'], one['versions']['jax']) for one in progress.stretches]
+  assert noted == [(0, 1, '1'), (1, 2, '1'), (2, 2, '2')]
+
+
+def test_progress_that_knew_of_devices_alone_goes_on_with_versions():
+  progress = Progress(stretches=[{'task': 0, 'phase': '', 'step': 0, 'device': {'count': 1}}])
+  assert progress.runs_on({'device': {'count': 1}, 'versions': {'jax': '1'}}) and len(progress.stretches) == 2
 
 
 def test_nobody_else_writes_it():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from abd_jax.errors import InUse, Paused
+from abd_jax.errors import Diverged, InUse, Paused, UserError
 from abd_jax.run import queue
 from abd_jax.run.queue import Job, execute
 
@@ -48,6 +48,27 @@ def test_what_stays_in_use_is_told():
   assert list(outcome.results) == ['b'] and len(outcome.in_use) == 1
   with pytest.raises(InUse):
     outcome.complete()
+
+
+def test_one_that_diverges_ends_neither_the_list_nor_unseen():
+  def diverge(max_seconds):
+    raise Diverged('loss is not finite')
+
+  lines = []
+  outcome = execute([Job('a', diverge), Job('b', lambda s: {}), Job('c', diverge)], tell=lines.append)
+  assert list(outcome.results) == ['b'] and list(outcome.diverged) == ['a', 'c']
+  assert 'a has failed: loss is not finite' in lines
+  outcome.check_ended()
+  for ask in (outcome.complete, outcome.check_sound):
+    with pytest.raises(Diverged, match='2 runs have failed; of the first: a: loss is not finite'):
+      ask()
+  execute([Job('b', lambda s: {})]).check_sound()
+
+  def mistake(max_seconds):
+    raise UserError('no such data')  # of all of them
+
+  with pytest.raises(UserError, match='no such data'):
+    execute([Job('a', mistake), Job('b', lambda s: pytest.fail('was run'))])
 
 
 def test_a_pause_ends_the_list_and_a_number_bounds_it():
