@@ -63,7 +63,7 @@ def default() -> Config:
   c.data.folds = 0  # >0: train and test on folds of the TRAINING split, for choosing hyper-parameters
   c.data.fold = 0  # 0-based; the one held out
   c.data.prepared = ''  # where copies are written; '': data.dir, or FOLDER.prepared beside a folder of photographs
-  c.data.fingerprint = ''  # of a folder of photographs: found out, so that a run is not resumed on others
+  c.data.fingerprint = ''  # of the images: found out, so that a run is not resumed on others
   c.data.size = 0  # pixels, of a square; 0: as on disk. Of a folder of photographs 0: 32, 64, 128 or 224, what fits
   c.data.channels = 0  # of a folder of photographs: 1 or 3; 0: what they have
   c.data.crop = 'padded'  # as below; 'resized': the host cuts a random part of 8 to 100 % and resizes it, as ImageNet's

@@ -59,8 +59,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
     blueprint = hosts.all_or_none(lambda: build(config))
   config = blueprint.config
-  of_data = lambda: [blueprint.stream.dataset.fingerprint(), blueprint.test_counts()]
-  hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), *of_data()])
+  hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), blueprint.test_counts()])
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
     results = files.write_results(results)

@@ -134,7 +134,7 @@ def _changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
   return {
     name: (value, usual.get(name))
     for name, value in config.items()
-    if _counts(config, name) and _plain(value) != usual.get(name)
+    if _counts(config, name) and name != 'data.fingerprint' and _plain(value) != usual.get(name)
   }
 
 
@@ -157,7 +157,8 @@ def command(config: dict[str, Any], name: str) -> str:
     except Exception:  # its own task_sizes are not so many tasks, or it is not finished
       continue
     here = flatten(json.loads(json.dumps(config_of_file.to_dict())))
-    fields = [field for field in here if _counts(config, field) and here[field] != _plain(config.get(field))]
+    asked = [field for field in here if _counts(config, field) and field != 'data.fingerprint']  # found out anew
+    fields = [field for field in asked if here[field] != _plain(config.get(field))]
     flags = [f'--config.{field}={shlex.quote(_word(config[field]))}' for field in fields if field in config]
     if best is None or len(flags) < len(best[1]):
       best = f'--config=configs/{file.name}:{options}', flags

@@ -40,7 +40,9 @@ def folder(root: Path, config) -> Path:
   """
   fields, defaults = ({name: c.to_dict()[name] for name in (*RECIPE, *CLASSES)} for c in (config, default()))
   fields, defaults = flatten(fields), flatten(defaults)
-  where = ('data.dir', 'data.download', 'data.prepared', 'data.device_mib')
+  where = ['data.dir', 'data.download', 'data.prepared', 'data.device_mib']
+  if config.data.name != 'image_folder':  # whose name says little
+    where.append('data.fingerprint')
   fields = {name: value for name, value in fields.items() if value != defaults[name] and name not in where}
   digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
   return root / f'{config.data.name}_{config.task_sizes[0]}_{digest}'

@@ -94,7 +94,7 @@ def _fixed(run: RunRecord) -> dict[str, Any]:
 
 def _measured(run: RunRecord) -> tuple[str, ...]:
   """Fields that may have been found out from the first task's images."""
-  return ('data.mean', 'data.std') if run.config.get('data.fingerprint') else ()
+  return ('data.mean', 'data.std') if run.config['data.name'] == 'image_folder' else ()
 
 
 def _by(runs: Sequence[RunRecord], fields: Callable[[RunRecord], dict[str, Any]]) -> list[list[RunRecord]]:

@@ -157,6 +157,11 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
     prepare: whether a copy of them may be written: not to look back at images that may have been deleted.
   """
   data = open_configured(config.data, prepare)
+  if config.data.fingerprint not in ('', data.fingerprint()):
+    raise UserError(
+      f"the images of '{data.name}'{_in(config.data.dir)} are not those that this run began with: others, or prepared "
+      'otherwise. Put them back as they were, or choose another --workdir.'
+    )
   if base is None:
     if data.num_classes < 2:
       raise UserError(
@@ -168,8 +173,8 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   own = is_of_base(base, data)
   if own and base.config.data.fingerprint not in ('', data.fingerprint()):
     raise UserError(
-      f'the images in {config.data.dir} are not those that the run in {base.workdir} has learnt. Put them back as '
-      'they were, or give new classes names of their own.'
+      f"the images of '{data.name}'{_in(config.data.dir)} are not those that the run in {base.workdir} has learnt. Put "
+      'them back as they were, or give new classes names of their own.'
     )
   sizes = _grown_sizes(base, config, data)
   if own:
@@ -178,15 +183,17 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   return TaskStream(joined, Tasks(tuple(range(joined.num_classes)), sizes))
 
 
+def _in(folder: str) -> str:
+  return f' in {folder}' if folder else ''
+
+
 def old_stream(base: Base) -> TaskStream | None:
   """The base's own data, or None where they are not at hand, or are others now."""
   config = base.config
   try:
-    stream = open_stream(completed(config), read_base(config.extends) if config.extends else None, prepare=False)
-  except UserError:
+    return open_stream(completed(config), read_base(config.extends) if config.extends else None, prepare=False)
+  except UserError:  # of other images under these names some may have been trained on
     return None
-  # Of other photographs under these names some may have been trained on.
-  return stream if config.data.fingerprint in ('', stream.dataset.fingerprint()) else None
 
 
 def is_of_base(base: Base, data: Dataset) -> bool:

@@ -31,7 +31,7 @@ def completed(config: Config) -> Config:
 def found(config: Config, data: Dataset, first_task: tuple[int, ...]) -> Config:
   """`config` with nothing left open. first_task: original ids of its classes, whose training images are measured.
 
-  Raises UserError if the images are not those that the config was found out from, or no generator makes their size.
+  Raises UserError if no generator makes images of their size.
   """
   unknown, fields = left_open(flatten(config.to_dict())), {}
   if 'data.mean' in unknown:
@@ -40,14 +40,9 @@ def found(config: Config, data: Dataset, first_task: tuple[int, ...]) -> Config:
     fields |= _network(max(data.image_shape[:2]), config.model.variant)
   if 'generator.start' in unknown:
     fields |= _generator(*data.image_shape[:2])
-  if data.name == 'image_folder':
-    fields['data.fingerprint'] = fingerprint = data.fingerprint()
-    if config.data.fingerprint not in ('', fingerprint):
-      raise UserError(
-        f'the images in {config.data.dir} are not those that this run began with. Put them back as they were, or '
-        'choose another --workdir.'
-      )
-  return changed(config, fields) if fields else config
+  if 'data.fingerprint' in unknown:
+    fields['data.fingerprint'] = data.fingerprint()
+  return changed(config, fields)
 
 
 def _normalisation(images: Split, max_value: float) -> dict:

@@ -289,7 +289,8 @@ def check_same_config(folder: Path, config: dict) -> None:
   """
   there, here, defaults = fixed(read_json(folder / 'config.json')), fixed(config), _defaults()
   rank, groups = {name: k for k, name in enumerate(FIRST_TOLD)}, {name.rpartition('.')[0] for name in defaults}
-  asked = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups} - left_open(here)
+  asked = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups}
+  asked -= left_open(here) | left_open(there)  # the latter of earlier versions
   for name in sorted(asked, key=lambda name: (rank.get(name, len(rank)), name)):
     value = there.get(name, defaults.get(name))
     if name == 'class_order' and isinstance(value, str) and _is_readable(value):

@@ -207,12 +207,13 @@ def test_fields_that_change_no_numbers_do_not_part_trials():
 
 def test_what_was_measured_of_each_trials_first_task_does_not_part_trials():
   """A folder's normalisation: trials begin with other classes."""
-  of = lambda trial, lr: {'data.fingerprint': 'f', 'data.mean': (0.1 * trial,), 'data.std': (0.2 + trial,), 'lr': lr}
+  photos = {'data.name': 'image_folder'}
+  of = lambda trial, lr: photos | {'data.mean': (0.1 * trial,), 'data.std': (0.2 + trial,), 'lr': lr}
   runs = [record(trial=t, **of(t, lr)) for lr in (0.1, 0.2) for t in range(2)]
   assert [(group.name, len(group.runs)) for group in grouped(runs)] == [('abd, lr=0.1', 2), ('abd, lr=0.2', 2)]
   of_one_trial = [record(trial=0, **of(t, 0.1)) for t in range(2)]
   assert len(grouped(of_one_trial)) == 2  # of which at least one was given
-  given = [record(trial=0, **{'data.fingerprint': '', 'data.mean': (mean,)}) for mean in (0.1, 0.2)]
+  given = [record(trial=0, **{'data.mean': (mean,)}) for mean in (0.1, 0.2)]
   assert len(grouped(given)) == 2
 
 

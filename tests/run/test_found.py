@@ -58,10 +58,31 @@ def test_a_finished_run_is_not_taken_for_one_of_another_folder(learn, tmp_path, 
   shutil.copytree(digits_as_files, other)
   shutil.move(next((other / 'train/3').iterdir()), other / 'train/4')
   before = (tmp_path / 'run/results.json').read_bytes()
-  with pytest.raises(UserError, match=r'the images in .*other are not those that this run began with'):
+  with pytest.raises(
+    UserError, match=r"the images of 'image_folder' in .*other are not those that this run began with"
+  ):
     learn(tmp_path / 'run', **fields | {'data__dir': str(other)})
   assert (tmp_path / 'run/results.json').read_bytes() == before
   assert learn(tmp_path / 'run', **fields | {'data__dir': str(tmp_path / 'gone')}) == json.loads(before)
+
+
+def test_a_run_does_not_go_on_with_another_version_of_its_data(learn, tmp_path, digits_data):
+  data = tmp_path / 'data'
+  shutil.copytree(open_dataset('digits', '')._builder.data_path, data / 'digits/1.0.0')
+  with pytest.raises(Paused):
+    learn(tmp_path / 'run', method='base', data__dir=str(data), max_seconds=1e-6)
+  shutil.copytree(data / 'digits/1.0.0', data / 'digits/1.0.1')
+  with pytest.raises(Paused):  # the newest is taken, and is the same
+    learn(tmp_path / 'run', method='base', data__dir=str(data), max_seconds=1e-6)
+  features = data / 'digits/1.0.1/label.labels.txt'
+  features.write_text('\n'.join(f'no {k}' for k in range(10)))
+  with pytest.raises(UserError, match=r"the images of 'digits' in .*data are not those that this run began with"):
+    learn(tmp_path / 'run', method='base', data__dir=str(data))
+  stored = json.loads((tmp_path / 'run/config.json').read_text())
+  stored['data']['fingerprint'] = ''  # as earlier versions had it
+  (tmp_path / 'run/config.json').write_text(json.dumps(stored))
+  shutil.rmtree(data / 'digits/1.0.1')
+  assert learn(tmp_path / 'run', method='base', data__dir=str(data))['final_accuracy'] > 0
 
 
 def test_a_folder_of_png_gives_the_results_of_the_prepared_set(learn, tmp_path, digits_as_files):
@@ -107,6 +128,9 @@ class Images:
 
   def __init__(self, *shape):
     self.image_shape = shape
+
+  def fingerprint(self):
+    return 'f'
 
 
 @pytest.mark.parametrize(
