@@ -31,7 +31,7 @@ from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.results import results_of
 from abd_jax.run.schedule import BASE, NamedPhase, Schedule, no_longer_kept
 from abd_jax.run.session import Session
-from abd_jax.run.workdir import Workdir, check_path, fixed, read_finished, with_found
+from abd_jax.run.workdir import Workdir, check_path, fixed, names_another_folder, read_finished, with_found
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
 from abd_jax.steps.student import in_batches
@@ -42,7 +42,8 @@ def train_and_evaluate(config, workdir: str) -> dict:
 
   Args:
     config: as of abd_jax.config.default, or of a file in configs/.
-    workdir: a folder of its own; a finished run there is only read, and needs no data.
+    workdir: a folder of its own; a finished run there is only read, and needs no data unless another folder of
+      photographs is named.
 
   Raises:
     UserError: a mistake in either, in one line.
@@ -54,10 +55,13 @@ def train_and_evaluate(config, workdir: str) -> dict:
   config = hosts.all_or_none(lambda: completed(with_found(workdir, given)))
   if config.trials > 1:
     raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
-  if (results := read_finished(workdir, config.to_dict())) is not None:
+  results = read_finished(workdir, config.to_dict())
+  if results is not None and not hosts.any_says(names_another_folder(workdir, config)):
     return results
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
     blueprint = hosts.all_or_none(lambda: build(config))
+  if results is not None:
+    return results
   config = blueprint.config
   hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), blueprint.test_counts()])
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:

@@ -21,7 +21,8 @@ class Planned(NamedTuple):
   @property
   def name(self) -> str:
     """Of its workdir and its file of results: what it runs."""
-    words = [self.config + '_quick' * self.quick, self.row.method, *(f'{k}={v}' for k, v in self.row.overrides)]
+    data = f'{self.config}{"_quick" * self.quick}{self.fingerprint and "_"}{self.fingerprint[:8]}'
+    words = [data, self.row.method, *(f'{k}={v}' for k, v in self.row.overrides)]
     return '-'.join([*words, f'tasks={self.tasks}', f'trial={self.trial}'])
 
   @property
@@ -50,11 +51,10 @@ def rows_on(table: Table, config: str) -> tuple[Row, ...]:
   return (*table.rows, *under_other_weight(table.rows, load_config(config).abd.local_weight))
 
 
-def plan(table: Table, config: str, trials: int, quick: bool = False, fingerprint: str = '') -> list[Planned]:
+def plan(table: Table, config: str, trials: int, quick: bool = False) -> list[Planned]:
   """Every run behind a table, trial by trial, so that a first trial of all rows comes before a second of any."""
   rows, splits = rows_on(table, config), splits_on(table, config)
-  cells = [(row, tasks, trial) for trial in range(trials) for tasks in splits for row in rows]
-  return [Planned(*cell, config, quick, fingerprint) for cell in cells]
+  return [Planned(row, tasks, trial, config, quick) for trial in range(trials) for tasks in splits for row in rows]
 
 
 def ad_hoc(methods: Iterable[str], config: str, overrides: Overrides = ()) -> Table:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from abd_jax.config import Config, changed, default, flatten, reads
-from abd_jax.errors import Diverged, UserError
+from abd_jax.errors import UserError
 from abd_jax.run import processes, queue
 from abd_jax.run.processes import Environment, Run
 from abd_jax.run.queue import Job
@@ -152,5 +152,5 @@ def _execute_at_once(
   outcome = queue.execute([_job(one, arguments) for one in waiting if one.name in complete])  # only read now
   for name, code in codes.items():
     if code:
-      outcome.diverged[name] = Diverged(f'it ended with exit code {code}; what it said stands above.')
+      outcome.failed[name] = f'it ended with exit code {code}; what it said stands above.'
   return outcome

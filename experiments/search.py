@@ -132,7 +132,7 @@ def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dic
     'data': comparison.config,
     'option': comparison.option,
     'points': points,
-    'read': _read([runs / name for name in outcome.results], comparison.folds),
+    'read': _read([runs / one.name for one in jobs], comparison.folds),
     **environment(),
   }
 

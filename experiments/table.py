@@ -19,7 +19,6 @@ from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError, nearest
 from experiments import options, runs
 from experiments.files import write
-from experiments.jobs import load_config
 from experiments.paper import SPLITS, TABLES, Table
 from experiments.plan import Planned, ad_hoc, plan
 from experiments.render import as_csv, with_notes
@@ -96,15 +95,18 @@ def ask_rows(arguments: argparse.Namespace) -> Asked:
 
 def _asked(name: str, table: Table, config: str, word: str, arguments: argparse.Namespace) -> Asked:
   trials = arguments.trials or table.trials
-  planned = plan(table, config, trials, arguments.quick, _fingerprint(config, arguments.data_dir))
+  planned = _named_by_photographs(plan(table, config, trials, arguments.quick), arguments.data_dir)
   words = ['table', word, f'--config={config}', f'--trials={trials}', *['--quick'] * arguments.quick]
   return Asked(name, table, config, planned, words)
 
 
-def _fingerprint(config: str, data_dir: str) -> str:
-  """Of a folder of photographs; '' of data sets, whose names say what they are."""
-  data = load_config(config, fields={'data.dir': data_dir}).data
-  return open_configured(data).fingerprint() if data.name == 'image_folder' else ''
+def _named_by_photographs(planned: list[Planned], data_dir: str) -> list[Planned]:
+  """With the fingerprint of a folder of photographs; data sets say by their names what they are."""
+  data = planned[0].load({'data.dir': data_dir}).data
+  if data.name != 'image_folder':
+    return planned
+  fingerprint = open_configured(data).fingerprint()
+  return [one._replace(fingerprint=fingerprint) for one in planned]
 
 
 def chosen(asked: Asked, arguments: argparse.Namespace) -> list[Planned]:

@@ -140,7 +140,8 @@ def _changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 def _counts(config: dict[str, Any], name: str) -> bool:
   """Whether a field says what this run computes."""
-  return name not in FREE_FIELDS and reads(config['method'], name)
+  by_name = name == 'data.fingerprint' and config['data.name'] != 'image_folder'  # earlier versions kept none
+  return name not in FREE_FIELDS and reads(config['method'], name) and not by_name
 
 
 def _plain(value: Any) -> Any:

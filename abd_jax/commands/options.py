@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abd_jax.config import Config, check_read, default, flatten, restored
+from abd_jax.config import Config, changed, check_read, default, flatten, restored
 from abd_jax.errors import UserError, nearest
 
 
@@ -138,4 +138,4 @@ def _from_json(name: str) -> Config:
     raise UserError(f"config file '{name}' cannot be used ({reason}). Give the config.json of a run.") from error
   known = flatten(default().to_dict())
   _check_known(name, fields, known)
-  return restored(stored)
+  return changed(restored(stored), {'data.fingerprint': ''})  # what a new run is to learn may be other data

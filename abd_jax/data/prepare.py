@@ -89,7 +89,10 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
         f'{parts[0]} lacks dataset_info.json: it was copied in part. Copy it anew, or delete that folder.'
       )
   if not place.prepare:
-    raise UserError(f'there is no prepared copy of {name} under {place.prepared}.')
+    raise UserError(
+      f"there is no prepared copy of '{name}' in {' or '.join(map(str, dict.fromkeys(here)))}, and none is made to "
+      'look back. Name the folder that has one.'
+    )
   return find(here[0]) or find(here[1]) or prepare(name, key, place, options)
 
 

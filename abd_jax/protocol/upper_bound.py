@@ -41,7 +41,7 @@ def folder(root: Path, config) -> Path:
   fields, defaults = ({name: c.to_dict()[name] for name in (*RECIPE, *CLASSES)} for c in (config, default()))
   fields, defaults = flatten(fields), flatten(defaults)
   where = ['data.dir', 'data.download', 'data.prepared', 'data.device_mib']
-  if config.data.name != 'image_folder':  # whose name says little
+  if config.data.name != 'image_folder':  # of which alone the name does not say what they are
     where.append('data.fingerprint')
   fields = {name: value for name, value in fields.items() if value != defaults[name] and name not in where}
   digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SAME_RUN = ('trial', 'seed')  # fields in which the trials of one thing may differ
+_LAST = ('data.fingerprint', 'data.mean', 'data.std')  # what says least to a reader
 Row = list[float | None]  # None where there are no test images
 
 
@@ -115,9 +116,6 @@ def _telling(runs: Sequence[RunRecord]) -> list[str]:
   while kinds(told) < kinds(left):
     told.append(max(left, key=lambda name: kinds([*told, name])))
   return told
-
-
-_LAST = ('data.fingerprint', 'data.mean', 'data.std')  # what says least to a reader
 
 
 def _name(run: RunRecord, told: dict[str, list[str]]) -> str:

@@ -64,7 +64,7 @@ def _commit() -> str | None:
   An installed package may lie in the checkout of something else, which does not track it.
   """
   git = lambda *words: subprocess.run(
-    ['git', *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    ['git', '--no-optional-locks', *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
   ).stdout.strip()
   try:
     git('ls-files', '--error-unmatch', __file__)

@@ -160,7 +160,7 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   if config.data.fingerprint not in ('', data.fingerprint()):
     raise UserError(
       f"the images of '{data.name}'{_in(config.data.dir)} are not those that this run began with: others, or prepared "
-      'otherwise. Put them back as they were, or choose another --workdir.'
+      'otherwise. Put them back as they were, name the folder that has them, or choose another --workdir.'
     )
   if base is None:
     if data.num_classes < 2:

@@ -44,7 +44,9 @@ class Progress:
 
   def runs_on(self, environment: dict[str, Any]) -> bool:
     """Notes what the run goes on with from here; whether that is something else than before."""
-    changed = not self.stretches or any(self.stretches[-1].get(key) != value for key, value in environment.items())
+    last = self.stretches[-1] if self.stretches else {}
+    # Earlier versions noted the device alone.
+    changed = not last or any(last.get(key, value) != value for key, value in environment.items())
     if changed:
       self.stretches.append({'task': self.task, 'phase': self.phase, 'step': self.step, **environment})
     return changed and len(self.stretches) > 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from abd_jax.errors import Diverged, InUse, Paused
+from abd_jax.errors import Diverged, InUse, Paused, UserError
 
 
 class Job(NamedTuple):
@@ -24,12 +24,12 @@ class Outcome:
   """What became of a list of jobs."""
 
   results: dict[str, dict] = field(default_factory=dict)  # by name
-  diverged: dict[str, Diverged] = field(default_factory=dict)  # by name
+  failed: dict[str, str] = field(default_factory=dict)  # name -> why; no exception, whose traceback would keep arrays
   in_use: list[InUse] = field(default_factory=list)  # those that other processes are running
   pause: Paused | None = None  # why it stopped before the end
 
   def complete(self) -> list[dict]:
-    """The results, in the order of the jobs. Raises Paused, InUse or Diverged if some are missing."""
+    """The results, in the order of the jobs. Raises Paused, InUse or UserError if some are missing."""
     self.check_ended()
     self.check_sound()
     return list(self.results.values())
@@ -41,11 +41,11 @@ class Outcome:
         raise reason
 
   def check_sound(self) -> None:
-    """Raises Diverged, of one line, if a run has."""
-    if self.diverged:
-      count = f'{len(self.diverged)} runs have failed; of the first: ' if len(self.diverged) > 1 else ''
-      name, error = next(iter(self.diverged.items()))
-      raise Diverged(f'{count}{name}: {error}')
+    """Raises UserError, of one line, if some have failed."""
+    if self.failed:
+      count = f'{len(self.failed)} runs have failed; of the first: ' if len(self.failed) > 1 else ''
+      name, why = next(iter(self.failed.items()))
+      raise UserError(f'{count}{name}: {why}')
 
 
 def execute(
@@ -61,14 +61,17 @@ def execute(
     jobs: in this order.
     max_seconds: over all of them; 0 for no limit. Each is given what is left, at least a moment, so that even a late
       one finds out that it is complete.
-    max_jobs: how many to start.
+    max_jobs: how many to start, those that fail not counted.
     tell: called with a line about each.
   """
-  began, outcome, jobs = time.monotonic(), Outcome(), list(jobs)[:max_jobs]
-  waiting = jobs
+  began, outcome, jobs = time.monotonic(), Outcome(), list(jobs)
+  waiting, begun = jobs, set()
   for is_last_time in (False, True):
     later = []
     for job in waiting:
+      if len(begun | {job.name}) > max_jobs:
+        break
+      begun.add(job.name)
       left = max(max_seconds - (time.monotonic() - began), 0.01)
       tell(f'{job.name} ...')
       try:
@@ -79,7 +82,8 @@ def execute(
           outcome.in_use.append(error)
           tell(f'{job.name} is run by another process; left to it')
       except Diverged as error:
-        outcome.diverged[job.name] = error
+        outcome.failed[job.name] = str(error)
+        begun.remove(job.name)
         tell(f'{job.name} has failed: {error}')
       except Paused as pause:
         outcome.pause = pause

@@ -238,21 +238,25 @@ def check_path(workdir: str) -> None:
 def read_finished(path: str, config_dict: dict) -> dict | None:
   """results.json of a run that is complete, or None: needs neither its data nor a lock.
 
-  None too if another folder of photographs is named, for only a look into it tells whether they are the same.
   Raises UserError if it is damaged, or of another config.
   """
   folder = Path(path).absolute()
 
   def read() -> dict | None:
-    if not (folder / 'results.json').is_file() or not (folder / 'config.json').is_file():
+    if not (folder / 'config.json').is_file():
       return None
     check_same_config(folder, json.loads(json.dumps(config_dict)))
-    of_folder, here = config_dict['data']['name'] == 'image_folder', config_dict['data']['dir']
-    if of_folder and os.path.isdir(here) and here != flatten(read_json(folder / 'config.json')).get('data.dir'):
-      return None
-    return read_results(folder / 'results.json')
+    return read_results(folder / 'results.json') if (folder / 'results.json').is_file() else None
 
   return hosts.word_of_main(read)
+
+
+def names_another_folder(path: str, config: Config) -> bool:
+  """Whether a folder of photographs is there, not the one of the run in `path`: a look tells if they are the same."""
+  here, file = config.data.dir, Path(path).absolute() / 'config.json'
+  if config.data.name != 'image_folder' or not os.path.isdir(here) or not file.is_file():
+    return False
+  return os.path.realpath(here) != os.path.realpath(flatten(read_json(file)).get('data.dir', here))
 
 
 def with_found(path: str, config: Config) -> Config:

@@ -1,22 +1,27 @@
 """experiments table: what is read and rendered, paired differences, and that a table resumes where it was stopped."""
 
 import csv
+import itertools
 import json
+import re
 import shlex
 from argparse import Namespace
 
+import numpy as np
 import pytest
 from fakes import result, tiny_runs, write
+from PIL import Image
 
 from abd_jax.config import flatten
-from abd_jax.errors import Diverged, UserError
+from abd_jax.data.sources import open_configured
+from abd_jax.errors import UserError
 from abd_jax.run.workdir import Workdir
 from abd_jax.train import train_and_evaluate
 from experiments import __main__ as command
 from experiments import render, runs, summary, table
 from experiments.jobs import load_config
 from experiments.paper import SPLITS, TABLES
-from experiments.plan import plan
+from experiments.plan import ad_hoc, plan
 
 
 @pytest.fixture
@@ -229,18 +234,35 @@ def test_a_run_that_diverges_holds_up_no_other(tmp_path, monkeypatch, capsys, di
   words = ['table', '--table=1', '--config=digits', '--trials=1', '--quick']
   words += [f'--{name}={tmp_path / name}' for name in ('runs', 'results', 'output')]
   for _ in range(2):  # the same command comes as far
-    with pytest.raises(Diverged, match=r'^digits_quick-base-.*: task 1, learning: .* not finite'):
+    with pytest.raises(UserError, match=r'^digits_quick-base-.*: task 1, learning: .* not finite'):
       command.run(words)
     assert [file.name for file in (tmp_path / 'results').iterdir()] == ['digits_quick-lwf-tasks=5-trial=0.json']
     assert '| LwF' in capsys.readouterr().out
 
 
 def test_results_of_other_photographs_are_not_taken_for_these(tmp_path):
-  of = lambda fingerprint: plan(TABLES['1'], 'digits', trials=1, fingerprint=fingerprint)[0]
-  write(tmp_path, of('birds'))
-  assert runs.read(of('birds'), tmp_path)[0] is not None
-  found, told = runs.read(of('cats'), tmp_path)
-  assert found is None and "ran with config.data.fingerprint='birds', now 'cats'" in told
+  of = lambda fingerprint: plan(TABLES['1'], 'digits', trials=1)[0]._replace(fingerprint=fingerprint)
+  birds, cats = of('0123456789abcdef'), of('0123456f00000000')
+  write(tmp_path, birds)
+  assert runs.read(birds, tmp_path)[0] is not None and runs.read(cats, tmp_path) == (None, '')
+  assert birds.name.startswith('digits_01234567-') and birds.load({}).data.fingerprint == '0123456789abcdef'
+
+
+@pytest.mark.parametrize('quick', [[], ['--quick']])
+def test_a_table_of_photographs_names_them(tmp_path, capsys, quick):
+  for split, name, k in itertools.product(('train', 'test'), ('cat', 'dog'), range(2)):
+    file = tmp_path / 'pets' / split / name / f'{k}.png'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((64, 64), 9 * k, np.uint8)).save(file)
+  words = ['table', '--rows=base', '--config=image_folder', '--trials=1', f'--data_dir={tmp_path / "pets"}', *quick]
+  command.run([*words, '--print_commands'])
+  (name,) = re.findall(r'--only=(\S+)', capsys.readouterr().out)
+  data = (
+    plan(ad_hoc(['base'], 'image_folder'), 'image_folder', 1, bool(quick))[0]
+    .load({'data.dir': f'{tmp_path}/pets'})
+    .data
+  )
+  assert name.startswith(f'image_folder{"_quick" * len(quick)}_{open_configured(data).fingerprint()[:8]}-base-')
 
 
 def test_a_run_that_another_process_has_finished_meanwhile_is_not_repeated(tmp_path, planned):

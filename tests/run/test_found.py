@@ -54,10 +54,10 @@ def test_a_finished_run_is_not_taken_for_one_of_another_folder(learn, tmp_path, 
   results = learn(tmp_path / 'run', **fields)
   moved, other = tmp_path / 'moved', tmp_path / 'other'
   shutil.copytree(digits_as_files, moved)
-  assert learn(tmp_path / 'run', **fields | {'data__dir': str(moved)})['accuracy_matrix'] == results['accuracy_matrix']
+  before = (tmp_path / 'run/results.json').read_bytes()
+  assert learn(tmp_path / 'run', **fields | {'data__dir': str(moved)}) == results
   shutil.copytree(digits_as_files, other)
   shutil.move(next((other / 'train/3').iterdir()), other / 'train/4')
-  before = (tmp_path / 'run/results.json').read_bytes()
   with pytest.raises(
     UserError, match=r"the images of 'image_folder' in .*other are not those that this run began with"
   ):
@@ -78,6 +78,8 @@ def test_a_run_does_not_go_on_with_another_version_of_its_data(learn, tmp_path, 
   features.write_text('\n'.join(f'no {k}' for k in range(10)))
   with pytest.raises(UserError, match=r"the images of 'digits' in .*data are not those that this run began with"):
     learn(tmp_path / 'run', method='base', data__dir=str(data))
+  with pytest.raises(UserError, match=r'holds a run with config\.data\.folds=0, not 5'):  # that comes first
+    learn(tmp_path / 'run', method='base', data__dir=str(data), data__folds=5)
   stored = json.loads((tmp_path / 'run/config.json').read_text())
   stored['data']['fingerprint'] = ''  # as earlier versions had it
   (tmp_path / 'run/config.json').write_text(json.dumps(stored))

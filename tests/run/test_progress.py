@@ -70,9 +70,10 @@ def test_devices_and_versions_are_noted_where_they_change():
   assert noted == [(0, 1, '1'), (1, 2, '1'), (2, 2, '2')]
 
 
-def test_progress_that_knew_of_devices_alone_goes_on_with_versions():
+def test_what_progress_of_earlier_versions_did_not_note_is_no_change():
   progress = Progress(stretches=[{'task': 0, 'phase': '', 'step': 0, 'device': {'count': 1}}])
-  assert progress.runs_on({'device': {'count': 1}, 'versions': {'jax': '1'}}) and len(progress.stretches) == 2
+  assert not progress.runs_on({'device': {'count': 1}, 'versions': {'jax': '1'}})
+  assert progress.runs_on({'device': {'count': 2}, 'versions': {'jax': '1'}})
 
 
 def test_nobody_else_writes_it():

@@ -56,13 +56,15 @@ def test_one_that_diverges_ends_neither_the_list_nor_unseen():
 
   lines = []
   outcome = execute([Job('a', diverge), Job('b', lambda s: {}), Job('c', diverge)], tell=lines.append)
-  assert list(outcome.results) == ['b'] and list(outcome.diverged) == ['a', 'c']
+  assert list(outcome.results) == ['b'] and list(outcome.failed) == ['a', 'c']
   assert 'a has failed: loss is not finite' in lines
   outcome.check_ended()
   for ask in (outcome.complete, outcome.check_sound):
-    with pytest.raises(Diverged, match='2 runs have failed; of the first: a: loss is not finite'):
+    with pytest.raises(UserError, match='2 runs have failed; of the first: a: loss is not finite'):
       ask()
   execute([Job('b', lambda s: {})]).check_sound()
+  bounded = execute([Job('a', diverge), *(Job(name, lambda s: {}) for name in 'bcd')], max_jobs=2)
+  assert list(bounded.results) == ['b', 'c']  # else one that always fails would be all that is ever begun
 
   def mistake(max_seconds):
     raise UserError('no such data')  # of all of them
