@@ -25,7 +25,7 @@ def _line(table: Table, cell: Cell, cells: dict[Cell, Trials], planned: list[Pla
   line['spread'] = max(accuracies) - min(accuracies) if len(trials) > 1 else None
   line |= _named('omega', [_omega(trials[trial], upper[trial], table.metric) for trial in trials if trial in upper])
   for key in ('average_accuracy', 'forgetting'):
-    line |= _named(key, [100 * result[key] for result in results])
+    line |= _named(key, [100 * result[key] for result in results if result[key] is not None])  # of one task
   line |= _against(row, trials, _trials_of(row.reference, cell.tasks, cells), table.metric)
   line |= _papers(row, table.splits.index(cell.tasks) if own else None)
   line['deviation'] = _difference(line['accuracy'], line['paper_accuracy'])

@@ -21,7 +21,7 @@ from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import KINDS, named_leaves
 from abd_jax.run.files import read_json
-from abd_jax.run.load import abstract_states, load_snapshot
+from abd_jax.run.load import abstract_states, load_frozen
 from abd_jax.run.manifest import read_manifest
 from abd_jax.run.stored import Array, read_store
 from abd_jax.run.workdir import at_rest
@@ -38,6 +38,7 @@ class Audit(NamedTuple):
     capacity: real images that the method may keep.
     images: how many it keeps now, after its newest task.
     distinct: how many of them differ.
+    past: different ones that other frozen models have besides.
     kept: the arrays of its newest frozen model that has a successor to teach: dotted name -> array.
     bytes: of everything in each part of the workdir, folders too; the sum is what `du -b` says.
     findings: where an old image is, or could be, that the method does not own up to; a line each.
@@ -49,6 +50,7 @@ class Audit(NamedTuple):
   capacity: int
   images: int
   distinct: int
+  past: int
   kept: dict[str, Array]
   bytes: dict[str, int]
   findings: list[str]
@@ -74,7 +76,7 @@ class Subject(NamedTuple):
     """Names of the frozen models, the newest last."""
     age = lambda name: (int(name.partition('_')[0]), '_' not in name)  # a task's own comes last
     folders = [path.name for path in (self.folder / 'teachers').iterdir() if path.is_dir()]
-    return sorted((name for name in folders if re.fullmatch(r'\d+(_phase_\d+)?', name)), key=age)
+    return sorted((name for name in folders if re.fullmatch(audit_files.FROZEN, name)), key=age)
 
 
 def audit(workdir: str | Path) -> Audit:
@@ -91,7 +93,8 @@ def _audited(subject: Subject) -> Audit:
   method = methods.get(subject.config)
   findings, stored, arrays = [], set(), {}
   states = {name: abstract_states(subject.manifest, name) for name in {*subject.teachers, ''}}
-  for store, kind, name in _stores(subject):
+  stores = list(_stores(subject))
+  for store, kind, name in stores:
     try:
       found = read_store(store)
     except UserError as error:
@@ -103,23 +106,25 @@ def _audited(subject: Subject) -> Audit:
     expected = _arrays_of(states[name][kind])
     findings += _unexpected(where, found.arrays, expected, subject.image_shape)
     findings += [f'{where}: {key} belongs to no array' for key in found.others]
-  findings += audit_files.unknown(subject.folder, stored)
+  findings += audit_files.unknown(subject.folder, stored, {store.relative_to(subject.folder) for store, _, _ in stores})
   findings += audit_files.contents(subject.folder, subject.tasks, method.inverts)
   findings += audit_texts.tables(subject.folder, subject.tasks, subject.manifest['class_order']['names'])
   findings += audit_metadata.metadata(subject.folder, subject.tasks, arrays)
   findings += audit_reads.read_out_of_turn(subject.folder, subject.tasks, subject.config)
   findings += _unsealed(subject)
   findings += audit_files.of_the_report(subject.folder)
-  images = []
-  if method.memory:
-    images, behind = _memory(subject)
-    findings += [f'the memory holds pixels in {behind} rows that have no label'] if behind else []
+  memories = list(_memories(subject)) if method.memory else []
+  behind = sum(rows for _, rows in memories)
+  findings += [f'the memory holds pixels in {behind} rows that have no label'] if behind else []
+  stored_images = [{image.tobytes() for image in images} for images, _ in memories]
+  now: set[bytes] = stored_images[-1] if memories else set()
   return Audit(
     method=subject.config.method,
     image_shape=subject.image_shape,
     capacity=subject.config.memory.size if method.memory else 0,
-    images=len(images),
-    distinct=len({image.tobytes() for image in images}),
+    images=len(memories[-1][0]) if memories else 0,
+    distinct=len(now),
+    past=len(set().union(*stored_images) - now),
     kept=_kept(subject),
     bytes=apparent_bytes(subject.folder),
     findings=list(dict.fromkeys(findings)),  # damage may be met twice
@@ -180,11 +185,15 @@ def _unsealed(subject: Subject) -> Iterator[str]:
       yield str(error)
 
 
-def _memory(subject: Subject) -> tuple[np.ndarray, int]:
-  """(u8[m, h, w, c] the real images beside the newest frozen model, rows of padding that are not empty)."""
-  memory: Any = jax.device_get(load_snapshot(subject.folder)[2].memory)
-  padding = memory['images'][memory['labels'] < 0]
-  return unpad(memory).images, int(np.sum(padding.any((1, 2, 3))))
+def _memories(subject: Subject) -> Iterator[tuple[np.ndarray, int]]:
+  """Of each frozen model (u8[m, h, w, c] the real images beside it, rows of padding that are not empty)."""
+  for name in subject.teachers:
+    try:
+      memory: Any = jax.device_get(load_frozen(subject.folder, name)[2].memory)
+    except UserError:  # told among the findings
+      continue
+    padding = memory['images'][memory['labels'] < 0]
+    yield unpad(memory).images, int(np.sum(padding.any((1, 2, 3))))
 
 
 def _kept(subject: Subject) -> dict[str, Array]:

@@ -13,7 +13,7 @@ _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _HEADER = struct.Struct('>IIBBBBB')  # width, height, bits, colours, and three that are 0
 _RGB = (8, 2, 0, 0, 0)  # what follows the sides in the header of every picture that a run writes
 _END = b'IEND'
-_REST = 2000  # bytes of an event of TensorBoard's: its time, and the name and number of a point
+_REST = 200  # bytes of an event of TensorBoard's: its time, and the name and number of a point
 
 
 def beside_the_picture(content: bytes) -> str:
@@ -62,7 +62,10 @@ def in_tensorboard(file: Path, dreams: int, confusions: int) -> Iterator[str]:
   try:
     while content:
       (length,) = struct.unpack('<Q', content[:8])  # TFRecord: length, checksum, event, checksum
-      values = messages.Event.FromString(content[12 : 12 + length]).summary.value
+      event = messages.Event.FromString(content[12 : 12 + length])
+      values = event.summary.value
+      if (kind := event.WhichOneof('what')) not in ('summary', 'file_version'):
+        yield f'tensorboard/{file.name} holds {length} bytes in an event of kind {kind}'
       if (rest := length - sum(len(value.image.encoded_image_string) for value in values)) > _REST:
         yield f'tensorboard/{file.name} holds {rest} bytes in an event beside a picture'
       for value in (value for value in values if not value.HasField('simple_value')):

@@ -68,9 +68,9 @@ def _lines(found: Any, form: str) -> list[str]:
 def _images(found: Any) -> str:
   if not found.capacity:
     return f'{found.method} keeps no image'
-  return (
-    f'{found.method} keeps up to {found.capacity} real images: {found.images} now, {found.distinct} of them different'
-  )
+  past = f'; older frozen models keep {found.past} others, which they had then' if found.past else ''
+  now = f'{found.images} now, {found.distinct} of them different'
+  return f'{found.method} keeps up to {found.capacity} real images: {now}{past}'
 
 
 def _verdict(found: Any) -> str:

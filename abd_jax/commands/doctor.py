@@ -74,8 +74,11 @@ def versions() -> Iterator[Finding]:
 
 def devices() -> Iterator[Finding]:
   """What JAX computes on, and whether a GPU lies idle."""
-  from abd_jax.devices import backend
-
+  try:
+    from abd_jax.devices import backend
+  except Exception as error:  # jax refuses a jaxlib of another version
+    yield Finding(f'JAX cannot be imported ({" ".join(str(error).split())[:120]})', 'Install versions that agree.')
+    return
   try:
     there = backend.devices()
   except UserError as error:
@@ -114,7 +117,7 @@ def data(data_dir: str) -> Iterator[Finding]:
 
   from abd_jax.data.prepare import check_count, find
 
-  root = Path(data_dir or constants.DATA_DIR).expanduser().absolute()
+  root = Path(os.path.expanduser(data_dir or constants.DATA_DIR)).absolute()
   folders = [folder for path in sorted(root.glob('*')) if (folder := find(path))]
   if not folders:
     yield Finding(f'no prepared data set in {root}; a run prepares its own')
@@ -136,11 +139,11 @@ def data(data_dir: str) -> Iterator[Finding]:
 
 def steps() -> Iterator[Finding]:
   """Two steps of ABD and two of inversion, against what they gave when this version was made."""
-  from abd_jax.devices import backend
-
   try:
+    from abd_jax.devices import backend
+
     backend.devices()
-  except UserError:  # of which `devices` tells
+  except Exception:  # of which `devices` tells
     return
   for name, value in self_test().items():
     expected = EXPECTED[name]
@@ -156,12 +159,14 @@ def self_test() -> dict[str, float]:
 
   from abd_jax import methods
   from abd_jax.commands.options import load_config
+  from abd_jax.devices.backend import pin_numbers
   from abd_jax.devices.mesh import DataMesh
   from abd_jax.state import Classes, PhaseData, freeze
   from abd_jax.steps.compiled import compile_steps
   from abd_jax.steps.components import make_components
   from abd_jax.steps.inputs import StudentInputs
 
+  pin_numbers()
   config, shape, classes = load_config('digits').unlock(), (8, 8, 1), 4
   config.model.widths, config.generator.latent = (4, 4, 4), 8
   config.generator.start, config.generator.widths, config.inversion.batch_size = (2, 2, 8), (8, 8), 16

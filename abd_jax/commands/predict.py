@@ -14,6 +14,7 @@ printed unless all images can be read and fit.
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def whole(given: Words, name: str, otherwise: int) -> int:
 def open_model(workdir: str, given: Words) -> Any:
   """The LoadedModel of a finished run, or of the task that --task names."""
   task = whole(given, 'task', 1) - 1 if 'task' in given.options else None
-  folder = Path(workdir).expanduser().absolute()
+  folder = Path(os.path.expanduser(workdir)).absolute()
   if task is None and (folder / 'config.json').exists() and not (folder / 'results.json').exists():
     raise UserError(f'the run in {folder} is not finished. Resume it, or take the model after a task by --task=1.')
   from abd_jax.run.load import load_model

@@ -75,6 +75,7 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
   Raises:
     UserError: no builder of that name, nowhere to write, the original is not to be had, or it is not as it should be.
   """
+  _remove_abandoned(place.prepared, name)
   builder: Any = builder_class(name)
   key = builder.key(place.folder, options) if _takes_files(builder) else name
   here = (place.folder / key, place.prepared / key)
@@ -121,7 +122,6 @@ def prepare(name: str, key: str, place: Place, options: Options) -> Path:
     raise UserError(f'cannot write to {root}: {error.strerror}; choose another {field}.') from None
   with contextlib.suppress(OSError):  # on a file system that locks no files: what it leaves stays, too
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  _remove_abandoned(root, name)
   logging.info('Preparing %s under %s', name, root)
   try:
     builder = make_builder(data_dir=scratch, **more)

@@ -6,6 +6,7 @@ is prepared by its builder in `abd_jax.data.builders`.
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class Dataset:
     num_classes: number of classes.
     image_shape: (h, w, c).
     on_read: called with a dict that tells which images were just decoded, whenever some are.
+    untold: what it was told before anyone else asked to be.
   """
 
   def __init__(self, name: str, builder: Any, folds: int, fold: int, view: View):
@@ -38,7 +40,8 @@ class Dataset:
     self.class_names = _class_names(builder, view)
     self.num_classes = len(self.class_names)
     self.image_shape: tuple[int, int, int] = view.shape
-    self.on_read: Callable[[dict], None] = lambda record: None
+    self.untold: list[dict] = []
+    self.on_read: Callable[[dict], None] = self.untold.append
     self._builder, self._folds, self._fold = builder, folds, fold
     self._test_split = _test_split(builder)
 
@@ -132,8 +135,8 @@ def open_dataset(
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import constants
 
-  root = Path(data_dir or constants.DATA_DIR).expanduser().absolute()
-  copies = Path(prepared).expanduser().absolute() if prepared else root
+  root = Path(os.path.expanduser(data_dir or constants.DATA_DIR)).absolute()
+  copies = Path(os.path.expanduser(prepared)).absolute() if prepared else root
   if name == 'image_folder':
     if not data_dir:
       raise UserError('--config.data.dir is missing: the folder of photographs, as in --config.data.dir=PHOTOS.')
@@ -230,6 +233,8 @@ class TaskStream:
 
   def on_read(self, tell: Callable[[dict], None]) -> None:
     """Has `tell` called with a dict that says which images were decoded, whenever some are."""
+    for record in self.dataset.untold:
+      tell(record)
     self.dataset.on_read = tell
 
   @property

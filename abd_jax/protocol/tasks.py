@@ -5,6 +5,7 @@ in the class order. Everything behind the data pipeline (head rows, masks, metri
 """
 
 import dataclasses
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def order_text(text: str) -> str:
   if not text or '\n' in text or _SHUFFLE.fullmatch(text) or _IDS.fullmatch(text):
     return text
   try:
-    content = Path(text).expanduser().read_text()
+    content = Path(os.path.expanduser(text)).read_text()
   except (OSError, ValueError) as error:  # the latter of text that is none, and of paths that can be none
     reason = getattr(error, 'strerror', None) or 'not a text file'
     raise UserError(

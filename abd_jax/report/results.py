@@ -24,15 +24,18 @@ def headline(groups: Sequence[Group]) -> str:
       (group.name, _count(group), *(number(group, key) for _, key in SUMMARY), _time(group), _kept_images(group))
       for group in groups
     ]
-    return h.table(('method', 'runs', *(f'{name}, %' for name, _ in SUMMARY), 'time', 'real images kept'), rows)
+    return h.table(
+      ('method', 'runs', *(f'{name}, %' for name, _ in SUMMARY), 'time', 'real images kept, at most'), rows
+    )
   group = groups[0]
   if not finished(group):
-    seen = [run.seen[-1] if run.seen else None for run in group.runs]
-    words = f'accuracy so far, after task {max(len(run.seen) for run in group.runs)}'
+    last = min(len(run.seen) for run in group.runs)  # that all of them have learnt
+    seen = [run.seen[last - 1] if last else None for run in group.runs]
+    words = f'accuracy so far, after task {last}'
     tiles = [h.tile(_percent(h.mean_std(seen)), words)]
   else:
     tiles = [h.tile(_percent(number(group, key)), name) for name, key in SUMMARY[:3]]
-  tiles += [h.tile(_time(group), 'time'), h.tile(_kept_images(group), 'real images kept')]
+  tiles += [h.tile(_time(group), 'time'), h.tile(_kept_images(group), 'real images kept, at most')]
   return f'<div class="tiles">{"".join(tiles)}</div>'
 
 

@@ -185,4 +185,7 @@ def _check_batches(config, sizes: tuple[int, ...], known: int, devices: int) -> 
     ('eval_batch_size', config.eval_batch_size),
   ):
     if size % devices:
-      raise UserError(f'config.{name}={size} does not divide over {devices} devices. Use a multiple of {devices}.')
+      raise UserError(
+        f'config.{name}={size} does not divide over {devices} devices. Use a multiple of {devices}, or another '
+        'config.devices.'
+      )

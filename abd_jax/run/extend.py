@@ -4,6 +4,7 @@ An extended run keeps the classes that its base has learnt, in their order, as i
 training image, and their test images only where the base's data still lie.
 """
 
+import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,7 @@ class Base(NamedTuple):
 
 def read_base(workdir: str | Path) -> Base:
   """The finished run in `workdir`. Raises UserError if there is none, or its model is damaged."""
-  folder = Path(workdir).expanduser().absolute()
+  folder = Path(os.path.expanduser(workdir)).absolute()
   if not (folder / 'config.json').is_file():
     raise UserError(f'{folder} holds no run to start from. Give the workdir of a finished one.')
   if not (folder / 'results.json').is_file():
@@ -109,7 +110,8 @@ class JoinedDataset(Dataset):
     if self._old is not None:  # whose last read tells of itself as ours do
       self._old.on_read(lambda record: self.on_read(record))
     new.on_read = lambda record: self.on_read(record)
-    self.on_read = lambda record: None
+    self.untold: list[dict] = []
+    self.on_read = self.untold.append
 
   def train_split(self, original_ids: Collection[int]) -> Split:
     split = self._new.train_split(self._of_new(original_ids))

@@ -1,7 +1,7 @@
 """What a config leaves open: how many tasks; and, found out from the data, normalisation, networks, a fingerprint."""
 
 import math
-from pathlib import Path
+import os
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def completed(config: Config) -> Config:
   fields: dict = {'tasks': len(config.task_sizes)} if config.task_sizes else {}
   for name in ('dir', 'prepared'):
     if config.data[name]:
-      fields[f'data.{name}'] = str(Path(config.data[name]).expanduser().absolute())
+      fields[f'data.{name}'] = os.path.abspath(os.path.expanduser(config.data[name]))
   return changed(config, fields | {'class_order': order_text(config.class_order)})
 
 

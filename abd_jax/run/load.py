@@ -237,15 +237,19 @@ def abstract_states(manifest: dict, name: str) -> dict[str, Any]:
 
 def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:
   """(config, manifest, what was frozen) of the model that `load_model` gives."""
-  pin_numbers()  # what it dreams depends on them
   folder = Path(workdir).absolute() / 'teachers'
   there = sorted(int(path.name) for path in folder.glob('*') if path.is_dir() and path.name.isdigit())
   if not there:
     raise UserError(_why_none(folder.parent))
   if task is not None and task not in there:
     raise UserError(f'{folder} holds no model after task {task} (0-based). There are: {", ".join(map(str, there))}.')
-  name = str(_newest(folder, there) if task is None else task)
-  manifest = read_manifest(folder / name)
+  return load_frozen(workdir, str(_newest(folder, there) if task is None else task))
+
+
+def load_frozen(workdir: str | Path, name: str) -> tuple[Config, dict, TaskSnapshot]:
+  """The same of the folder of that name in teachers/. Raises UserError if it is not as it was written."""
+  pin_numbers()  # what it dreams depends on them
+  manifest = read_manifest(Path(workdir).absolute() / 'teachers' / name)
   config, snapshot = restored(manifest['config']), abstract_states(manifest, name)['teacher']
   store = TeacherStore(Path(workdir), alone=True)
   try:

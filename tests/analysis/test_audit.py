@@ -66,7 +66,16 @@ def test_a_method_with_a_memory_says_how_many_images_it_keeps(run, capsys):
   assert found.findings == [] and found.capacity == found.images == found.distinct == 12
   assert found.kept['memory.images'] == ((12, 8, 8, 1), 'uint8')
   assert command.run([str(folder)]) == 0
-  assert 'e2e keeps up to 12 real images: 12 now, 12 of them different' in capsys.readouterr().out
+  assert 'e2e keeps up to 12 real images: 12 now, 12 of them different' in (text := capsys.readouterr().out)
+  # What it had room for while it knew fewer classes lies beside the model of that time.
+  now, then = ({one.tobytes() for one in memory_of(folder, name)} for name in ('1', '0'))
+  assert found.past == len(then - now) > 0 and f'older frozen models keep {found.past} others' in text
+
+
+def memory_of(folder, name):
+  with ocp.StandardCheckpointer() as checkpointer:
+    memory = checkpointer.restore(folder / 'teachers' / name)['memory']
+  return np.asarray(memory['images'])[np.asarray(memory['labels']) >= 0]
 
 
 def test_what_it_prints(run, capsys):
@@ -152,7 +161,7 @@ def append(name, content):
 
 def picture(name):
   def plant(folder):
-    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(IMAGE[..., 0]).save(folder / name, format='png')
 
   return plant
@@ -203,7 +212,17 @@ def in_an_event(folder):
   from tensorboardX import SummaryWriter
 
   with SummaryWriter(str(folder / 'tensorboard')) as writer:
-    writer.add_scalar('past' * 1024, 0.0, 0)
+    writer.add_scalar('past' * 64, 0.0, 0)
+
+
+def in_an_event_of_another_kind(folder):
+  from tensorboardX.proto import event_pb2
+  from tensorboardX.record_writer import RecordWriter
+
+  (folder / 'tensorboard').mkdir(exist_ok=True)
+  writer = RecordWriter(str(folder / 'tensorboard' / 'events.out.tfevents.1.past'))
+  writer.write(event_pb2.Event(graph_def=IMAGE.tobytes()).SerializeToString())
+  writer.close()
 
 
 def confusion(name, *rows):
@@ -217,6 +236,9 @@ PLANTED = {
   'save that was cut off': (picture('checkpoints/student/9.orbax-checkpoint-tmp/photo'), 'is a save that was cut off'),
   'frozen model cut off': (picture('teachers/1.new/photo'), '1.new is a save that was cut off, not looked into'),
   'folder beside frozen models': (picture('teachers/old/photo'), 'teachers/old/photo (75 bytes) is nothing of a run'),
+  'manifest of no model': (picture('teachers/9.json'), 'teachers/9.json (75 bytes) is nothing of a run'),
+  'file beside no arrays': (picture('checkpoints/student/99/_METADATA'), 'student/99/_METADATA (75 bytes) is nothing'),
+  'store of no kind': (picture('checkpoints/past/9/_METADATA'), 'checkpoints/past/9/_METADATA (75 bytes) is nothing'),
   'link': (lambda folder: (folder / 'a').symlink_to('/tmp'), 'a is a link to /tmp'),
   'array in a checkpoint': (in_a_checkpoint, 'params.past is uint8[2, 8, 8, 1], and none of this run: it can hold 2'),
   'array in a teacher': (in_a_teacher, 'teachers/1: array memory.images is uint8[1, 8, 8, 1], and none of this run'),
@@ -252,6 +274,7 @@ PLANTED = {
   'part of a picture': (in_a_chunk(b'paSt', IMAGE.tobytes()), 'task_1.png has 64 bytes in parts beside its picture'),
   'behind the pixels': (in_a_chunk(b'IDAT', IMAGE.tobytes()), 'has more or less than its '),
   'event of TensorBoard': (in_an_event, 'bytes in an event beside a picture'),
+  'event of another kind': (in_an_event_of_another_kind, 'bytes in an event of kind graph_def'),
   'read of an earlier task': (read_line(), 'images of task 1 were read after task 2 had begun'),
   'read of all': (read_line(classes=list(range(10))), "images of the train split that are not one task's"),
   'training on the test split': (read_line(split='test'), "images of the test split that are not one task's"),
@@ -294,7 +317,8 @@ def test_an_image_in_the_memory_that_no_label_owns_up_to_is_found(run):
 def test_real_images_that_the_report_put_there_are_found(run):
   folder = run('abd')
   (folder / 'diagnosis').mkdir()
-  pictures = {'real_0': np.stack([IMAGE] * 6), 'dreamed_0_0': IMAGE[None], 'nearest_real_0': IMAGE[None]}
+  pictures = {'real_0': np.stack([IMAGE] * 5), 'dreamed_0_0': IMAGE[None], 'nearest_real_0': IMAGE[None]}
+  pictures['past'] = IMAGE[None]  # which it does not write
   np.savez(folder / 'diagnosis' / 'images.npz', **pictures)
   (folder / 'report.html').write_text('<img src="data:image/png;base64,">')
   assert audit(folder).findings == [

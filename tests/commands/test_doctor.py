@@ -3,9 +3,13 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
 import pytest
+from conftest import REPO
 
 from abd_jax import __main__ as front
 from abd_jax.commands import doctor
@@ -65,8 +69,20 @@ def test_steps_that_differ_are_pointed_out(monkeypatch):
   assert 'requirements.txt' in remedies[0] and not any(remedies[1:])
 
 
+def test_a_jax_that_cannot_be_imported_is_a_finding(tmp_path, cli_env):
+  (tmp_path / 'jax').mkdir()
+  (tmp_path / 'jax/__init__.py').write_text('raise RuntimeError("jaxlib is version 0.1, but this needs 0.2")')
+  words = [sys.executable, '-m', 'abd_jax', 'doctor', f'--data_dir={tmp_path}']
+  done = subprocess.run(
+    words, env=cli_env | {'PYTHONPATH': f'{tmp_path}:{REPO}'}, cwd=tmp_path, capture_output=True, text=True
+  )
+  assert 'JAX cannot be imported (jaxlib is version 0.1' in done.stdout and done.returncode == 1, done
+  assert 'Traceback' not in done.stderr and 'GB free' in done.stdout
+
+
 @pytest.mark.slow
-def test_the_steps_give_the_numbers_that_are_stored(capsys):
+def test_the_steps_give_the_numbers_that_are_stored():
+  jax.config.update('jax_default_prng_impl', 'rbg')  # which a run overrules too
   for name, value in doctor.self_test().items():
     assert value == pytest.approx(doctor.EXPECTED[name], abs=doctor.TOLERANCE), name
 

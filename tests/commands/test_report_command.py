@@ -98,6 +98,15 @@ def test_a_run_under_way(learn, few_dreams, tmp_path):
   with (tmp_path / 'metrics.jsonl').open('a') as log:
     log.write('{"half a li')  # as a kill leaves it
   assert 'accuracy so far, after task 1' in write(tmp_path)
+  # Beside another trial that is further, both are shown as far as both have come.
+  other = shutil.copytree(tmp_path, tmp_path.with_name(f'{tmp_path.name}_1'))
+  stored = json.loads((other / 'config.json').read_text()) | {'trial': 1}
+  (other / 'config.json').write_text(json.dumps(stored))
+  evaluated = {'task': 1, 'phase': 'evaluating', 'accuracy': [0.5, 0.5], 'seen_accuracy': 0.5}
+  log = other / 'metrics.jsonl'
+  log.write_text(log.read_text().replace('{"half a li', json.dumps(evaluated) + '\n'))
+  command.main([str(tmp_path), str(other), f'--output={tmp_path / "both.html"}', '--no-diagnosis'])
+  assert 'accuracy so far, after task 1' in (tmp_path / 'both.html').read_text()
 
 
 def extended(folder, base, accuracies):

@@ -225,6 +225,14 @@ def test_what_a_killed_process_left_is_removed_but_not_what_another_writes(tmp_p
   assert sorted(path.name for path in tmp_path.glob('incomplete*')) == sorted(names[1:])
 
 
+def test_it_is_removed_where_the_copy_is_complete_too(own_copy):
+  folder = own_copy[0] / 'incomplete.digits.elsewhere.a'
+  folder.mkdir()
+  os.utime(folder, (0, 0))
+  sources.open_dataset('digits', str(own_copy[0]))
+  assert not folder.exists()
+
+
 def test_a_file_system_without_locks_takes_prepared_data(tmp_path, monkeypatch):
   def none(*_):
     raise OSError(errno.ENOLCK, 'No locks available')
