@@ -150,7 +150,7 @@ MUTANTS = {
     'analysis/audit.py', 'if array == expected.get(name):', 'if name in expected:', f'{PLANTED}[wider array]'
   ),
   'files are not looked at': (
-    'analysis/audit_files.py', 'not _WRITTEN.fullmatch(name)', 'not name', f'{PLANTED}[hidden file]'
+    'analysis/audit_files.py', 'not _is_written(name, stores)', 'not name', f'{PLANTED}[hidden file]'
   ),
   'reads are not looked at': (
     'analysis/audit_reads.py', 'elif task < latest:', 'elif task < 0:', f'{PLANTED}[read of an earlier task]'
@@ -161,6 +161,18 @@ MUTANTS = {
   'padding is not looked at': (
     'analysis/audit.py', "rows that have no label'] if behind else []", "rows that have no label'][:0]",
     f'{AUDIT}::test_an_image_in_the_memory_that_no_label_owns_up_to_is_found',
+  ),
+  'earlier memories are not looked at': (
+    'analysis/audit.py', 'past=len(set().union(*stored_images) - now)', 'past=0',
+    f'{AUDIT}::test_a_method_with_a_memory_says_how_many_images_it_keeps',
+  ),
+  'other data are gone on with': (
+    'run/extend.py', "if config.data.fingerprint not in ('', data.fingerprint()):", 'if False:',
+    'tests/run/test_found.py::test_a_run_does_not_go_on_with_another_version_of_its_data',
+  ),
+  'what fails is passed over': (
+    'run/queue.py', 'outcome.failed[job.name] = str(error)', 'pass',
+    'tests/run/test_queue.py::test_one_that_diverges_ends_neither_the_list_nor_unseen',
   ),
   'an archive may climb': (
     'data/archives.py', "or '..' in path.parts ", '',
