@@ -32,7 +32,7 @@ class Dataset:
     num_classes: number of classes.
     image_shape: (h, w, c).
     on_read: called with a dict that tells which images were just decoded, whenever some are.
-    untold: what it was told before anyone else asked to be.
+    untold: what nobody was told of yet: a run measures images before it has a log.
   """
 
   def __init__(self, name: str, builder: Any, folds: int, fold: int, view: View):
@@ -232,9 +232,9 @@ class TaskStream:
     self._latest = 0
 
   def on_read(self, tell: Callable[[dict], None]) -> None:
-    """Has `tell` called with a dict that says which images were decoded, whenever some are."""
-    for record in self.dataset.untold:
-      tell(record)
+    """Has `tell` called with a dict that says which images were decoded, for those so far and whenever some are."""
+    while self.dataset.untold:
+      tell(self.dataset.untold.pop(0))
     self.dataset.on_read = tell
 
   @property

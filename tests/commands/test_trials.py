@@ -232,6 +232,9 @@ def test_a_config_of_a_workdir(tiny_config, tmp_path, monkeypatch):
   file = tmp_path / 'config.json'
   file.write_text(json.dumps(stored))
   assert flatten(load_config(str(file)).to_dict()) == flatten(stored)
+  # A new run may be of other data; one that is resumed is given its own back.
+  file.write_text(json.dumps(stored | {'data': stored['data'] | {'fingerprint': 'f'}}))
+  assert load_config(str(file)).data.fingerprint == ''
   for text, told in (
     ('{"student": {"lrr": 1}}', "student.lrr is not a field. Did you mean 'student.lr'"),
     ('{"student": {"lr": "fast"}}', 'is damaged .*lr'),

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from conftest import TINY
+from PIL import Image
 
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import Paused, UserError
@@ -86,6 +87,14 @@ def test_a_field_that_the_method_does_not_read_is_told(digits_data, tmp_path):
   comparison = search.of_grid('digits', 'method=lwf', search.parse_grid(['abd.kd_weight']), 2, {})
   with pytest.raises(UserError, match=r"config\.abd\.kd_weight is not read by method 'lwf'"):
     search.compare(comparison, tmp_path)
+
+
+def test_half_of_the_tasks_of_a_folder_whose_classes_do_not_split_evenly(tmp_path):
+  for split, name in itertools.product(('train', 'test'), 'abc'):
+    (tmp_path / 'photos' / split / name).mkdir(parents=True)
+    Image.new('L', (32, 32)).save(tmp_path / 'photos' / split / name / '0.png')
+  config = load_config('image_folder', 'tasks=2', {'data.dir': str(tmp_path / 'photos')})
+  assert search.first_half(config) == {'tasks': 1, 'first_task_classes': 0, 'task_sizes': (2,)}
 
 
 def test_an_unknown_field_is_told(digits_data, tmp_path):

@@ -63,6 +63,15 @@ def test_one_run_that_was_held_up_does_not_tell_how_long_runs_take(tmp_path):
   assert lines['Always Be Dreaming']['seconds'] == 11 and lines['Base']['seconds'] is None
 
 
+def test_a_run_of_one_task_has_no_forgetting_and_a_config_may_list_its_tasks(tmp_path, monkeypatch):
+  planned = plan(TABLES['1'], 'digits', trials=1)
+  write(tmp_path, one_of(planned, 'abd', 0), forgetting=None)
+  assert lines_of(planned, tmp_path)[0]['Always Be Dreaming']['forgetting'] is None
+  listed = load_config('digits', '', {'task_sizes': (4, 3, 3)})
+  monkeypatch.setattr('experiments.plan.load_config', lambda name: listed)
+  assert ad_hoc(['base'], 'digits').splits == (3,)
+
+
 def test_differences_are_paired_by_trial(tmp_path):
   planned = plan(TABLES['1'], 'digits', trials=4)
   of = {'abd': (0.80, 0.70, 0.90, 0.60), 'lwf': (0.70, 0.64, 0.78, None), 'base': (0.8, 0.6, None, None)}

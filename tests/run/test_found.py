@@ -10,7 +10,7 @@ from conftest import assert_same_outcome
 from PIL import Image
 
 from abd_jax.config import changed, default
-from abd_jax.data.sources import open_dataset
+from abd_jax.data.sources import open_configured, open_dataset
 from abd_jax.errors import Paused, UserError
 from abd_jax.protocol.tasks import class_order
 from abd_jax.run.found import completed, found
@@ -46,6 +46,10 @@ def test_data_are_named_in_full_wherever_the_command_is_typed(tmp_path, monkeypa
   monkeypatch.chdir(tmp_path)
   data = completed(changed(default(), {'data.dir': 'photos', 'data.prepared': '~/copies'})).data
   assert (data.dir, data.prepared) == (str(tmp_path / 'photos'), str(Path.home() / 'copies'))
+  # Of a user whom nobody knows it is a folder like any other, and not there.
+  nobody = completed(changed(default(), {'data.dir': '~nobody at all/photos', 'data.name': 'image_folder'})).data
+  with pytest.raises(UserError, match='~nobody at all/photos'):
+    open_configured(nobody)
   assert completed(default()).data.dir == completed(default()).data.prepared == ''
 
 
@@ -102,6 +106,9 @@ def test_what_is_found_out_stays_with_the_run_and_its_models(learn, tmp_path, di
   np.testing.assert_allclose(stored['mean'], first.mean((0, 1, 2)), rtol=1e-12)
   np.testing.assert_allclose(stored['std'], first.std((0, 1, 2)), rtol=1e-9)
   assert len(stored['fingerprint']) == 16
+  # Measuring read the first task's training images, once: the next process is given what was found.
+  read = [json.loads(line) for line in (tmp_path / 'run/reads.jsonl').read_text().splitlines()]
+  assert [one['classes'] for one in read if one['for'] == 'training'] == [sorted(class_order(10, 0)[:2])] * 2
   results = learn(tmp_path / 'run', **fields)
   assert results['config']['data'] == stored
   assert learn(tmp_path / 'run', **fields) == results  # finished: read, not run
