@@ -12,14 +12,14 @@ Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130 and 143: 
 there was anything to save.
 """
 
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
-from abd_jax.run import streams
-from abd_jax.run.signals import stop_at_once
+from abd_jax.run.console import stop_at_once
 
 VERBS = ('train', 'predict', 'export', 'extend', 'report', 'audit', 'doctor')
 
@@ -27,9 +27,9 @@ VERBS = ('train', 'predict', 'export', 'extend', 'report', 'audit', 'doctor')
 def cli(words: Sequence[str] | None = None) -> None:
   """Runs the verb that the first of `words` names, those of the command line unless given."""
   stop_at_once()
-  streams.open_closed()
-  streams.let_go('stderr')
-  streams.spell_out('stdout')
+  for stream in (sys.stdout, sys.stderr):  # a file's name may have letters that the terminal's encoding lacks
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
   try:
     code = _run(list(sys.argv[1:] if words is None else words))
   except Exception:
@@ -61,13 +61,21 @@ def _run(words: list[str]) -> int:
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
   except BrokenPipeError:  # the reader of our output has seen enough
-    streams.give_up(1)
+    _discard_stdout()
     return 0
   except OSError as error:  # no permission, a name too long, a disk that is gone
     where = f'{os.fsdecode(error.filename)}: ' if error.filename else ''
     print(f'error: {where}{error.strerror or error}. Mend that, or name another place.', file=sys.stderr)
-  streams.drop_unwritten()
+  _discard_stdout()
   return 2
+
+
+def _discard_stdout() -> None:
+  """Sends what stdout could not take to /dev/null, so that Python does not try again, and complain, as it ends."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _do(words: list[str]) -> int:

@@ -23,15 +23,14 @@ from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics, upper_bound
 from abd_jax.report.pictures import is_picture, save_grid
-from abd_jax.run import health, queue
-from abd_jax.run.ahead import compile_ahead
-from abd_jax.run.build import Blueprint, build
-from abd_jax.run.found import completed
+from abd_jax.run import queue
+from abd_jax.run import session as health
+from abd_jax.run.plan import Plan, build, results_of
+from abd_jax.run.precompile import precompile
 from abd_jax.run.progress import EvalHistory, Progress
-from abd_jax.run.results import results_of
 from abd_jax.run.schedule import BASE, NamedPhase, Schedule, no_longer_kept
 from abd_jax.run.session import Session
-from abd_jax.run.workdir import Workdir, check_path, fixed, names_another_folder, read_finished, with_found
+from abd_jax.run.workdir import Workdir, check_path, fixed, names_another_folder, read_finished, resolve, with_found
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
 from abd_jax.steps.student import in_batches
@@ -52,22 +51,22 @@ def train_and_evaluate(config, workdir: str) -> dict:
   check_path(str(workdir))
   backend.devices()  # none is told before anything is looked at
   given = config
-  config = hosts.all_or_none(lambda: completed(with_found(workdir, given)))
+  config = hosts.all_or_none(lambda: resolve(with_found(workdir, given)))
   if config.trials > 1:
     raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
   results = read_finished(workdir, config.to_dict())
   if results is not None and not hosts.any_says(names_another_folder(workdir, config)):
     return results
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
-    blueprint = hosts.all_or_none(lambda: build(config))
+    plan = hosts.all_or_none(lambda: build(config))
   if results is not None:
     return results
-  config = blueprint.config
-  hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), blueprint.test_counts()])
+  config = plan.config
+  hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), plan.test_counts()])
   with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
-    results = (_upper_bound if blueprint.method.offline else _task_after_task)(blueprint, files)
+    results = (_upper_bound if plan.method.offline else _task_after_task)(plan, files)
     results = files.write_results(results)
-    schedule = blueprint.schedule
+    schedule = plan.schedule
     files.remove_teachers(no_longer_kept(schedule.frozen_before(schedule.tasks.num_tasks, ''), config.teachers_kept))
   return results
 
@@ -79,17 +78,17 @@ def job(config, workdir: Path) -> queue.Job:
   )
 
 
-def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
-  schedule = blueprint.schedule
-  total_steps = schedule.total_steps(blueprint.stream.labels)
-  with Session(files, blueprint, total_steps) as session:
+def _task_after_task(plan: Plan, files: Workdir) -> dict:
+  schedule = plan.schedule
+  total_steps = schedule.total_steps(plan.stream.labels)
+  with Session(files, plan, total_steps) as session:
     progress = session.progress
     _check_position(schedule, progress)
-    learner = Learner(blueprint, session)
-    if blueprint.lacks_old_tests():
+    learner = Learner(plan, session)
+    if plan.lacks_old_tests():
       session.console.line('the test images of the classes learnt before are not at hand: only new ones are evaluated')
     with session.clock('train'):
-      compile_ahead(blueprint, progress, session.console)
+      precompile(plan, progress, session.console)
     for task in range(progress.task, schedule.tasks.num_tasks):
       phases = schedule.phases_from(task, progress.phase)
       for phase, following in zip(phases, (*phases[1:], None), strict=True):
@@ -99,7 +98,7 @@ def _task_after_task(blueprint: Blueprint, files: Workdir) -> dict:
         else:
           progress.task_done()
         session.save(kind, state)
-    return results_of(blueprint, files, progress.history, progress.seconds, learner.steps(), progress.stretches)
+    return results_of(plan, files, progress.history, progress.seconds, learner.steps(), progress.stretches)
 
 
 def _check_position(schedule: Schedule, progress: Progress) -> None:
@@ -110,21 +109,21 @@ def _check_position(schedule: Schedule, progress: Progress) -> None:
     raise UserError('the newest checkpoint stands where this run has no step. Choose another --workdir.')
 
 
-def _upper_bound(blueprint: Blueprint, files: Workdir) -> dict:
+def _upper_bound(plan: Plan, files: Workdir) -> dict:
   """For each task the row of a model of its own."""
-  config, tasks = blueprint.config, blueprint.schedule.tasks
+  config, tasks = plan.config, plan.schedule.tasks
   root = Path(config.oracle_dir).absolute() if config.oracle_dir else files.path.parent / 'oracles'
 
-  planned = upper_bound.plan(config, tasks, blueprint.seed, root)
+  planned = upper_bound.plan(config, tasks, plan.seed, root)
   parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()
-  labels, history, stretches = blueprint.stream.test_labels(tasks.num_tasks - 1), EvalHistory(), []
+  labels, history, stretches = plan.stream.test_labels(tasks.num_tasks - 1), EvalHistory(), []
   for task, part in enumerate(parts):
     stretches += [one | {'task': task} for one in part.get('stretches', [])]  # earlier versions wrote none
     history.class_accuracy, history.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
     history.accuracy.append(metrics.by_task(history.class_accuracy, labels, tasks.task_of_class))
     history.top5_accuracy.append(metrics.by_task(history.class_top5_accuracy, labels, tasks.task_of_class))
   total: Any = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
-  return results_of(blueprint, files, history, total('seconds'), total('steps'), stretches)
+  return results_of(plan, files, history, total('seconds'), total('steps'), stretches)
 
 
 class Learner:
@@ -133,12 +132,12 @@ class Learner:
   Starts from session.progress, so it does nothing that an earlier process has done.
   """
 
-  def __init__(self, blueprint: Blueprint, session: Session):
-    self.blueprint, self.session, self.config = blueprint, session, blueprint.config
-    self.schedule, self.steps_of = blueprint.schedule, blueprint.steps
-    self.stream, self.tasks = blueprint.stream, blueprint.schedule.tasks
+  def __init__(self, plan: Plan, session: Session):
+    self.plan, self.session, self.config = plan, session, plan.config
+    self.schedule, self.steps_of = plan.schedule, plan.steps
+    self.stream, self.tasks = plan.stream, plan.schedule.tasks
     self.generator: Any = None  # a TrainState, for methods that invert
-    if blueprint.method.inverts:
+    if plan.method.inverts:
       self.generator = session.states.get('generator') or self.steps_of.new_generator(0)
     self.teachers: tuple[FrozenModel, ...] = ()
     self.memory = memory_lib.empty(self.stream.image_shape)
@@ -153,7 +152,7 @@ class Learner:
         session.teacher_store.verify(name)
     for name in needed:
       load = partial(session.teacher_store.load, name)
-      self._adopt(blueprint.base_snapshot() if name == BASE else load(blueprint.abstract_snapshot(name)))
+      self._adopt(plan.base_snapshot() if name == BASE else load(plan.abstract_snapshot(name)))
     self.student: TrainState = session.states.get('student') or self._first_student()
     self._pooled: dict[int, PooledImages | StreamedPool] = {}  # of the task at hand
     # Only now, with all that can be damaged read, is anything written.
@@ -161,7 +160,7 @@ class Learner:
     self._redraw(frozen)
     tested = self.stream.test_split(self.tasks.num_tasks - 1)
     self.test_labels = tested.labels
-    self.test_images = tested if blueprint.streams else tested.decode()[0]
+    self.test_images = tested if plan.streams else tested.decode()[0]
 
   def _kept(self) -> int:
     """How many of the newest frozen models stay while the run goes on; 0: all."""
@@ -196,12 +195,12 @@ class Learner:
     """Trains the student on the rows of one phase."""
     begins = self.session.progress.step == 0
     if begins and phase.index == 0 and self.steps_of.start_task:
-      self.student = self.steps_of.start_task(self.student, np.uint32(self.blueprint.seed), self._classes(task))
+      self.student = self.steps_of.start_task(self.student, np.uint32(self.plan.seed), self._classes(task))
     if begins and training.reset_optimizer:
       self.student = self.steps_of.reset_optimizer(self.student)
     pooled = self._pool(task)
     rows = self.schedule.rows(task, phase.index, pooled.pool)
-    key = (self.blueprint.seed, task, phase.index)
+    key = (self.plan.seed, task, phase.index)
     indices = EpochIndices(key, rows, self.config.student.batch_size, training)
     data = self._phase_data(task, pooled).replace(teachers=self.teachers[: training.teachers])
     with self._inputs(indices, pooled) as inputs:
@@ -211,7 +210,7 @@ class Learner:
     """Rows of what lies on the devices, or the images themselves."""
     if isinstance(pooled, PooledImages):
       return nullcontext(indices)
-    mesh = self.blueprint.mesh
+    mesh = self.plan.mesh
     return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
 
   def evaluate(self, task: int, phase: NamedPhase) -> None:
@@ -268,7 +267,7 @@ class Learner:
     """Makes anew what is missing or damaged of the pictures that belong to frozen models."""
     for task in (int(name) for name in names if name.isdigit()):
       if self.schedule.dreams_after(task) and not is_picture(self.session.workdir.dream_file(task)):
-        abstract = self.blueprint.abstract_snapshot(str(task))
+        abstract = self.plan.abstract_snapshot(str(task))
         self._draw(task, self.session.teacher_store.load(str(task), abstract).model)
 
   def freeze(self, task: int, phase: NamedPhase) -> None:
@@ -276,17 +275,17 @@ class Learner:
     generator = None if phase.training else self.generator
     # A copy: the training step reuses the student's buffers.
     model, memory = jax.tree.map(jnp.copy, freeze(self.student, generator)), {}
-    if self.blueprint.method.memory:
-      pooled, last = self._pool(task), len(self.blueprint.method.phases(task)) - 1
+    if self.plan.method.memory:
+      pooled, last = self._pool(task), len(self.plan.method.phases(task)) - 1
       features = None
-      if memory_lib.looks_at_features(self.blueprint.method.memory, pooled.pool):
+      if memory_lib.looks_at_features(self.plan.method.memory, pooled.pool):
         embed = partial(self.steps_of.embed, model)
         features = in_batches(embed, pooled.task_images, self.config.eval_batch_size)
       rows = self.schedule.kept_rows(task, min(phase.index, last), pooled.pool, features)
       memory = memory_lib.pad(pooled.take(rows), self.schedule.memory_size)
     self._remove_old(task, phase)
     snapshot = TaskSnapshot(model, memory)
-    self.session.teacher_store.save(phase.frozen, snapshot, self.blueprint.manifest(task))
+    self.session.teacher_store.save(phase.frozen, snapshot, self.plan.manifest(task))
     self._adopt(snapshot)
 
   def _remove_old(self, task: int, phase: NamedPhase) -> None:
@@ -308,7 +307,7 @@ class Learner:
       # What is read is logged for good: a run that is killed now must not go on in the task before.
       self.session.checkpoints.wait()
       split = self.stream.task_split(task)
-      if self.blueprint.streams:
+      if self.plan.streams:
         self._pooled = {task: StreamedPool(split, self.memory)}
       else:
         images, labels = split.decode()
@@ -327,11 +326,11 @@ class Learner:
       )
 
   def _classes(self, task: int) -> Classes:
-    return self.blueprint.mesh.replicate(Classes(self.tasks.task_of_class, np.int32(task)))
+    return self.plan.mesh.replicate(Classes(self.tasks.task_of_class, np.int32(task)))
 
   def _phase_data(self, task: int, pooled: PooledImages | StreamedPool | None = None) -> PhaseData:
     """What all steps of a phase read, on the devices."""
     resident = isinstance(pooled, PooledImages)
     images, labels = (pooled.images, pooled.labels) if resident else (None, None)
-    data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.blueprint.seed))
-    return self.blueprint.mesh.replicate(data)
+    data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.plan.seed))
+    return self.plan.mesh.replicate(data)

@@ -25,8 +25,7 @@ from absl import logging
 
 from abd_jax.devices.malloc import keep_freed_memory
 from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
-from abd_jax.run import streams
-from abd_jax.run.signals import stop_at_once
+from abd_jax.run.console import stop_at_once
 
 VERBS = (
   'table', 'figure', 'search', 'benchmark', 'trials', 'compile', 'accelerator', 'streaming', 'smoke', 'drill', 'long',
@@ -54,8 +53,6 @@ def cli() -> None:
     print((__doc__ or '').strip())
     sys.exit(0 if words else 2)
   stop_at_once()
-  streams.open_closed()
-  streams.let_go('stderr')
   keep_freed_memory()  # before JAX starts its threads
   silence_closed_loops()
   logging.set_verbosity(logging.FATAL)  # orbax tells every step it takes, and tracebacks of what it raises

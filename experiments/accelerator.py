@@ -17,8 +17,8 @@ import numpy as np
 
 from abd_jax import methods
 from abd_jax.devices.backend import full_precision_matmul, use_compilation_cache
+from abd_jax.devices.environment import environment
 from abd_jax.run import queue
-from abd_jax.run.environment import environment
 from abd_jax.run.queue import Job
 from abd_jax.steps.inversion import make_inversion_step
 from abd_jax.steps.student import make_train_step

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from abd_jax.devices.backend import full_precision_matmul
+from abd_jax.devices.environment import environment
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.models.kernels import Kernels, kernels_for
 from abd_jax.report.tables import table
-from abd_jax.run.environment import environment
 from experiments import options
 from experiments.files import RESULTS, write_json
 from experiments.jobs import load_config

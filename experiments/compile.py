@@ -27,10 +27,10 @@ import numpy as np
 from abd_jax import methods
 from abd_jax.config import Config
 from abd_jax.devices.backend import pin_numbers
+from abd_jax.devices.environment import environment
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.report.tables import table
-from abd_jax.run.environment import environment
 from abd_jax.state import Classes, PhaseData, TrainState, freeze
 from abd_jax.steps.chunks import Chunk, Step
 from abd_jax.steps.components import Components, make_components

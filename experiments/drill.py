@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from abd_jax.devices.environment import environment
 from abd_jax.errors import Paused, UserError
 from abd_jax.report.tables import table
 from abd_jax.run import queue
-from abd_jax.run.environment import environment
 from abd_jax.run.queue import Job
 from experiments import options
 from experiments.faults import in_process

@@ -18,12 +18,12 @@ import numpy as np
 
 from abd_jax import train
 from abd_jax.commands import report
-from abd_jax.run import manifest
+from abd_jax.files import sealed
+from abd_jax.run import checkpoint as manifest
 from abd_jax.run import workdir as workdir_lib
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
-from abd_jax.run.integrity import sealed
 from abd_jax.run.load import load_model
-from abd_jax.run.mirrors import Mirrors
+from abd_jax.run.logs import MetricWriters
 from abd_jax.run.workdir import Workdir
 from experiments.lab import Case, Lab, Verdict, judge_reading, newest_save
 
@@ -164,7 +164,7 @@ WRITERS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
   (Workdir, 'log_read', (1,)),
   (Workdir, 'write_confusion', (1, 3)),
   (Workdir, 'write_results', (1,)),
-  (Mirrors, 'write', (2,)),
+  (MetricWriters, 'write', (2,)),
 )
 SAID = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from abd_jax.errors import UserError
-from abd_jax.run.files import write_atomically
+from abd_jax.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'experiments' / 'results'

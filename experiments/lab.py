@@ -12,8 +12,8 @@ from unittest import mock
 
 from abd_jax.config import Config
 from abd_jax.errors import Paused, UserError
-from abd_jax.run import build
-from abd_jax.run.integrity import checksum_of_arrays
+from abd_jax.files import checksum_of_arrays
+from abd_jax.run import plan as build
 from abd_jax.run.load import load_snapshot
 from abd_jax.train import train_and_evaluate
 from experiments.jobs import load_config

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from abd_jax.devices.environment import environment
 from abd_jax.errors import UserError
 from abd_jax.report import charts
 from abd_jax.report.charts import Series
 from abd_jax.report.tables import table
 from abd_jax.run import queue
-from abd_jax.run.environment import environment
 from abd_jax.run.queue import Job
 from experiments import options
 from experiments.files import RESULTS, write_json

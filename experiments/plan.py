@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from abd_jax.config import Config
-from abd_jax.run.found import completed
+from abd_jax.run.workdir import resolve
 from experiments.jobs import load_config
 from experiments.paper import SPLITS, TABLES, Overrides, Row, Table, under_other_weight
 
@@ -64,7 +64,7 @@ def ad_hoc(methods: Iterable[str], config: str, overrides: Overrides = ()) -> Ta
   names = tuple(methods)
   reference = 'abd' if 'abd' in names else names[0]
   rows = tuple(Row(name, name, overrides, replay.get(name, '-'), reference=reference) for name in names)
-  return Table(f'Methods {", ".join(names)}', config, (completed(load_config(config)).tasks,), rows)
+  return Table(f'Methods {", ".join(names)}', config, (resolve(load_config(config)).tasks,), rows)
 
 
 class Cell(NamedTuple):

@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from abd_jax.analysis.diagnose import diagnose
+from abd_jax.files import read_results
 from abd_jax.report.tables import table
-from abd_jax.run.files import read_results
 from experiments import options
 from experiments.files import RESULTS, read_json, write_json
 

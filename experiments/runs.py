@@ -9,9 +9,9 @@ from pathlib import Path
 
 from abd_jax.config import Config, changed, default, flatten, reads
 from abd_jax.errors import UserError
-from abd_jax.run import processes, queue
-from abd_jax.run.processes import Environment, Run
-from abd_jax.run.queue import Job
+from abd_jax.run import queue
+from abd_jax.run import queue as processes
+from abd_jax.run.queue import Environment, Job, Run
 from abd_jax.run.workdir import FREE_FIELDS
 from experiments import options
 from experiments.files import read_json, write

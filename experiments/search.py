@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from abd_jax.config import Config, check_read
 from abd_jax.data.sources import open_configured
+from abd_jax.devices.environment import environment
 from abd_jax.errors import UserError, nearest
 from abd_jax.report.tables import table
 from abd_jax.run import queue
-from abd_jax.run.environment import environment
 from abd_jax.run.extend import task_sizes
 from experiments import options
 from experiments.files import write_json

@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 
 from abd_jax import methods
+from abd_jax.devices.environment import environment
 from abd_jax.report.tables import table
 from abd_jax.run import queue
-from abd_jax.run.environment import environment
 from abd_jax.run.queue import Job
 from experiments import options
 from experiments.files import RESULTS, write_json

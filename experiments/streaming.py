@@ -19,7 +19,7 @@ from abd_jax.data.images import DRAWS
 from abd_jax.data.memory import empty
 from abd_jax.data.pipeline import Prefetch, StreamedPool
 from abd_jax.data.records import Split, View
-from abd_jax.run.environment import environment
+from abd_jax.devices.environment import environment
 from experiments import options
 from experiments.files import RESULTS, write_json
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from abd_jax.devices.environment import environment
 from abd_jax.errors import UserError
 from abd_jax.report.tables import table
-from abd_jax.run.environment import environment
 from experiments import lab, options
 from experiments.files import RESULTS, ROOT, write_json
 

@@ -116,7 +116,7 @@ NOT_COMPILED = (
 @pytest.fixture
 def compile_once(monkeypatch):
   """Runs of this process share their compiled programs wherever their configs let them."""
-  import abd_jax.run.build as build
+  import abd_jax.run.plan as build
 
   get, compile_steps = build.methods.get, build.compile_steps
   once = lambda key, make: _compiled[key] if key in _compiled else _compiled.setdefault(key, make())

@@ -13,8 +13,8 @@ from test_imports import STORIES
 
 from abd_jax import methods
 from abd_jax.config import default, flatten
+from abd_jax.run.checkpoint import describe
 from abd_jax.run.load import LoadedModel
-from abd_jax.run.manifest import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 README, CONTRIBUTING, DOCS = ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'docs'

@@ -23,11 +23,10 @@ from abd_jax.data import archives
 from abd_jax.data import images as images_lib
 from abd_jax.data.builders import tiny_imagenet
 from abd_jax.errors import UserError
+from abd_jax.files import read_lines, sealed
 from abd_jax.protocol import tasks
 from abd_jax.report.page import report
-from abd_jax.run.files import read_lines
-from abd_jax.run.integrity import sealed
-from abd_jax.run.manifest import read_manifest
+from abd_jax.run.checkpoint import read_manifest
 from abd_jax.run.workdir import read_finished
 
 settings.register_profile(

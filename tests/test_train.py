@@ -15,11 +15,11 @@ from abd_jax import losses, methods
 from abd_jax.data.memory import unpad
 from abd_jax.data.sources import TaskStream
 from abd_jax.errors import Paused, UserError
+from abd_jax.files import checksum_of_arrays
 from abd_jax.run import session
-from abd_jax.run.build import build
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
-from abd_jax.run.integrity import checksum_of_arrays
 from abd_jax.run.load import load_model, load_snapshot
+from abd_jax.run.plan import build
 from abd_jax.state import FrozenModel, TrainState, freeze
 from abd_jax.steps.student import in_batches
 from abd_jax.train import train_and_evaluate
@@ -162,17 +162,17 @@ def test_a_generator_goes_on_from_task_to_task_unless_each_is_to_have_its_own(
 def test_a_memory_holds_training_images_that_the_model_of_their_own_task_chose(tmp_path, learn, tiny_config):
   fields = dict(method='e2e', memory__size=26)
   learn(tmp_path, **fields)
-  blueprint = build(tiny_config(**fields))
+  plan = build(tiny_config(**fields))
   store, memories = TeacherStore(tmp_path), {}
   for name in ('0', '1_phase_0', '1', '2_phase_0', '2'):
-    frozen = store.load(name, blueprint.abstract_snapshot(name))
+    frozen = store.load(name, plan.abstract_snapshot(name))
     memories[name] = unpad(jax.device_get(frozen.memory))
     if name in ('1', '2'):  # the second stage changed the model, not the memory
       jax.tree.map(np.testing.assert_array_equal, memories[name], memories[f'{name}_phase_0'])
       continue
     task = int(name[0])
-    images, labels = blueprint.stream.task(task)
-    features = in_batches(partial(blueprint.steps.embed, frozen.model), images, 320)
+    images, labels = plan.stream.task(task)
+    features = in_batches(partial(plan.steps.embed, frozen.model), images, 320)
     for c in (2 * task, 2 * task + 1):
       mine, kept = np.flatnonzero(labels == c), memories[name].images[memories[name].labels == c]
       distances = np.linalg.norm(features[mine] - features[mine].mean(0), axis=1)

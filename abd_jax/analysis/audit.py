@@ -18,11 +18,10 @@ from abd_jax.analysis import audit_files, audit_metadata, audit_reads, audit_tex
 from abd_jax.config import Config, restored
 from abd_jax.data.memory import unpad
 from abd_jax.errors import UserError
+from abd_jax.files import read_json
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.checkpoint import KINDS, named_leaves
-from abd_jax.run.files import read_json
+from abd_jax.run.checkpoint import KINDS, named_leaves, read_manifest
 from abd_jax.run.load import abstract_states, load_frozen
-from abd_jax.run.manifest import read_manifest
 from abd_jax.run.stored import Array, read_store
 from abd_jax.run.workdir import at_rest
 

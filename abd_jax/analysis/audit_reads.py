@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from abd_jax.config import Config
+from abd_jax.files import read_lines
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.files import read_lines
 
 FILE = 'reads.jsonl'
 

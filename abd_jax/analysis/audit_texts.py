@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from abd_jax.errors import UserError
+from abd_jax.files import read_json, read_lines
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.files import read_json, read_lines
-from abd_jax.run.mirrors import COLUMNS, values_of
+from abd_jax.run.logs import COLUMNS, values_of
 
 LONGEST_TEXT = 2000  # letters: of a class name, a path, a processor's name, a checksum
 _OF_CLASS = 100  # letters of each class more, in a class order

@@ -13,10 +13,9 @@ from abd_jax import __version__
 from abd_jax.analysis.examine import Dreams, Subject, examine
 from abd_jax.analysis.images import read_images
 from abd_jax.errors import UserError
-from abd_jax.run.files import read_json, write_atomically
-from abd_jax.run.integrity import is_intact, sealed
+from abd_jax.files import is_intact, read_json, sealed, write_atomically
+from abd_jax.run.checkpoint import manifest_file
 from abd_jax.run.load import LoadedModel, load_model
-from abd_jax.run.manifest import manifest_file
 
 SCHEMA = 3
 DREAMS = 1000  # of each task's model

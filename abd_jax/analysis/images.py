@@ -8,9 +8,9 @@ import numpy as np
 from abd_jax.config import restored
 from abd_jax.data.records import Split
 from abd_jax.errors import UserError
+from abd_jax.files import read_json
 from abd_jax.run.extend import JoinedDataset, open_stream, read_base
-from abd_jax.run.files import read_json
-from abd_jax.run.found import completed
+from abd_jax.run.workdir import resolve
 
 MOST_BYTES = 2**29  # raw images read of each split: analyses hold them several times over
 
@@ -39,7 +39,7 @@ def read_images(workdir: Path, upto: int, data_dir: str = '') -> RealImages:
   Raises:
     UserError: they are not there, or the run extends one of other data.
   """
-  config = completed(restored(read_json(workdir / 'config.json'))).unlock()
+  config = resolve(restored(read_json(workdir / 'config.json'))).unlock()
   config.data.dir = data_dir or config.data.dir
   stream = open_stream(config.lock(), read_base(config.extends) if config.extends else None, prepare=False)
   if isinstance(stream.dataset, JoinedDataset):

@@ -13,10 +13,9 @@ import numpy as np
 from abd_jax.analysis.diagnose import look_into, read_pictures
 from abd_jax.config import default, flatten, reads
 from abd_jax.errors import UserError
+from abd_jax.files import MAYBE, NUMBER, misfit, read_json, read_lines, read_results
 from abd_jax.report.runs import Row, RunRecord
-from abd_jax.run.files import read_json, read_lines, read_results
-from abd_jax.run.mirrors import confusion_file, read_confusion
-from abd_jax.run.schema import MAYBE, NUMBER, misfit
+from abd_jax.run.logs import confusion_file, read_confusion
 from abd_jax.run.workdir import FREE_FIELDS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout

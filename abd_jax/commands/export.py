@@ -41,7 +41,7 @@ def run(words: list[str]) -> None:
   model = open_model(workdir, given)
   content = archive(model.export(), describe(model))
   try:
-    from abd_jax.run.files import write_atomically
+    from abd_jax.files import write_atomically
 
     write_atomically(file, content)
   except OSError as error:

@@ -28,8 +28,8 @@ def main(argv: list[str]) -> Path:
   # Imported here, so that --help and a mistake answer at once.
   from abd_jax.analysis.records import read_run
   from abd_jax.devices.backend import use_compilation_cache
+  from abd_jax.files import write_atomically
   from abd_jax.report.page import report
-  from abd_jax.run.files import write_atomically
 
   folders = _runs([folder.absolute() for folder in arguments.workdir])
   if len(set(folders)) < len(folders):

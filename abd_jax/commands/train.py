@@ -21,7 +21,6 @@ from abd_jax.commands.options import apply, load_config, parse
 from abd_jax.config import Config, check
 from abd_jax.devices.memory import check_memory
 from abd_jax.errors import Paused, UserError
-from abd_jax.run import streams
 
 
 def run(words: list[str]) -> None:
@@ -63,7 +62,6 @@ def learn(config: Config, workdir: str) -> None:
   from abd_jax.train import train_and_evaluate
 
   check_path(workdir)
-  streams.let_go('stdout')  # what it will take stands in results.json too
   use_compilation_cache(os.path.join(workdir, 'compilation_cache'))
   try:
     if config.trials > 1:

@@ -1,12 +1,88 @@
-"""What a run shows while it runs: a progress bar on a terminal, plain lines elsewhere."""
+"""What a run shows on the terminal, and how it answers Ctrl-C and SIGTERM."""
 
+import atexit
+import contextlib
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
-import jax
 from tqdm import tqdm
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def stop_at_once() -> None:
+  """From now on each of SIGNALS ends the process, with one line and the exit code that shells give a signal.
+
+  As an exception, Ctrl-C would get lost or become another one inside some imports. Whatever is written is written
+  atomically. A run puts handlers of its own before these while it runs.
+  """
+  for number in SIGNALS:
+    signal.signal(number, _stop)
+  atexit.register(_let_end)  # first, so it is called last
+
+
+def _let_end() -> None:
+  """Python, ending, takes the handlers away: a signal would then make work that is done look stopped."""
+  for number in SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(number: int, frame: object) -> None:
+  with contextlib.suppress(OSError):
+    os.write(2, b'stopped; the same command resumes a run from its newest checkpoint\n')
+  os._exit(128 + number)
+
+
+class PauseSignals:
+  """While entered, the first of SIGNALS sets `received` to its name, and the handlers that were there return.
+
+  Python runs a handler only between two of its own instructions, so not while a step is computed or compiled. The
+  answer does not wait for that: `tell` is called from a thread that the system wakes at once.
+  """
+
+  def __init__(self, tell: Callable[[str], None]):
+    self.received = ''
+    self._tell = tell
+    self._handlers: dict[int, Any] = {}
+
+  def __enter__(self) -> 'PauseSignals':
+    if threading.current_thread() is not threading.main_thread():
+      return self  # where no signal arrives
+    self._reader, self._writer = os.pipe()
+    os.set_blocking(self._writer, False)
+    self._previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+    self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+    self._thread = threading.Thread(target=self._answer, daemon=True)
+    self._thread.start()
+    return self
+
+  def __exit__(self, *exc: object) -> None:
+    if not self._handlers:
+      return
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+    signal.set_wakeup_fd(self._previous)
+    os.close(self._writer)  # ends the thread
+    self._thread.join()
+    os.close(self._reader)
+
+  def _on_signal(self, number: int, _frame: object) -> None:
+    self.received = signal.Signals(number).name
+    signal.signal(number, self._handlers[number])
+
+  def _answer(self) -> None:
+    told = False
+    while received := os.read(self._reader, 1):
+      if received[0] in SIGNALS and not told:
+        told = True
+        self._tell('pausing after this chunk; again to stop now')
+
 
 BAR = 15  # cells that the bar has at least, in 80 columns
 
@@ -15,11 +91,12 @@ class Console:
   """Task, phase, percent, time left and losses of a run of `total` steps, `done` of which lie behind.
 
   On a terminal a bar (coloured unless NO_COLOR is set); otherwise a plain line at most every `every` seconds. The time
-  left is of steps alone: what was spent on compiling is taken out.
+  left counts steps alone, not compiling. A closed stderr never ends the run. silent: shows nothing, as all hosts but
+  one do.
   """
 
-  def __init__(self, total: int, done: int, every: float = 10.0):
-    self._silent = jax.process_index() != 0
+  def __init__(self, total: int, done: int, silent: bool = False, every: float = 10.0):
+    self._silent = silent
     self._plain = not sys.stderr.isatty()
     self._total, self._done, self._start = total, done, done
     self._every, self._began, self._last = every, time.monotonic(), time.monotonic()
@@ -54,7 +131,8 @@ class Console:
   def line(self, text: str) -> None:
     """A plain line on stderr, above the bar if there is one."""
     if not self._silent:
-      tqdm.write(text, file=sys.stderr)
+      with contextlib.suppress(OSError):
+        tqdm.write(text, file=sys.stderr)
 
   def _show(self, text: str, words: list[str] | None = None) -> None:
     """Puts `text` behind the bar, and of `words` as many as leave the bar its cells."""
@@ -68,7 +146,8 @@ class Console:
       text, room = f'{text} {word}', room - len(word) - 1
     self._bar.set_description_str(head, refresh=False)
     self._bar.unit = text
-    self._bar.refresh()
+    with contextlib.suppress(OSError):
+      self._bar.refresh()
 
   def _left(self) -> str:
     seconds = max(time.monotonic() - self._began - self._compiled, 1e-3)

@@ -17,12 +17,12 @@ from abd_jax.config import Config, check, default, flatten, restored
 from abd_jax.data.records import Split
 from abd_jax.data.sources import Dataset, TaskStream, open_configured
 from abd_jax.errors import UserError
+from abd_jax.files import read_json, read_results
 from abd_jax.methods.types import Method
 from abd_jax.protocol.tasks import Tasks, parse_class_order, split
-from abd_jax.run.files import read_json, read_results
-from abd_jax.run.found import completed
 from abd_jax.run.load import load_snapshot
 from abd_jax.run.progress import EvalHistory
+from abd_jax.run.workdir import resolve
 from abd_jax.state import FrozenModel, TaskSnapshot
 
 PyTree = Any
@@ -193,7 +193,7 @@ def old_stream(base: Base) -> TaskStream | None:
   """The base's own data, or None where they are not at hand, or are others now."""
   config = base.config
   try:
-    return open_stream(completed(config), read_base(config.extends) if config.extends else None, prepare=False)
+    return open_stream(resolve(config), read_base(config.extends) if config.extends else None, prepare=False)
   except UserError:  # of other images under these names some may have been trained on
     return None
 
@@ -264,7 +264,7 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
   config.update_from_flattened_dict(fields)
   check(config)
   config.task_sizes = _grown_sizes(base, config, open_configured(config.data))
-  return completed(config.lock())
+  return resolve(config.lock())
 
 
 def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:

@@ -14,10 +14,9 @@ from abd_jax.config import Config, restored
 from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
+from abd_jax.files import read_json
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.checkpoint import TeacherStore, abstract_like, abstract_snapshot
-from abd_jax.run.files import read_json
-from abd_jax.run.manifest import manifest_file, read_manifest
+from abd_jax.run.checkpoint import TeacherStore, abstract_like, abstract_snapshot, manifest_file, read_manifest
 from abd_jax.state import Classes, FrozenModel, TaskSnapshot
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inversion import init_generator, sample

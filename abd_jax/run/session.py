@@ -1,4 +1,4 @@
-"""One process's stretch of a run: where it stands, when it saves, when it must stop."""
+"""One process's part of a run: restores it, runs its phases, checks them, saves, stops."""
 
 import itertools
 import math
@@ -8,20 +8,65 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from abd_jax.devices import hosts
+from abd_jax.devices.environment import environment, peak_memory
 from abd_jax.errors import Diverged, Paused
-from abd_jax.run import health
-from abd_jax.run.build import Blueprint
+from abd_jax.files import checksum_of_arrays
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
-from abd_jax.run.console import Console
-from abd_jax.run.environment import environment, peak_memory
-from abd_jax.run.integrity import checksum_of_arrays
-from abd_jax.run.signals import PauseSignals
+from abd_jax.run.console import Console, PauseSignals
+from abd_jax.run.plan import Plan
 from abd_jax.run.workdir import Workdir
+from abd_jax.state import TrainState
 from abd_jax.steps import chunks
 from abd_jax.steps.inputs import StepInputs
+
+JUDGED = 100  # steps of a phase below which neither chance nor a dull generator says anything
+_TESTED = 20  # images below which an accuracy says nothing
+_SAME = 1 / 255  # of the range of pixels: no eye tells them apart
+
+
+@jax.jit
+def _finite(leaves: list[jax.Array]) -> jax.Array:
+  """bool[n]: in one array, so that the host fetches one."""
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves])
+
+
+def not_finite(state: TrainState) -> list[str]:
+  """Paths of the parameters and statistics with a value that is no number, such as 'params.head.bias'."""
+  kept = {'params': state.params, 'batch_stats': state.batch_stats, 'extra': state.extra}
+  paths, leaves = zip(*jax.tree.leaves_with_path(kept), strict=True)
+  good = jax.device_get(_finite(list(leaves)))
+  return [
+    jax.tree_util.keystr(path, simple=True, separator='.') for path, one in zip(paths, good, strict=True) if not one
+  ]
+
+
+def dead(dreams: np.ndarray, labels: np.ndarray, classes: int) -> str:
+  """Why nothing can be remembered from images f[n, h, w, c] in [0, 1] that a teacher labels i[n]; '' if it can."""
+  if np.ptp(dreams, axis=0).max() < _SAME:
+    return f'the generator is dead, its {len(dreams)} images are all the same'
+  if classes > 1 and len(set(labels.tolist())) == 1:
+    return f'the generator is dead, its {len(dreams)} images are all of one class'
+  return ''
+
+
+def at_chance(hits: np.ndarray, new: np.ndarray, classes: int) -> str:
+  """Why a student has learnt nothing; '' if it has.
+
+  Both on all it has seen and on the newest task it does no better than guessing: a method that forgets all but the
+  newest classes is no such case. hits: bool[n] of the test images; new: bool[n], those of the newest task.
+  """
+  if classes == 1 or min(len(hits), new.sum()) < _TESTED:
+    return ''
+  chance = 1 / classes
+  margin = lambda count: 2 * np.sqrt(chance * (1 - chance) / count)
+  if all(some.mean() <= chance + margin(len(some)) for some in (hits, hits[new])):
+    return f'the student is at chance, {100 * hits.mean():.1f} % of {classes} classes'
+  return ''
+
 
 PyTree = Any
 COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
@@ -31,12 +76,12 @@ SECONDS_OF = {'student': 'train', 'generator': 'invert'}  # kind of state -> whe
 class Session:
   """Restores a run's progress and states, and runs its phases from there."""
 
-  def __init__(self, workdir: Workdir, blueprint: Blueprint, total_steps: int):
+  def __init__(self, workdir: Workdir, plan: Plan, total_steps: int):
     self.workdir = workdir
     self.checkpoints, self.teacher_store = Checkpoints(workdir.path), TeacherStore(workdir.path)
-    self.states, saved = self.checkpoints.restore(blueprint.abstract)
-    self.progress, config = saved or blueprint.begin(), blueprint.config
-    self._environment = environment(blueprint.mesh.size)
+    self.states, saved = self.checkpoints.restore(plan.abstract)
+    self.progress, config = saved or plan.begin(), plan.config
+    self._environment = environment(plan.mesh.size)
     workdir.cut_log(self.progress.log_bytes, self.progress.log_checksum)
     self._chunk_steps, self._collapse, self._profile = config.chunk_steps, config.collapse, config.profile
     self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
@@ -47,7 +92,7 @@ class Session:
 
   def __enter__(self) -> 'Session':
     done = sum(int(state.step) for state in self.states.values())
-    self.console = Console(self._total_steps, done)
+    self.console = Console(self._total_steps, done, silent=not self.workdir.is_main)
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
     self._signals = PauseSignals(self.console.line).__enter__()
     if self.progress.runs_on(self._environment):
@@ -92,7 +137,7 @@ class Session:
     def on_chunk(state: PyTree, metrics: PyTree, done: int) -> None:
       means = {key: float(np.mean(values)) for key, values in metrics.items()}
       # Parameters too: what the last update of all did to them, no loss has seen.
-      broken = [name for name, value in means.items() if not math.isfinite(value)] or health.not_finite(state)
+      broken = [name for name, value in means.items() if not math.isfinite(value)] or not_finite(state)
       if broken:
         raise Diverged(
           f'task {progress.task + 1}, {phase}: {broken[0]} is not finite after step {done}. Lower its learning rate in '

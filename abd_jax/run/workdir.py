@@ -15,10 +15,9 @@ import xxhash
 from abd_jax.config import Config, changed, default, flatten, left_open, reads
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError, shown
+from abd_jax.files import read_json, read_results, sealed, write_atomically
 from abd_jax.protocol.tasks import order_text
-from abd_jax.run.files import read_json, read_results, write_atomically
-from abd_jax.run.integrity import sealed
-from abd_jax.run.mirrors import Mirrors, confusion_file, write_confusion
+from abd_jax.run.logs import MetricWriters, confusion_file, write_confusion
 
 SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
 # Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
@@ -42,7 +41,7 @@ class Workdir:
   def __init__(self, path: str, config_dict: dict):
     self.path = Path(path).absolute()
     self.is_main = hosts.is_main()  # of several hosts, one writes
-    self._mirrors: Mirrors | None = None  # made with the first record: before it nothing is written
+    self._mirrors: MetricWriters | None = None  # made with the first record: before it nothing is written
     self.config = json.loads(json.dumps(config_dict))
     self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
     self._lock = hosts.all_or_none(self._open)
@@ -124,7 +123,7 @@ class Workdir:
     """Appends a line to metrics.jsonl; returns the file's size in bytes and a checksum of them."""
     line = (json.dumps(record) + '\n').encode()
     if self.is_main:
-      self._mirrors = self._mirrors or Mirrors(self.path)
+      self._mirrors = self._mirrors or MetricWriters(self.path)
       with open(self.log_file, 'ab') as file:
         file.write(line)
     self._log_bytes += len(line)
@@ -249,6 +248,19 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
     return read_results(folder / 'results.json') if (folder / 'results.json').is_file() else None
 
   return hosts.word_of_main(read)
+
+
+def resolve(config: Config) -> Config:
+  """`config` with what others of its fields, or files, say: how many tasks, and the class order itself.
+
+  Folders of data are named in full, so that they are found again from wherever the run is looked at or extended.
+  Raises UserError if the file of a class order cannot be read.
+  """
+  fields: dict = {'tasks': len(config.task_sizes)} if config.task_sizes else {}
+  for name in ('dir', 'prepared'):
+    if config.data[name]:
+      fields[f'data.{name}'] = os.path.abspath(os.path.expanduser(config.data[name]))
+  return changed(config, fields | {'class_order': order_text(config.class_order)})
 
 
 def names_another_folder(path: str, config: Config) -> bool:

@@ -20,11 +20,10 @@ from abd_jax.analysis.audit_texts import too_much
 from abd_jax.commands import audit as command
 from abd_jax.config import default, restored
 from abd_jax.errors import UserError
+from abd_jax.files import read_json, sealed
 from abd_jax.models.generator import Generator
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.files import read_json
-from abd_jax.run.integrity import sealed
-from abd_jax.run.manifest import checksums
+from abd_jax.run.checkpoint import checksums
 from abd_jax.run.stored import read_store
 from abd_jax.run.workdir import Workdir, at_rest
 

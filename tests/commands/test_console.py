@@ -9,7 +9,7 @@ import time
 import pytest
 
 import abd_jax.run.console as console_lib
-from abd_jax.run.signals import PauseSignals
+from abd_jax.run.console import PauseSignals
 
 LOSSES = {'ce': 0.0123, 'ft': 12.3, 'kd': 0.456, 'loss': 1.23, 'prior': 4.56e-5}
 

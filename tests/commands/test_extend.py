@@ -12,9 +12,9 @@ from PIL import Image
 from abd_jax.commands import extend, report
 from abd_jax.config import changed
 from abd_jax.errors import Paused, UserError
-from abd_jax.run.build import build
 from abd_jax.run.extend import extended_config, old_stream, open_stream, read_base
 from abd_jax.run.load import load_model
+from abd_jax.run.plan import build
 from abd_jax.run.schedule import BASE
 from abd_jax.state import freeze
 from abd_jax.train import Learner, train_and_evaluate
@@ -100,30 +100,30 @@ def test_new_classes_are_learnt_dreamed_old_ones_kept_and_all_evaluated(
 
 
 def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters_config):
-  blueprint = build(letters_config())
-  grown, old = jax.device_get(blueprint.base_snapshot()).model, read_base(base()).snapshot.model
+  plan = build(letters_config())
+  grown, old = jax.device_get(plan.base_snapshot()).model, read_base(base()).snapshot.model
   assert grown.params['head']['kernel'].shape == (4, 9) and old.params['head']['kernel'].shape == (4, 10)
   for name in ('kernel', 'bias'):
     np.testing.assert_array_equal(grown.params['head'][name][..., :6], old.params['head'][name][..., :6])
   for part in (lambda model: model.params['backbone'], lambda model: model.batch_stats):
     jax.tree.map(np.testing.assert_array_equal, part(grown), part(old))
-  assert blueprint.schedule.start == (2, 'dreaming')
-  assert blueprint.schedule.frozen_before(3, '') == [BASE, '2']
+  assert plan.schedule.start == (2, 'dreaming')
+  assert plan.schedule.frozen_before(3, '') == [BASE, '2']
 
 
 def test_as_many_new_classes_as_the_base_left_out_are_new_all_the_same(learn, letters, compile_once, tmp_path):
   """Of its ten digits it has learnt seven: with three letters the head is as wide as before."""
   learn(tmp_path / 'run', method='base', task_sizes=(4, 3))
-  blueprint = build(extended_config(str(tmp_path / 'run'), {'data.name': 'letters', 'data.dir': letters}))
-  model, old = jax.device_get(blueprint.base_snapshot()).model, read_base(tmp_path / 'run').snapshot.model
-  fresh = jax.device_get(blueprint.steps.new_student())
+  plan = build(extended_config(str(tmp_path / 'run'), {'data.name': 'letters', 'data.dir': letters}))
+  model, old = jax.device_get(plan.base_snapshot()).model, read_base(tmp_path / 'run').snapshot.model
+  fresh = jax.device_get(plan.steps.new_student())
   kernel = [one.params['head']['kernel'] for one in (model, old, fresh)]
   assert [one.shape for one in kernel] == [(4, 10)] * 3
   np.testing.assert_array_equal(kernel[0], np.concatenate([kernel[1][:, :7], kernel[2][:, 7:]], 1))
   assert np.all(kernel[1][:, 7:] != kernel[2][:, 7:])
   # Going on with its own digits, those that it has not learnt keep their rows.
-  blueprint = build(extended_config(str(tmp_path / 'run'), {'task_sizes': (4, 3, 3)}))
-  same = jax.device_get(blueprint.base_snapshot()).model.params['head']['kernel']
+  plan = build(extended_config(str(tmp_path / 'run'), {'task_sizes': (4, 3, 3)}))
+  same = jax.device_get(plan.base_snapshot()).model.params['head']['kernel']
   np.testing.assert_array_equal(same, kernel[1])
 
 

@@ -12,7 +12,7 @@ import abd_jax.methods as methods
 from abd_jax.commands.options import apply, parse
 from abd_jax.config import READERS, check, default, flatten
 from abd_jax.errors import UserError
-from abd_jax.run.build import build
+from abd_jax.run.plan import build
 
 VALUES = ('-1', '0', 'nan', 'inf', '1e30', 'abc')
 FIELDS = flatten(default().to_dict())

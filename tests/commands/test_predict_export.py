@@ -24,7 +24,6 @@ from abd_jax.config import changed, default
 from abd_jax.data.sources import TaskStream, open_configured, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run import streams
 from abd_jax.run.load import load_model
 
 
@@ -195,7 +194,7 @@ def test_names_that_are_not_utf8_come_and_go(trained, tmp_path, capfdbinary, mon
   shutil.copy(sorted(folder.iterdir())[0], name)
   monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(name + b'\n'), 'utf-8'))
   monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(out := io.BytesIO(), 'utf-8'))
-  streams.spell_out('stdout')
+  sys.stdout.reconfigure(errors='backslashreplace')
   predict.run([str(path), '-'])
   sys.stdout.flush()
   assert rb'caf\udce9.png' in out.getvalue()

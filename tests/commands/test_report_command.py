@@ -16,9 +16,9 @@ from abd_jax.commands import report as command
 from abd_jax.config import flatten
 from abd_jax.devices import backend
 from abd_jax.errors import Paused, UserError
+from abd_jax.files import sealed
 from abd_jax.report.runs import grouped
-from abd_jax.run.integrity import sealed
-from abd_jax.run.mirrors import write_confusion
+from abd_jax.run.logs import write_confusion
 from abd_jax.run.workdir import FREE_FIELDS
 
 

@@ -15,7 +15,7 @@ from abd_jax.commands import trials
 from abd_jax.commands.options import load_config
 from abd_jax.config import changed, flatten
 from abd_jax.errors import Paused, UserError
-from abd_jax.run import processes
+from abd_jax.run import queue as processes
 from abd_jax.train import train_and_evaluate
 
 
@@ -201,7 +201,7 @@ LEFT_ALONE = """
 import sys
 from jax._src import xla_bridge
 from abd_jax.commands import trials
-from abd_jax.run import processes
+from abd_jax.run import queue as processes
 from configs.digits import get_config
 config = get_config('quick').unlock()
 config.trials = config.trials_at_once = 2

@@ -47,11 +47,11 @@ def test_this_machine_has_some():
 
 
 def test_a_build_asks_for_its_images(tiny_config, monkeypatch):
-  from abd_jax.run import build
+  from abd_jax.run import plan as build
 
   asked = []
   monkeypatch.setattr(build, 'check_memory', asked.append)
-  blueprint = build.build(tiny_config())
-  tests = len(blueprint.stream.test_labels(2))
+  plan = build.build(tiny_config())
+  tests = len(plan.stream.test_labels(2))
   assert asked == [(2 * 512 + tests) * 64]  # a task of 300 images is padded to 512
   assert build.build(tiny_config(data__device_mib=0)).image_bytes() == 0

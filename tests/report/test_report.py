@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from abd_jax.devices import environment as environment_lib
 from abd_jax.report import pictures, tables
-from abd_jax.run import environment as environment_lib
 
 
 @pytest.mark.parametrize('channels', [1, 3])

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from conftest import REPO, assert_same_outcome, command, flags_of, snapshot
 
-from abd_jax import train
+from abd_jax import files, train
 from abd_jax.errors import UserError, disk_errors_told
-from abd_jax.run import files, manifest, mirrors, workdir
+from abd_jax.run import checkpoint as manifest
+from abd_jax.run import logs as mirrors
+from abd_jax.run import workdir
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 
 

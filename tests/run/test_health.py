@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from abd_jax.errors import UserError
-from abd_jax.run import health
-from abd_jax.run.build import build
+from abd_jax.run import session as health
+from abd_jax.run.plan import build
 from abd_jax.state import TrainState
 from abd_jax.steps import chunks
 
@@ -51,7 +51,7 @@ def test_a_student_is_at_chance_only_if_it_knows_neither_old_nor_new_classes():
 
 def test_a_parameter_that_the_last_update_broke_ends_the_run(learn, tmp_path, monkeypatch):
   """No loss has seen it."""
-  monkeypatch.setattr('abd_jax.run.session.health.not_finite', lambda state: ['params.head.bias'])
+  monkeypatch.setattr('abd_jax.run.session.not_finite', lambda state: ['params.head.bias'])
   with pytest.raises(UserError) as error:
     learn(tmp_path)
   assert str(error.value) == (

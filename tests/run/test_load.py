@@ -15,11 +15,11 @@ import abd_jax
 from abd_jax.config import default
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
+from abd_jax.files import sealed
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run import load
-from abd_jax.run.integrity import sealed
+from abd_jax.run.checkpoint import read_manifest
 from abd_jax.run.load import load_model
-from abd_jax.run.manifest import read_manifest
 
 
 @pytest.fixture(scope='module')

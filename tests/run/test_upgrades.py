@@ -12,10 +12,10 @@ from abd_jax.analysis.records import read_run
 from abd_jax.commands import predict
 from abd_jax.config import restored
 from abd_jax.errors import UserError
+from abd_jax.files import sealed
 from abd_jax.report.page import report
-from abd_jax.run.integrity import sealed
+from abd_jax.run.checkpoint import read_manifest
 from abd_jax.run.load import load_model
-from abd_jax.run.manifest import read_manifest
 from abd_jax.train import train_and_evaluate
 
 METHODS = ('abd', 'e2e')

@@ -1,4 +1,4 @@
-"""metrics.jsonl once more, for the tools people look with: TensorBoard's event files, and a CSV."""
+"""Copies metrics.jsonl to TensorBoard event files and a CSV. Reads and writes confusion matrices."""
 
 import contextlib
 import csv
@@ -58,7 +58,7 @@ class Board:
     self._file.close()
 
 
-class Mirrors:
+class MetricWriters:
   """`tensorboard/` and `metrics.csv` of a workdir, a function of its metrics.jsonl and its pictures.
 
   Made anew from those when a process begins, so that a resumed run has no point twice. The CSV has a line for each

@@ -10,8 +10,8 @@ import pytest
 from conftest import log_records, snapshot
 
 from abd_jax.errors import Paused, UserError
+from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, sealed
 from abd_jax.run.checkpoint import Checkpoints
-from abd_jax.run.integrity import checksum_of_arrays, checksum_of_file, is_intact, sealed
 
 
 def test_a_checksum_of_arrays_sees_values_types_shapes_and_names():

@@ -13,8 +13,9 @@ from abd_jax.config import changed, default
 from abd_jax.data.sources import open_configured, open_dataset
 from abd_jax.errors import Paused, UserError
 from abd_jax.protocol.tasks import class_order
-from abd_jax.run.found import completed, found
 from abd_jax.run.load import load_model
+from abd_jax.run.plan import infer_config
+from abd_jax.run.workdir import resolve
 
 
 @pytest.fixture(scope='module')
@@ -36,21 +37,21 @@ def test_a_run_begins_with_the_order_itself_not_with_a_file_that_may_change(tmp_
   path = tmp_path / 'order.txt'
   for content, order in (('3, 1\n0\t2\n', '3,1,0,2'), ('polar bear\nbee\n\n ape\n', 'polar bear\nbee\nape\n')):
     path.write_text(content)
-    config = completed(changed(default(), {'class_order': str(path), 'task_sizes': (1, 2)}))
-    assert (config.class_order, config.tasks) == (order, 2) and completed(config) == config
+    config = resolve(changed(default(), {'class_order': str(path), 'task_sizes': (1, 2)}))
+    assert (config.class_order, config.tasks) == (order, 2) and resolve(config) == config
   with pytest.raises(UserError, match=r"order\.txt' cannot be read \(No such file"):
-    completed(changed(default(), {'class_order': str(tmp_path / 'gone' / 'order.txt')}))
+    resolve(changed(default(), {'class_order': str(tmp_path / 'gone' / 'order.txt')}))
 
 
 def test_data_are_named_in_full_wherever_the_command_is_typed(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  data = completed(changed(default(), {'data.dir': 'photos', 'data.prepared': '~/copies'})).data
+  data = resolve(changed(default(), {'data.dir': 'photos', 'data.prepared': '~/copies'})).data
   assert (data.dir, data.prepared) == (str(tmp_path / 'photos'), str(Path.home() / 'copies'))
   # Of a user whom nobody knows it is a folder like any other, and not there.
-  nobody = completed(changed(default(), {'data.dir': '~nobody at all/photos', 'data.name': 'image_folder'})).data
+  nobody = resolve(changed(default(), {'data.dir': '~nobody at all/photos', 'data.name': 'image_folder'})).data
   with pytest.raises(UserError, match='~nobody at all/photos'):
     open_configured(nobody)
-  assert completed(default()).data.dir == completed(default()).data.prepared == ''
+  assert resolve(default()).data.dir == resolve(default()).data.prepared == ''
 
 
 def test_a_finished_run_is_not_taken_for_one_of_another_folder(learn, tmp_path, digits_as_files):
@@ -154,13 +155,13 @@ class Images:
 )
 def test_networks_fit_the_images(side, blocks, variant, generator):
   config = changed(default(), {'model.blocks': (), 'generator.start': ()})
-  c = found(config, Images(side, side, 3), (0,))
+  c = infer_config(config, Images(side, side, 3), (0,))
   assert (c.model.blocks, c.model.variant, (c.generator.start, c.generator.widths)) == (blocks, variant, generator)
 
 
 def test_sizes_that_no_generator_makes():
   with pytest.raises(UserError, match='no generator is known for images of 75x75'):
-    found(changed(default(), {'generator.start': ()}), Images(75, 75, 3), (0,))
+    infer_config(changed(default(), {'generator.start': ()}), Images(75, 75, 3), (0,))
 
 
 def test_classes_and_tasks_without_images(learn, tmp_path, digits_as_files, capsys):

@@ -1,4 +1,4 @@
-"""The facts about where a run ran."""
+"""Facts about where a run ran."""
 
 import os
 import platform

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from abd_jax.errors import Paused
-from abd_jax.run.mirrors import Mirrors, confusion_file, read_confusion, write_confusion
+from abd_jax.run.logs import MetricWriters, confusion_file, read_confusion, write_confusion
 
 
 def events(folder):
@@ -78,7 +78,7 @@ def test_a_resumed_run_has_no_point_twice(root, learn):
 
 def write_many(folder):
   """More records than any queue of a library holds."""
-  mirrors = Mirrors(folder)
+  mirrors = MetricWriters(folder)
   for step in range(50):
     mirrors.write({'task': 0, 'phase': 'learning', 'step': step, 'ce': 0.5})
   mirrors.close()
@@ -120,7 +120,7 @@ def test_what_cannot_be_shown_does_not_end_a_run(tmp_path):
   (tmp_path / 'tensorboard').symlink_to(tmp_path / 'elsewhere')
   write_confusion(file := confusion_file(tmp_path, 0), ['a', 'b'], np.array([[1, 2], [3, 4]]))
   file.write_text(file.read_text()[:-3])
-  mirrors = Mirrors(tmp_path)
+  mirrors = MetricWriters(tmp_path)
   mirrors.write({'task': 0, 'phase': 'evaluating', 'accuracy': [0.5], 'seen_accuracy': 0.5})
   mirrors.close()
   assert (tmp_path / 'metrics.csv').read_text().count('\n') == 3

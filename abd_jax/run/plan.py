@@ -1,4 +1,4 @@
-"""Builds a run from its config: method, data, devices, schedule and compiled steps, checked to fit together."""
+"""Builds a run from its config: what the config leaves open, method, data, devices, schedule and compiled steps."""
 
 import math
 import sys
@@ -9,27 +9,90 @@ import numpy as np
 
 from abd_jax import config as config_lib
 from abd_jax import methods
-from abd_jax.data.sources import TaskStream
+from abd_jax.config import Config, changed, flatten, left_open
+from abd_jax.data.records import Split
+from abd_jax.data.sources import Dataset, TaskStream
 from abd_jax.devices import backend
 from abd_jax.devices.backend import pin_numbers
+from abd_jax.devices.environment import environment
 from abd_jax.devices.memory import check_memory
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
+from abd_jax.files import RESULTS_SCHEMA
 from abd_jax.methods.types import Method
-from abd_jax.run.checkpoint import abstract_like, abstract_snapshot
+from abd_jax.protocol import metrics
+from abd_jax.run.checkpoint import abstract_like, abstract_snapshot, describe
 from abd_jax.run.extend import Base, JoinedDataset, grown, open_stream, read_base
-from abd_jax.run.found import found
-from abd_jax.run.manifest import describe
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.schedule import Schedule
+from abd_jax.run.workdir import Workdir
 from abd_jax.state import TaskSnapshot, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
 from abd_jax.steps.components import Components, make_components
 
+_BLOCK = 512  # images decoded at once
+_LARGE = 128  # pixels; from here on networks begin with a strided convolution
+
+
+def infer_config(config: Config, data: Dataset, first_task: tuple[int, ...]) -> Config:
+  """`config` with nothing left open. first_task: original ids of its classes, whose training images are measured.
+
+  Raises UserError if no generator makes images of their size.
+  """
+  unknown, fields = left_open(flatten(config.to_dict())), {}
+  if 'data.mean' in unknown:
+    fields |= _normalisation(data.train_split(first_task), config.data.max_value)
+  if 'model.blocks' in unknown:
+    fields |= _network(max(data.image_shape[:2]), config.model.variant)
+  if 'generator.start' in unknown:
+    fields |= _generator(*data.image_shape[:2])
+  if 'data.fingerprint' in unknown:
+    fields['data.fingerprint'] = data.fingerprint()
+  return changed(config, fields)
+
+
+def _normalisation(images: Split, max_value: float) -> dict:
+  """Mean and deviation of each channel, over all pixels of u8[n, h, w, c], exact in whatever order they come."""
+  channels = images.view.shape[-1]
+  counts = np.zeros((channels, 256), np.int64)
+  for start in range(0, len(images), _BLOCK):
+    block = images[start : start + _BLOCK]
+    for c in range(channels):
+      counts[c] += np.bincount(block[..., c].ravel(), minlength=256)
+  values, shares = np.arange(256) / max_value, counts / counts.sum(1, keepdims=True)
+  mean = shares @ values
+  spread = np.sqrt([share @ np.square(values - centre) for share, centre in zip(shares, mean, strict=True)])
+  # A channel of one value in all images would be divided by zero.
+  return {'data.mean': tuple(mean.tolist()), 'data.std': tuple(np.maximum(spread, 1 / max_value).tolist())}
+
+
+def _network(side: int, variant: str) -> dict:
+  """ResNet-32 for small images, ResNet-18 for large ones."""
+  if side < _LARGE:
+    return {'model.blocks': (5, 5, 5), 'model.widths': (16, 32, 64), 'model.variant': variant}
+  return {'model.blocks': (2, 2, 2, 2), 'model.widths': (64, 128, 256, 512), 'model.variant': 'imagenet'}
+
+
+def _generator(height: int, width: int) -> dict:
+  """The paper's for 32, 64 and 224 pixels; for others one that begins at 4 to 8 pixels, or as near as halving comes."""
+  doublings = 0
+  while min(height, width) / 2**doublings > 8 and math.gcd(height, width) % 2 ** (doublings + 1) == 0:
+    doublings += 1
+  start = (height >> doublings, width >> doublings)
+  if not doublings or min(start) > 32:
+    raise UserError(
+      f'no generator is known for images of {height}x{width}: sides should be a small number doubled a few times. '
+      'Set config.data.size to 32, 64, 128 or 224.'
+    )
+  if max(height, width) > _LARGE:
+    return {'generator.start': (*start, 64), 'generator.widths': (64,) * doublings}
+  return {'generator.start': (*start, 128), 'generator.widths': (*(128,) * (doublings - 1), 64)}
+
+
 PyTree = Any
 
 
-class Blueprint(NamedTuple):
+class Plan(NamedTuple):
   """Everything of a run that does not change while it runs."""
 
   config: Any
@@ -104,14 +167,14 @@ class Blueprint(NamedTuple):
     return describe(self.config.to_dict(), task, self.class_order(), sizes, shape)
 
 
-def build(config) -> Blueprint:
+def build(config) -> Plan:
   """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
   config_lib.check(config)
   pin_numbers()
   base = read_base(config.extends) if config.extends else None
   stream = open_stream(config, base)
   _check_classes(stream, len(base.sizes) if base else 0)
-  config = found(config, stream.dataset, stream.tasks.original_ids(0))
+  config = infer_config(config, stream.dataset, stream.tasks.original_ids(0))
   method = methods.get(config)
   if base and method.offline:
     raise UserError(f"method '{config.method}' learns all classes at once, so it extends no model. Choose another.")
@@ -137,9 +200,9 @@ def build(config) -> Blueprint:
     'student': abstract_like(steps.new_student, mesh.replicated),
     'generator': abstract_like(lambda: steps.new_generator(0), mesh.replicated),
   }
-  blueprint = Blueprint(config, method, stream, mesh, components, steps, schedule, abstract, base)
-  check_memory(blueprint.image_bytes())
-  return blueprint
+  plan = Plan(config, method, stream, mesh, components, steps, schedule, abstract, base)
+  check_memory(plan.image_bytes())
+  return plan
 
 
 def _check_classes(stream: TaskStream, known: int) -> None:
@@ -189,3 +252,34 @@ def _check_batches(config, sizes: tuple[int, ...], known: int, devices: int) -> 
         f'config.{name}={size} does not divide over {devices} devices. Use a multiple of {devices}, or another '
         'config.devices.'
       )
+
+
+def results_of(
+  plan: Plan,
+  files: Workdir,
+  history: EvalHistory,
+  seconds: dict[str, float],
+  steps: dict[str, int],
+  stretches: list[dict[str, Any]],
+) -> dict[str, Any]:
+  """The keys of results.json; docs/results.md documents them."""
+  tasks = plan.schedule.tasks
+  counts = plan.test_counts()
+  return {
+    'schema_version': RESULTS_SCHEMA,
+    'method': plan.config.method,
+    'class_order': plan.class_order(),
+    'task_sizes': list(tasks.sizes),
+    'test_images': counts,
+    **metrics.summary(history.accuracy, counts),
+    'top5_accuracy_matrix': history.top5_accuracy,
+    'final_top5_accuracy': metrics.final_accuracy(history.top5_accuracy, counts),
+    'class_accuracy': history.class_accuracy,
+    'class_top5_accuracy': history.class_top5_accuracy,
+    'seconds': seconds,
+    'steps': steps,
+    'seed': plan.seed,
+    **environment(plan.mesh.size),
+    'stretches': stretches,
+    'config': files.config,
+  }

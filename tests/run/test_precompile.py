@@ -1,6 +1,5 @@
 """What a run says of its steps before the first: each kind is compiled once, and what does not fit is refused."""
 
-import json
 import re
 
 import jax
@@ -11,9 +10,8 @@ import abd_jax.train as train
 from abd_jax.devices.memory import bytes_of, in_units
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
-from abd_jax.run import ahead, foretold
-from abd_jax.run.build import build
-from abd_jax.run.environment import device
+from abd_jax.run import precompile as ahead
+from abd_jax.run.plan import build
 from abd_jax.run.progress import Progress
 from abd_jax.run.session import COMPILE_EVENT
 from abd_jax.steps.chunks import Chunk, Step
@@ -54,14 +52,14 @@ KINDS = [
 def test_every_kind_of_step_is_compiled_before_the_first_and_once(
   tiny_config, tmp_path, monkeypatch, compilations, capsys, method, device_mib, devices
 ):
-  marks, compile_ahead = [], train.compile_ahead
+  marks, precompile = [], train.precompile
 
   def marked(*arguments):
     marks.append(len(compilations))
-    compile_ahead(*arguments)
+    precompile(*arguments)
     marks.append(len(compilations))
 
-  monkeypatch.setattr(train, 'compile_ahead', marked)
+  monkeypatch.setattr(train, 'precompile', marked)
   train.train_and_evaluate(tiny_config(method, data__device_mib=device_mib, devices=devices), str(tmp_path / 'run'))
   begins, ends = marks
   steps = compilations[begins:ends]
@@ -72,25 +70,25 @@ def test_every_kind_of_step_is_compiled_before_the_first_and_once(
 
 
 def test_a_shorter_last_chunk_is_compiled_too_where_chunks_are_scans(compile_once, tiny_config, monkeypatch):
-  blueprint = build(tiny_config('abd', inversion__steps=7, chunk_steps=3))
+  plan = build(tiny_config('abd', inversion__steps=7, chunk_steps=3))
   lengths = lambda: [
     len(arguments[1].rates if hasattr(arguments[1], 'rates') else arguments[1]) for *_, arguments in found
   ]
-  found = list(ahead._kinds(blueprint, Progress()))
+  found = list(ahead._kinds(plan, Progress()))
   assert len(found) == 3
   monkeypatch.setattr(Chunk, 'scans', lambda self, length: length == 3)
-  found = list(ahead._kinds(blueprint, Progress()))
+  found = list(ahead._kinds(plan, Progress()))
   where = [where for where, *_ in found]
   assert where.count('task 1 dreaming') == 2 and {3, 1} <= set(lengths())
 
 
 def test_a_resumed_run_compiles_what_is_left_to_do(compile_once, tiny_config):
-  blueprint = build(tiny_config('abd'))
-  left = lambda task, phase: [where for where, *_ in ahead._kinds(blueprint, Progress(task=task, phase=phase))]
+  plan = build(tiny_config('abd'))
+  left = lambda task, phase: [where for where, *_ in ahead._kinds(plan, Progress(task=task, phase=phase))]
   assert left(0, '') == ['task 1 learning', 'task 1 dreaming', 'task 2 learning']
   assert left(0, 'dreaming') == ['task 1 dreaming', 'task 2 learning']
   assert left(2, 'learning') == ['task 3 learning'] and left(3, '') == []
-  blueprint = build(tiny_config('abd', inversion__steps=0))
+  plan = build(tiny_config('abd', inversion__steps=0))
   assert left(0, '') == ['task 1 learning', 'task 2 learning']
 
 
@@ -113,47 +111,3 @@ def test_memory_is_told_in_units_that_people_read():
 
   assert bytes_of(Program) == 236
   assert bytes_of(type('Silent', (), {'memory_analysis': staticmethod(lambda: None)})) == 0
-
-
-def work_of(config, **place):
-  blueprint = build(config)
-  flops = {ahead._chunk(blueprint, phase): 5.0 for _, phase in blueprint.schedule.from_place(0, '')}
-  return [tuple(work) for work in ahead._work(blueprint, Progress(**place), flops)]
-
-
-def test_the_work_before_a_run_is_each_phase_that_is_left(compile_once, tiny_config):
-  config = tiny_config('abd', inversion__steps=7)
-  total = build(config).schedule.total_steps(build(config).stream.labels)
-  base, dream, abd, again, last = work_of(config)
-  assert [base[0], dream[0], abd[0], again[0], last[0]] == ['base', 'inversion', 'abd', 'inversion', 'abd']
-  assert base[1] + dream[1] + abd[1] + again[1] + last[1] == total and dream == ('inversion', 7, 5.0)
-  assert work_of(config, task=1, phase='dreaming', step=3) == [('inversion', 4, 5.0), last]
-  assert work_of(config, task=2, step=1) == [('abd', last[1] - 1, 5.0)] and work_of(config, task=3) == []
-
-
-def test_seconds_are_foretold_by_a_benchmark_of_the_same_device_only(tmp_path, monkeypatch):
-  monkeypatch.setattr(foretold, 'FOLDER', tmp_path)
-  work = [foretold.Work('base', 100, 2e9), foretold.Work('inversion', 10, 4e9)]
-  row = lambda step, gflop, ms: {'step': step, 'precision': 'float32', 'gflop': gflop, 'ms': ms}
-  written = {'device': device(1), 'rows': [row('base', 2.0, 30.0), row('inversion', 8.0, 100.0)]}
-
-  def told(precision='float32', **changed):
-    (tmp_path / 'benchmark_cpu.json').write_text(json.dumps(written | changed))
-    return foretold.seconds(work, precision, 1)
-
-  assert foretold.seconds(work, 'float32', 1) == 0  # no benchmark
-  assert told() == pytest.approx(100 * 0.030 + 10 * 0.050)  # steps half as heavy take half as long
-  light = [row('base', 2.0, 30.0) | {'compiled_gflop': 1.0}, row('inversion', 8.0, 100.0)]
-  assert told(rows=light) == pytest.approx(100 * 0.060 + 10 * 0.050)  # a compiler that counts half of a step
-  assert told('bfloat16') == 0 and told(device=device(1) | {'cpu_model': 'another'}) == 0
-  assert told(device=device(8)) == 0  # of which a run has one
-  assert told(rows=[row('base', 2.0, 30.0)]) == 0 and told(rows=3) == 0 and told(rows=[{'step': 'base'}]) == 0
-  assert told(rows=[row('base', 2.0, 30.0), row('inversion', 100.0, 1.0)]) == 0  # so small a step waits for more
-
-
-def test_a_run_tells_its_seconds_where_they_are_known(learn, tmp_path, monkeypatch, capsys):
-  told = []
-  monkeypatch.setattr(foretold, 'seconds', lambda work, *_: told.extend(work) or 3661.0)
-  learn(tmp_path / 'run')
-  assert 'all steps will take about 1:01:01, by the benchmark of this device' in capsys.readouterr().err
-  assert told and all(flops > 1e5 for *_, flops in told)
