@@ -31,8 +31,8 @@ os.environ |= {
   'JAX_NUMPY_RANK_PROMOTION': 'raise',  # no array meets one of another rank unless the code says how
   'OMP_NUM_THREADS': '1',  # t-SNE's threads wait for each other where other processes run too: half a minute a picture
   'TFDS_DATA_DIR': str(_scratch / 'data'),
-  # Programs are compiled once, not once per process.
-  'JAX_COMPILATION_CACHE_DIR': str(_scratch / 'compiled'),
+  # Programs are compiled once, not once per process. A folder in ABD_JAX_TEST_CACHE keeps them between calls of pytest.
+  'JAX_COMPILATION_CACHE_DIR': os.environ.get('ABD_JAX_TEST_CACHE') or str(_scratch / 'compiled'),
   'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
   'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
 }
