@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-FIXTURES = REPO / 'tests' / 'fixtures' / 'v0.1.0'  # runs as that version left them
 # pytest-xdist's workers share what the process that starts them has made.
 if 'PYTEST_XDIST_WORKER' in os.environ:
   _scratch = Path(os.environ['ABD_JAX_TEST_SCRATCH'])
@@ -57,6 +56,13 @@ TINY = {
   'chunk_steps': 5,
   'checkpoint_seconds': 1000.0,
 }
+
+# The same on the smallest networks and with two tasks, for tests that read or damage the files of a finished run.
+SMALLEST = {
+  'task_sizes': (2, 2), 'model__blocks': (1,), 'model__widths': (4,), 'generator__latent': 4,
+  'generator__start': (4, 4, 4), 'generator__widths': (4,), 'inversion__steps': 4, 'inversion__batch_size': 8,
+  'memory__size': 12,
+}  # fmt: skip
 
 
 @pytest.fixture(scope='session')
@@ -144,6 +150,22 @@ def learn(compile_once, tiny_config):
     return train.train_and_evaluate(tiny_config(**fields), str(path))
 
   return run
+
+
+@pytest.fixture(scope='session')
+def _small_runs(tmp_path_factory):
+  return tmp_path_factory.mktemp('small_runs')
+
+
+@pytest.fixture
+def small_run(_small_runs, learn, tmp_path):
+  """small_run(method='abd') -> a copy of the workdir of a finished run with SMALLEST, trained once per method."""
+
+  def copy(method='abd'):
+    learn(_small_runs / method, method=method, **SMALLEST)
+    return shutil.copytree(_small_runs / method, tmp_path / method)
+
+  return copy
 
 
 @pytest.fixture

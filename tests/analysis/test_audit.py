@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import xxhash
-from conftest import FIXTURES, REPO, snapshot
+from conftest import REPO, snapshot
 from PIL import Image
 
 from abd_jax.analysis.audit import audit
@@ -31,13 +31,9 @@ IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(small_run):
   """run(method) -> a copy of a complete run of two tasks."""
-
-  def copy(method='abd'):
-    return shutil.copytree(FIXTURES / method, tmp_path / method)
-
-  return copy
+  return small_run
 
 
 def test_a_data_free_run_keeps_a_student_and_a_generator_and_nothing_is_found(run):
