@@ -13,14 +13,12 @@ import numpy as np
 from abd_jax.analysis.diagnose import look_into, read_pictures
 from abd_jax.config import default, flatten, reads
 from abd_jax.errors import UserError
-from abd_jax.files import MAYBE, NUMBER, misfit, read_json, read_lines, read_results
+from abd_jax.files import read_json, read_lines, read_results
 from abd_jax.report.runs import Row, RunRecord
 from abd_jax.run.logs import confusion_file, read_confusion
 from abd_jax.run.workdir import FREE_FIELDS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'  # of a checkout
-_PHASE = {'task': int, 'phase': str, 'steps': int, 'seconds': NUMBER}  # a line of phases.jsonl
-_EVALUATION = {'task': int, 'accuracy': [MAYBE], 'seen_accuracy': MAYBE}  # one of metrics.jsonl
 
 
 def read_run(
@@ -58,7 +56,7 @@ def read_run(
     seen=seen,
     class_names=tuple(order[:learnt]),
     confusion=confusion,
-    phases=_records(folder / 'phases.jsonl', _PHASE),
+    phases=read_lines(folder / 'phases.jsonl'),
     changed=_changed(config),
     command=command(config, folder.name),
     diagnosis=diagnosis,
@@ -75,8 +73,7 @@ def _accuracies(folder: Path, base: str) -> tuple[list[Row], Row]:
   where they are gone there is None.
   """
   file = folder / 'metrics.jsonl'
-  evaluations = [record for record in _records(file, {}) if record.get('phase') == 'evaluating']
-  _check(file, evaluations, _EVALUATION)
+  evaluations = [record for record in read_lines(file) if record.get('phase') == 'evaluating']
   known: dict[int, tuple[Row, float | None]] = {}
   if base:
     with contextlib.suppress(OSError, ValueError, UserError):
@@ -84,27 +81,12 @@ def _accuracies(folder: Path, base: str) -> tuple[list[Row], Row]:
       known |= enumerate(zip(results['accuracy_matrix'], results['seen_accuracy'], strict=False))
   for record in evaluations:
     if len(record['accuracy']) != record['task'] + 1:
-      raise _damaged(file, f'task {record["task"]} with {len(record["accuracy"])} accuracies')
+      accuracies = f'task {record["task"]} has {len(record["accuracy"])} accuracies'
+      raise UserError(f'{file} is damaged ({accuracies}): put it back as it was, or leave this run out.')
     known[record['task']] = record['accuracy'], record['seen_accuracy']
   tasks = range(1 + max(known, default=-1))
   every = [known.get(task, ([None] * (task + 1), None)) for task in tasks]
   return [row for row, _ in every], [seen for _, seen in every]
-
-
-def _records(file: Path, form: dict[str, Any]) -> list[dict]:
-  """The lines of `file`, each of that form. Raises UserError if one is not."""
-  records = read_lines(file)
-  _check(file, records, form)
-  return records
-
-
-def _check(file: Path, records: list[dict], form: dict[str, Any]) -> None:
-  if wrong := misfit(records, [form], 'record'):
-    raise _damaged(file, wrong)
-
-
-def _damaged(file: Path, what: str) -> UserError:
-  return UserError(f'{file} is damaged ({what}): put it back as it was, or leave this run out.')
 
 
 def _confusion(folder: Path, task: int) -> tuple[list[str], np.ndarray | None]:

@@ -357,15 +357,6 @@ def test_the_exported_function_gives_no_probabilities_of_values_beyond_the_range
   np.testing.assert_allclose(found[::2], load_model(path).predict(images[:3])[1][::2], atol=1e-5)
 
 
-def test_what_is_no_regular_file_is_not_replaced(trained, tmp_path):
-  """As /dev/full and the like, which root could replace."""
-  pipe = tmp_path / 'pipe'
-  os.mkfifo(pipe)
-  with pytest.raises(UserError, match='it is no regular file'):
-    export.run([str(trained[0]), str(pipe)])
-  assert pipe.is_fifo() and [file.name for file in tmp_path.iterdir()] == ['pipe']
-
-
 def test_the_exported_function_is_lowered_for_all_three_platforms(trained):
   from jax import export as jax_export
 

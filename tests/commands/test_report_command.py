@@ -217,7 +217,7 @@ def version(folder):
   ('damage', 'match'),
   [
     (change('results.json', '{"final'), 'results.json is damaged'),
-    (change('results.json', '{"schema_version": 1}'), 'lacks method'),
+    (change('results.json', '{"schema_version": 1}'), 'results.json is damaged'),
     (version, 'schema 99'),
     (change('config.json', '[]'), 'config.json is damaged'),
     (change('metrics.jsonl', 'x\n{}\n'), 'damaged in line 1'),
