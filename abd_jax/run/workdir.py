@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from abd_jax.config import Config, changed, default, flatten, left_open, reads
+from abd_jax.config import Config, changed, flatten, left_open, reads
 from abd_jax.devices import hosts
-from abd_jax.errors import InUse, UserError, shown
+from abd_jax.errors import InUse, UserError
 from abd_jax.files import read_json, read_results, sealed, write_atomically
 from abd_jax.protocol.tasks import order_text
 from abd_jax.run.logs import MetricWriters, confusion_file, write_confusion
@@ -218,19 +218,10 @@ def _in_use(folder: Path) -> InUse:
 
 
 def check_path(workdir: str) -> None:
-  """Raises UserError for a workdir that the libraries which write there would not find, or not call the same."""
+  """Raises UserError for a URL: checkpoints would go there, and all other files into a local folder of that name."""
   if '://' in workdir:
     raise UserError(
-      f'--workdir={workdir}: runs live in folders. Mount it, or copy the folder there once it is complete.'
-    )
-  try:
-    same = os.fsencode(workdir) == workdir.encode()
-  except UnicodeEncodeError:
-    same = False
-  if not same:
-    raise UserError(
-      f'--workdir={shown(workdir)}: this locale writes names of files otherwise than in UTF-8. Set LC_ALL=C.UTF-8 or '
-      'PYTHONUTF8=1, or choose a name in plain letters.'
+      f'--workdir={workdir}: expected a local folder, got a URL. Mount it, or copy the run there once it is complete.'
     )
 
 
@@ -300,20 +291,15 @@ def fixed(config: dict) -> dict:
 def check_same_config(folder: Path, config: dict) -> None:
   """Raises UserError unless `folder` holds a run of `config`, a dict as JSON has it.
 
-  A field that did not exist when the run began counts as its default; a group that does not exist here is of a method
-  that does not either.
+  Ignores groups that exist only there: they belong to methods that were added on another branch.
   """
-  there, here, defaults = fixed(read_json(folder / 'config.json')), fixed(config), _defaults()
-  rank, groups = {name: k for k, name in enumerate(FIRST_TOLD)}, {name.rpartition('.')[0] for name in defaults}
-  asked = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups}
-  asked -= left_open(here) | left_open(there)  # the latter of earlier versions
-  for name in sorted(asked, key=lambda name: (rank.get(name, len(rank)), name)):
-    value = there.get(name, defaults.get(name))
-    if name == 'class_order' and isinstance(value, str) and _is_readable(value):
-      value = order_text(value)  # earlier versions kept the name of the file
-    if value != here.get(name):
+  there, here = fixed(read_json(folder / 'config.json')), fixed(config)
+  rank, groups = {name: k for k, name in enumerate(FIRST_TOLD)}, {name.rpartition('.')[0] for name in here}
+  compared = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups} - left_open(here)
+  for name in sorted(compared, key=lambda name: (rank.get(name, len(rank)), name)):
+    if there.get(name) != here.get(name):
       raise UserError(
-        f'workdir {folder} holds a run with config.{name}={value!r}, not {here.get(name)!r}. Choose another '
+        f'workdir {folder} holds a run with config.{name}={there.get(name)!r}, not {here.get(name)!r}. Choose another '
         '--workdir, or that config to resume it.'
       )
 
@@ -325,7 +311,3 @@ def _is_readable(class_order: str) -> bool:
   except UserError:
     return False
   return True
-
-
-def _defaults() -> dict:
-  return flatten(json.loads(json.dumps(default().to_dict())))
