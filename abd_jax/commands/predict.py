@@ -12,7 +12,6 @@ printed unless all images can be read and fit.
 """
 
 import csv
-import io
 import json
 import os
 import sys
@@ -24,7 +23,7 @@ import numpy as np
 
 from abd_jax.commands.options import Words, parse
 from abd_jax.data import paths
-from abd_jax.errors import UserError, shown
+from abd_jax.errors import UserError
 
 FORMATS = ('table', 'csv', 'jsonl')
 BATCH = 250  # images in memory at once
@@ -71,8 +70,6 @@ def image_files(words: Sequence[str]) -> list[Path]:
   for word in words:
     path = Path(word)
     if word == '-':
-      if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors='surrogateescape')  # names of files need not be UTF-8
       files += [Path(line) for line in sys.stdin.read().splitlines() if line]
     elif path.is_dir():
       files += sorted(Path(entry.path) for entry in paths.image_files(path, any_name=True))
@@ -121,9 +118,8 @@ def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.
     image = images.plain(file.read_bytes(), shape[-1])[0]
   except images.BadImage as error:
     raise UserError(f'image {file} cannot be read (it {error}). Put it right, or leave it out.') from error
-  except (OSError, ValueError) as error:  # the latter: a name with a NUL in it
-    reason = getattr(error, 'strerror', None) or error
-    raise UserError(f'image {shown(str(file))} cannot be read ({reason}). Put it right, or leave it out.') from error
+  except OSError as error:
+    raise UserError(f'image {file} cannot be read ({error.strerror}). Put it right, or leave it out.') from error
   found = images.pixels(_cut(image, shape[:2], data) if data else image)
   if found.shape[:2] != shape[:2]:
     height, width = found.shape[:2]

@@ -1,6 +1,5 @@
 """What a run shows on the terminal, and how it answers Ctrl-C and SIGTERM."""
 
-import atexit
 import contextlib
 import os
 import shutil
@@ -24,13 +23,6 @@ def stop_at_once() -> None:
   """
   for number in SIGNALS:
     signal.signal(number, _stop)
-  atexit.register(_let_end)  # first, so it is called last
-
-
-def _let_end() -> None:
-  """Python, ending, takes the handlers away: a signal would then make work that is done look stopped."""
-  for number in SIGNALS:
-    signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(number: int, frame: object) -> None:

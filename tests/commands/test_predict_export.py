@@ -4,7 +4,6 @@ import csv
 import importlib
 import io
 import json
-import os
 import pkgutil
 import shutil
 import subprocess
@@ -188,18 +187,6 @@ def test_many_files_go_through_one_compiled_program(trained, monkeypatch):
   np.testing.assert_allclose(probabilities, ask(images[:41])[1], rtol=1e-4, atol=1e-6)
 
 
-def test_names_that_are_not_utf8_come_and_go(trained, tmp_path, capfdbinary, monkeypatch):
-  path, _, folder, _ = trained
-  name = os.fsencode(tmp_path) + b'/caf\xe9.png'
-  shutil.copy(sorted(folder.iterdir())[0], name)
-  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(name + b'\n'), 'utf-8'))
-  monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(out := io.BytesIO(), 'utf-8'))
-  sys.stdout.reconfigure(errors='backslashreplace')
-  predict.run([str(path), '-'])
-  sys.stdout.flush()
-  assert rb'caf\udce9.png' in out.getvalue()
-
-
 def spoilt(folder, way):
   (folder / 'bad.png').write_bytes({'empty': b'', 'text': b'no image'}.get(way, b''))
   if way == 'cut':
@@ -242,12 +229,6 @@ def test_of_a_folder_those_files_are_named_that_training_takes(trained, tmp_path
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(image, tmp_path / name)
   assert predict.image_files([str(tmp_path)]) == [tmp_path / name for name in sorted(names[:3])]
-
-
-def test_a_name_that_no_file_can_have_is_told(trained, capsys, monkeypatch):
-  monkeypatch.setattr(sys, 'stdin', io.StringIO('a.png\0b.png\0'))  # as of find -print0
-  with pytest.raises(UserError, match=r'a\.png.* cannot be read \(embedded null byte'):
-    predict.run([str(trained[0]), '-'])
 
 
 @pytest.mark.parametrize(
