@@ -5,7 +5,7 @@
   abd-jax export runs/digits model.zip                    one file that runs with JAX alone
   abd-jax extend runs/digits --config.data.name=... --workdir=runs/more    teaches it new classes
   abd-jax report runs/digits                              one HTML file about one or more runs
-  abd-jax audit runs/digits                               what it keeps, and whether an old image hides in it
+  abd-jax audit runs/digits                               which images it keeps and which it read
   abd-jax doctor                                          looks at this machine
 
 Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130 and 143: stopped by Ctrl-C or SIGTERM before

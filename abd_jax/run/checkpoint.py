@@ -240,15 +240,24 @@ def _read(path: Path, restore: Callable[[], Any], remedy: str, arrays: Path, abs
     raise UserError(f'checkpoint {path} cannot be read ({reason}). {remedy}, or choose another --workdir.') from error
 
 
-def _difference(folder: Path, abstract: PyTree) -> str:
-  """The first array whose shape is another on disk than in `abstract`; '' if there is none, or nothing to read."""
+def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
+  """Dotted name -> shape and type of each array in `folder`, from orbax's metadata. Raises UserError on damage."""
   try:
     with ocp.StandardCheckpointer() as checkpointer:
       metadata: Any = checkpointer.metadata(folder).item_metadata
-    there = _shapes(metadata.tree)
-  except Exception:  # damaged: reading it will say so
+    arrays = named_leaves(metadata.tree)
+    return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
+  except Exception as error:  # orbax raises many kinds; a missing index gives it no metadata
+    raise UserError(f'cannot read the arrays in {folder}. Put the folder back as it was, or delete it.') from error
+
+
+def _difference(folder: Path, abstract: PyTree) -> str:
+  """The first array whose shape is another on disk than in `abstract`; '' if there is none, or nothing to read."""
+  try:
+    there = _shapes(stored_arrays(folder))
+  except UserError:  # damaged: reading it will say so
     return ''
-  here = _shapes(abstract)
+  here = _shapes(named_leaves(abstract))
   for name in sorted(there.keys() | here.keys(), reverse=True):  # parameters before statistics
     if there.get(name) != here.get(name):
       return f'{name} is {_words(there.get(name))} there and {_words(here.get(name))} here'
@@ -261,8 +270,8 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
   return {'.'.join(map(word, path)): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-  return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
+def _shapes(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+  return {name: tuple(array.shape) for name, array in arrays.items()}
 
 
 def _words(shape: tuple[int, ...] | None) -> str:
