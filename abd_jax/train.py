@@ -22,7 +22,7 @@ from abd_jax.devices import backend, hosts
 from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics, upper_bound
-from abd_jax.report.pictures import is_picture, save_grid
+from abd_jax.report.figures import save_grid
 from abd_jax.run import queue
 from abd_jax.run import session as health
 from abd_jax.run.plan import Plan, build, results_of
@@ -264,9 +264,9 @@ class Learner:
     return dreams, labels
 
   def _redraw(self, names: list[str]) -> None:
-    """Makes anew what is missing or damaged of the pictures that belong to frozen models."""
+    """Draws the pictures of dreams that are missing for frozen models."""
     for task in (int(name) for name in names if name.isdigit()):
-      if self.schedule.dreams_after(task) and not is_picture(self.session.workdir.dream_file(task)):
+      if self.schedule.dreams_after(task) and not self.session.workdir.dream_file(task).exists():
         abstract = self.plan.abstract_snapshot(str(task))
         self._draw(task, self.session.teacher_store.load(str(task), abstract).model)
 

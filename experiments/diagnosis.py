@@ -137,7 +137,7 @@ def distances(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list
   """(header, rows) of what Figures 2 ('mid') and B ('mmd2') show: from old images, after the second task."""
   rows = []
   for group in of:
-    values = [figures.final_layer(one['distances'][0])[distance] for one in figures.measured(group)]
+    values = [figures.final_layer(one['distances'][0])[distance] for one in group.diagnoses]
     by_kind = [[one[kind] for one in values] for kind in ('dreamed', 'new')]
     ratio = [row[0] for row in figures.distance_ratios(group, distance)]
     rows.append((group.name, *map(_mean, by_kind), _mean(ratio), PAPER.get(group.name, '-')))
@@ -166,9 +166,9 @@ def probes(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
   """(header, rows): the head of each method beside a linear probe on its features, percent."""
   rows = []
   for group in of:
-    read = lambda kind, group=group: [one['probe'][kind]['all'] for one in figures.measured(group)]
+    read = lambda kind, group=group: [one['probe'][kind]['all'] for one in group.diagnoses]
     gap = [100 * (probe - head) for probe, head in zip(read('probe'), read('head'), strict=True)]
-    alignment = [figures.final_layer(one['cka'][-1]) for one in figures.measured(group)]
+    alignment = [figures.final_layer(one['cka'][-1]) for one in group.diagnoses]
     rows.append(
       (group.name, percent(read('head')), percent(read('probe')), plus_minus(*mean_std(gap), '+'), _mean(alignment))
     )
@@ -179,9 +179,9 @@ def agreements(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ..
   """(header, rows): how often the independent classifier sees in a dream what the teacher sees, by task, percent."""
   rows, chance = [], []
   for group in dreaming(of):
-    by_task = zip(*([entry['agreement'] for entry in one['dreams']] for one in figures.measured(group)), strict=True)
+    by_task = zip(*([entry['agreement'] for entry in one['dreams']] for one in group.diagnoses), strict=True)
     rows.append((group.name, *map(percent, by_task)))
-    chance = [percent([entry['chance']]) for entry in figures.measured(group)[0]['dreams']]
+    chance = [percent([entry['chance']]) for entry in group.diagnoses[0]['dreams']]
   return ('method', *(f'after task {k + 1}' for k in range(len(chance)))), [*rows, ('chance', *chance)]
 
 

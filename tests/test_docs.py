@@ -152,7 +152,7 @@ def test_what_the_report_says_of_photographs():
     return np.ravel(figures.distance_ratios(of[method], distance))
 
   def distances(method, kind):
-    runs = figures.measured(of[method])
+    runs = of[method].diagnoses
     return np.array([figures.final_layer(task)['mid'][kind] for run in runs for task in run['distances']])
 
   ours, theirs = values('Always Be Dreaming'), values('DeepInversion')

@@ -1,153 +1,155 @@
-"""The figures of a report, from runs: those of the paper (2, B, C, D) and what else its argument rests on."""
+"""The figures of a report: those of the paper (2, B, C, D) and others, and the picture of a task's dreams."""
 
+import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from abd_jax.report import charts
 from abd_jax.report.charts import Series
 from abd_jax.report.runs import Group, RunRecord
 
-DREAMED, NEW = 'dreamed old classes', 'real new classes'
-KINDS = {'dreamed': (DREAMED, 0), 'new': (NEW, 1)}
+KINDS = {'dreamed': ('dreamed old classes', 0), 'new': ('real new classes', 1)}
 LABELS = {'mid': 'MID to real old classes', 'mmd2': 'MMD² to real old classes'}
 
 
+def _series(groups: Sequence[Group], trials: Callable[[Group], list]) -> list[Series]:
+  """A series for each group."""
+  return [Series(group.name, trials(group), group.look) for group in groups]
+
+
 def accuracy_curves(groups: Sequence[Group]) -> str:
-  """Accuracy over all classes seen, after each task; none where a run could not test them."""
-  series = [Series(group.name, [list(map(_percent, run.seen)) for run in group.runs], group.look) for group in groups]
-  ticks = [str(k + 1) for k in range(max(len(run.seen) for group in groups for run in group.runs))]
-  return charts.curves(series, ticks, 'tasks learnt', 'accuracy, all classes seen', 'Accuracy', '%', 100)
+  """Accuracy over all classes seen, after each task."""
+  series = _series(groups, lambda group: [list(map(_percent, run.seen)) for run in group.runs])
+  return charts.curves(series, _ticks(series), 'tasks learnt', 'accuracy, all classes seen', 'Accuracy', '%', 100)
 
 
 def _percent(value: float | None) -> float | None:
   return None if value is None else 100 * value
 
 
+def _ticks(series: Sequence[Series], first: int = 1) -> list[str]:
+  """Numbers of tasks, from `first` on."""
+  return [str(first + k) for k in range(max(len(row) for one in series for row in one.trials))]
+
+
 def final_layer(entry: dict[str, Any]) -> Any:
-  """What a task's entry of `distances` or `cka` says of the features that the head sees."""
+  """The value, in a task's entry of `distances` or `cka`, of the features that the head sees."""
   return list(entry['layers'].values())[-1]
 
 
-def layer_names(run: RunRecord) -> list[str]:
-  assert run.diagnosis
-  return list(run.diagnosis['distances'][0]['layers'])
+def _bars(
+  groups: Sequence[Group], kinds: dict, value: Callable[[dict, str], Any], label: str, title: str, unit: str = ''
+) -> str:
+  """Bars for each group: one for each kind (key -> name, look), the mean of value(diagnosis, key) over trials."""
+  rows = lambda key: itertools.zip_longest(*([value(one, key) for one in group.diagnoses] for group in groups))
+  series = [Series(name, list(rows(key)), look) for key, (name, look) in kinds.items()]
+  return charts.bars(series, [group.name for group in groups], '', label, title, unit)
 
 
-def measured(group: Group) -> list[dict[str, Any]]:
-  """The diagnoses that there are."""
-  return [run.diagnosis for run in group.runs if run.diagnosis]
-
-
-def beside(
-  groups: Sequence[Group], names: dict[str, tuple[str, int]], value: Callable[[dict, str], Any]
-) -> list[Series]:
-  """Series for `bars` over groups: for each kind, a row of each group's value in each trial."""
-  most = max(len(measured(group)) for group in groups)
-  at = lambda group, trial, kind: value(measured(group)[trial], kind) if trial < len(measured(group)) else None
-  return [
-    Series(name, [[at(group, trial, kind) for group in groups] for trial in range(most)], look)
-    for kind, (name, look) in names.items()
-  ]
-
-
-def distance_bars(groups: Sequence[Group], distance: str, task: int = 1) -> str:
-  """Figures 2 ('mid') and B ('mmd2'): how far dreamed old and real new classes lie from real old ones.
-
-  task: 0-based, the one just learnt; 1 in the paper. Groups need a diagnosis of a run with that task.
-  """
-
-  def value(diagnosis: dict, kind: str) -> float | None:
-    entry = next((one for one in diagnosis['distances'] if one['task'] == task), None)
-    return final_layer(entry)[distance][kind] if entry else None
-
-  title = f'{LABELS[distance]}, after task {task + 1}'
-  return charts.bars(beside(groups, KINDS, value), [group.name for group in groups], '', LABELS[distance], title)
+def distance_bars(groups: Sequence[Group], distance: str) -> str:
+  """Figures 2 ('mid') and B ('mmd2'): distance of dreamed old and real new classes from real old ones, after task 2."""
+  at = lambda diagnosis: (final_layer(one)[distance] for one in diagnosis['distances'] if one['task'] == 1)
+  value = lambda diagnosis, kind: next(at(diagnosis), {kind: None})[kind]
+  return _bars(groups, KINDS, value, LABELS[distance], f'{LABELS[distance]}, after task 2')
 
 
 def distance_ratios(group: Group, distance: str = 'mid') -> list[list[float | None]]:
   """For each trial, after each task from the second on: distance(old, dreamed) / distance(old, new)."""
-  found = []
-  for diagnosis in measured(group):
-    values = [final_layer(entry)[distance] for entry in diagnosis['distances']]
-    found.append([one['dreamed'] / one['new'] if one['dreamed'] is not None and one['new'] else None for one in values])
-  return found
+  ratio = lambda one: one['dreamed'] / one['new'] if one['dreamed'] is not None and one['new'] else None
+  return [[ratio(final_layer(entry)[distance]) for entry in one['distances']] for one in group.diagnoses]
 
 
 def ratio_curves(groups: Sequence[Group]) -> str:
-  """Those of MID over the tasks, with the line at 1."""
-  series = [Series(group.name, distance_ratios(group), group.look) for group in groups]
-  tasks = max(len(row) for one in series for row in one.trials)
-  line = Series('equally far', [[1.0] * tasks], charts.GREY)
-  ticks = [str(k + 2) for k in range(tasks)]
+  """The ratios of MID over the tasks, with a line at 1, of groups that dream; '' if none does."""
+  series = [one for one in _series(groups, distance_ratios) if one.is_known]
+  if not series:
+    return ''
+  ticks = _ticks(series, 2)
+  line = Series('equally far', [[1.0] * len(ticks)], charts.GREY)
   return charts.curves([*series, line], ticks, 'tasks learnt', 'MID dreamed / MID new', 'MID ratio')
 
 
 def layer_curves(group: Group, distance: str) -> str:
-  """A distance layer by layer, mean over tasks; a trial each."""
-  series = []
+  """A distance layer by layer, mean over tasks. The group has at least one diagnosis of two tasks."""
+  known = [one['distances'] for one in group.diagnoses if one['distances']]
+  layers, series = list(known[0][0]['layers']), []
   for kind, (name, look) in KINDS.items():
-    trials = [
-      [_mean([entry['layers'][layer][distance][kind] for entry in one['distances']]) for layer in layer_names(run)]
-      for run in group.runs
-      if (one := run.diagnosis) and one['distances']
-    ]
-    if any(value is not None for trial in trials for value in trial):
-      series.append(Series(name, trials, look))
-  layers = layer_names(next(run for run in group.runs if run.diagnosis and run.diagnosis['distances']))
-  return charts.curves(series, layers, '', LABELS[distance], f'{group.name}: {LABELS[distance]} by layer')
+    trials = [[_mean([one['layers'][layer][distance][kind] for one in of]) for layer in layers] for of in known]
+    series.append(Series(name, trials, look))
+  series = [one for one in series if one.is_known]
+  title = f'{group.name}: {LABELS[distance]} by layer'
+  return charts.curves(series, layers, '', LABELS[distance], title) if series else ''
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-  there = [value for value in values if value is not None]
-  return sum(there) / len(there) if there else None
+  known = [value for value in values if value is not None]
+  return sum(known) / len(known) if known else None
 
 
 def alignment_curves(groups: Sequence[Group]) -> str:
   """CKA of old classes' features before and after each task."""
-  series = [
-    Series(group.name, [[final_layer(entry) for entry in one['cka']] for one in measured(group)], group.look)
-    for group in groups
-  ]
-  ticks = [str(k + 2) for k in range(max(len(row) for one in series for row in one.trials))]
+  series = _series(groups, lambda group: [list(map(final_layer, one['cka'])) for one in group.diagnoses])
   title = 'CKA of old classes before and after the task'
-  return charts.curves(series, ticks, 'task', title, title, top=1.0)
+  return charts.curves(series, _ticks(series, 2), 'task', title, title, top=1.0)
 
 
 def probe_bars(groups: Sequence[Group]) -> str:
   """Accuracy of each method's own head, and of a probe trained on all the data."""
-  names = {'head': ("the run's own head", 0), 'probe': ('a linear probe on its features', 4)}
-  series = beside(groups, names, lambda diagnosis, kind: _percent(diagnosis['probe'][kind]['all']))
-  return charts.bars(series, [group.name for group in groups], '', 'accuracy, all classes', 'Probe and head', '%')
+  kinds = {'head': ("the run's own head", 0), 'probe': ('a linear probe on its features', 4)}
+  value = lambda diagnosis, kind: _percent(diagnosis['probe'][kind]['all'])
+  return _bars(groups, kinds, value, 'accuracy, all classes', 'Probe and head', '%')
 
 
 def agreement_curves(groups: Sequence[Group]) -> str:
-  """How often an independent classifier sees in a dream what the teacher sees, and what chance would give.
-
-  '' where there was nothing to tell apart.
-  """
+  """How often an independent classifier sees in a dream what the teacher sees, and chance; '' if no value is known."""
   pick = lambda diagnosis, key: [_percent(one[key]) for one in diagnosis['dreams']]
-  series = [Series(group.name, [pick(one, 'agreement') for one in measured(group)], group.look) for group in groups]
-  if all(value is None for one in series for row in one.trials for value in row):
+  series = _series(groups, lambda group: [pick(one, 'agreement') for one in group.diagnoses])
+  if not any(one.is_known for one in series):
     return ''
-  longest = max((one for group in groups for one in measured(group)), key=lambda one: len(one['dreams']))
+  longest = max((one for group in groups for one in group.diagnoses), key=lambda one: len(one['dreams']))
   series.append(Series('chance', [pick(longest, 'chance')], charts.GREY))
-  ticks = [str(k + 1) for k in range(len(longest['dreams']))]
-  return charts.curves(series, ticks, 'tasks learnt', 'agreement', 'Agreement of an independent classifier', '%', 100)
+  title = 'Agreement of an independent classifier'
+  return charts.curves(series, _ticks(series), 'tasks learnt', 'agreement', title, '%', 100)
 
 
 def plane(run: RunRecord) -> str:
   """Figure C: t-SNE of the features after the second task."""
   assert run.diagnosis
-  found, names = run.diagnosis['plane'], {'old': ('real old classes', 2), **KINDS}
-  sets = [(name, found[kind], look) for kind, (name, look) in names.items() if kind in found]
-  return charts.scatter(sets, f'{run.config["method"]}: features after task {found["task"] + 1}, t-SNE')
+  points, kinds = run.diagnosis['plane'], {'old': ('real old classes', 2), **KINDS}
+  sets = [(name, points[kind], look) for kind, (name, look) in kinds.items() if kind in points]
+  return charts.scatter(sets, f'{run.config["method"]}: features after task {points["task"] + 1}, t-SNE')
 
 
 def seconds_bars(groups: Sequence[Group]) -> str:
   """Seconds of each kind of work, mean over trials."""
   kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.seconds))
-  series = [
-    Series(group.name, [[run.seconds.get(kind) for kind in kinds] for run in group.runs], group.look)
-    for group in groups
-  ]
+  series = _series(groups, lambda group: [[run.seconds.get(kind) for kind in kinds] for run in group.runs])
   return charts.bars(series, kinds, '', 'seconds', 'Seconds by kind of work')
+
+
+def save_grid(images: np.ndarray, labels: Sequence[str], file: Path) -> None:
+  """Writes a PNG of images f[n, h, w, c] in [0, 1], c 1 or 3: eight to a row, small ones enlarged, with their labels.
+
+  The file appears whole or not at all.
+  """
+  from PIL import Image, ImageDraw
+
+  n, height, width, channels = images.shape
+  scale = max(1, 64 // height)
+  columns, caption, gap = min(8, n), 12, 2
+  cell_w, cell_h = width * scale + gap, height * scale + caption + gap
+  sheet = Image.new('RGB', (columns * cell_w, -(-n // columns) * cell_h), 'white')
+  draw = ImageDraw.Draw(sheet)
+  pixels = np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
+  for k in range(n):
+    left, top = k % columns * cell_w, k // columns * cell_h
+    tile = Image.fromarray(pixels[k, :, :, 0] if channels == 1 else pixels[k])
+    tile = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+    sheet.paste(tile.convert('RGB'), (left, top + caption))
+    draw.text((left + 1, top), labels[k][: width * scale // 6], fill='black')
+  temporary = file.with_name(file.name + '.tmp')
+  sheet.save(temporary, 'PNG')
+  temporary.replace(file)

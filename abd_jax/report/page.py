@@ -1,35 +1,46 @@
-"""The report: one HTML file that needs nothing else."""
+"""The report: one HTML file that needs nothing else. Every word of a run is escaped."""
 
 from collections.abc import Sequence
 from html import escape
+from importlib.resources import files
+from typing import Any
 
-from abd_jax.report import diagnosis, results
-from abd_jax.report.html import section
+import numpy as np
+
+from abd_jax.report import charts, figures
+from abd_jax.report import tables as h
+from abd_jax.report.diagnosis import dreams, features, quality
 from abd_jax.report.runs import Group, RunRecord, grouped
-from abd_jax.report.style import STYLE
+
+SUMMARY = {
+  'final accuracy': 'final_accuracy', 'average accuracy': 'average_accuracy', 'forgetting': 'forgetting',
+  'backward transfer': 'backward_transfer',
+}  # fmt: skip
+KEPT = 'real images kept, at most'
 
 
 def report(runs: Sequence[RunRecord]) -> str:
-  """The page of one or more runs. Every word of theirs is escaped; pictures and charts stand in it."""
+  """The page of one or more runs."""
   groups = grouped(runs)
-  title = _title(groups)
+  title = escape(_title(groups))
+  style = files('abd_jax.report').joinpath('style.css').read_text()
+  notes = [f'{run.name}: {run.note}' if len(runs) > 1 else run.note for run in runs if run.note]
   body = [
-    f'<h1>{escape(title)}</h1>',
+    f'<h1>{title}</h1>',
     f'<p class="soft">{escape(_subtitle(runs))}</p>',
-    *(f'<p class="note">{escape(f"{run.name}: {run.note}" if len(runs) > 1 else run.note)}</p>'
-      for run in runs if run.note),
-    results.headline(groups),
-    section('Accuracy', *results.accuracy(groups)),
-    section('Dreams', *diagnosis.dreams(groups)),
-    section('Where the features go', *diagnosis.features(groups)),
-    section('What the dreams are worth', *diagnosis.quality(groups)),
-    section('Time, memory, and what is kept', *results.costs(groups)),
-    section('How it was run', *results.origin(groups)),
-  ]  # fmt: skip
+    *(f'<p class="note">{escape(note)}</p>' for note in notes),
+    headline(groups),
+    h.section('Accuracy', *accuracy(groups)),
+    h.section('Dreams', *dreams(groups)),
+    h.section('Where the features go', *features(groups)),
+    h.section('What the dreams are worth', *quality(groups)),
+    h.section('Time, memory, and what is kept', *costs(groups)),
+    h.section('How it was run', *origin(groups)),
+  ]
   return (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-    f'<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>\n'
+    f'<title>{title}</title><style>\n{style}</style></head><body><main>\n'
     + '\n'.join(body)
     + '\n</main></body></html>\n'
   )
@@ -44,12 +55,144 @@ def _title(groups: Sequence[Group]) -> str:
 
 
 def _subtitle(runs: Sequence[RunRecord]) -> str:
-  under_way = [run.name for run in runs if run.results is None]
-  first, words = runs[0], f'{len(runs)} runs.'
+  words = f'{len(runs)} runs.'
   if len(runs) == 1:
-    words = f'Trial {first.config["trial"]}.'
-  if len(runs) == 1 and first.results and first.results['commit']:
-    words += f' Commit {first.results["commit"][:10]}.'
-  if under_way:
-    words += f' Not complete: {", ".join(under_way)}.'
-  return words
+    commit = (runs[0].results or {}).get('commit')
+    words = f'Trial {runs[0].config["trial"]}.' + (f' Commit {commit[:10]}.' if commit else '')
+  under_way = [run.name for run in runs if run.results is None]
+  return words + (f' Not complete: {", ".join(under_way)}.' if under_way else '')
+
+
+def headline(groups: Sequence[Group]) -> str:
+  """Tiles for one group; a table for several."""
+  if len(groups) > 1:
+    rows = [
+      (group.name, _count(group), *(_mean_result(group, key) for key in SUMMARY.values()), _time(group), _kept(group))
+      for group in groups
+    ]
+    return h.html_table(('method', 'runs', *(f'{name}, %' for name in SUMMARY), 'time', KEPT), rows)
+  group = groups[0]
+  if any(run.results for run in group.runs):
+    numbers = {name: _mean_result(group, key) for name, key in list(SUMMARY.items())[:3]}
+  else:
+    last = min(len(run.seen) for run in group.runs)  # the last task that all runs have learnt
+    numbers = {f'accuracy so far, after task {last}': h.mean_std([run.seen[last - 1] for run in group.runs if last])}
+  tiles = [h.tile(number if number == '-' else f'{number} %', name) for name, number in numbers.items()]
+  return f'<div class="tiles">{"".join(tiles)}{h.tile(_time(group), "time")}{h.tile(_kept(group), KEPT)}</div>'
+
+
+def _mean_result(group: Group, key: str) -> str:
+  return h.mean_std([run.results[key] for run in group.runs if run.results])
+
+
+def _count(group: Group) -> str:
+  """'3', or '2 of 3' if one run is not complete."""
+  complete, runs = sum(run.results is not None for run in group.runs), len(group.runs)
+  return str(runs) if complete == runs else f'{complete} of {runs}'
+
+
+def _time(group: Group) -> str:
+  seconds = float(np.mean([sum(run.seconds.values()) for run in group.runs]))
+  return (
+    f'{seconds:.0f} s' if seconds < 600 else f'{seconds / 60:.0f} min' if seconds < 36000 else f'{seconds / 3600:.1f} h'
+  )
+
+
+def _kept(group: Group) -> str:
+  return str(group.diagnoses[0]['kept_images']) if group.diagnoses else 'not known'
+
+
+def accuracy(groups: Sequence[Group]) -> list[str]:
+  """The curves of all runs; for the first trial of each group, the accuracy matrix and the confusion matrix."""
+  groups = [group for group in groups if any(run.seen for run in group.runs)]
+  if not groups:
+    return [h.paragraph('No task is complete yet.')]
+  words = 'Accuracy on the test images of all classes seen, after each task.'
+  words += ' Bands: one standard deviation over trials.' if any(len(group.runs) > 1 for group in groups) else ''
+  curves = h.figure(figures.accuracy_curves(groups), words)
+  firsts = [(group.name, next(run for run in group.runs if run.rows)) for group in groups]
+  if len(firsts) == 1:
+    return [h.side_by_side(curves, *_matrices(firsts[0][1]))]
+  seconds = h.figure(figures.seconds_bars(groups), 'Seconds of each kind of work.')
+  return [h.side_by_side(curves, seconds), *h.folded(firsts, lambda run: h.side_by_side(*_matrices(run)), opened=2)]
+
+
+def _matrices(run: RunRecord) -> list[str]:
+  tasks = [str(k + 1) for k in range(len(run.rows))]
+  matrix = charts.heat(run.rows, tasks, tasks, 'Accuracy matrix', ('learnt', 'tested on the classes of task'))
+  shown = [h.figure(matrix, 'Accuracy in percent on each task (column) after learning each task (row).')]
+  counts = run.confusion if run.confusion is not None else (run.diagnosis or {}).get('confusion')
+  if counts is not None:
+    counts = np.asarray(counts)
+    names = run.class_names[: len(counts)] or tuple(str(k + 1) for k in range(len(counts)))
+    shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
+    confusion = charts.heat(shares, names, names, 'Confusion matrix', ('true', 'predicted'))
+    words = f'Confusion after task {len(run.rows)}: share in percent of each class (row), in learning order.'
+    shown.append(h.figure(confusion, words, wide=len(counts) > 20))
+  return shown
+
+
+def costs(groups: Sequence[Group]) -> list[str]:
+  """Seconds by kind of work, what is carried from task to task, and time and memory by phase."""
+  kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.seconds))
+  known = lambda group, kind: [run.seconds[kind] for run in group.runs if kind in run.seconds]
+  mean = lambda values: f'{np.mean(values):.1f}' if values else '-'
+  rows = [(group.name, *(mean(known(group, kind)) for kind in kinds)) for group in groups]
+  parts = [h.html_table(('seconds', *kinds), rows)]
+  firsts = [(group.name, group.runs[0]) for group in groups]
+  if kept := [(name, run.diagnosis['kept_bytes']) for name, run in firsts if run.diagnosis]:
+    names = {'student': 'frozen student', 'generator': 'generator', 'images': 'real images'}
+    rows = [(name, *(h.size(of.get(key, 0)) for key in names), h.size(sum(of.values()))) for name, of in kept]
+    parts += [h.heading('Kept between tasks'), h.html_table(('', *names.values(), 'in all'), rows)]
+  if phases := [(name, run) for name, run in firsts if run.phases]:
+    parts += [h.heading('By task and phase'), *h.folded(phases, _phase_table, opened=0)]
+  return parts
+
+
+def _phase_table(run: RunRecord) -> str:
+  """A row for each stretch of a phase: a phase that was resumed has several."""
+  rows = []
+  for one in run.phases:
+    peak = one.get('peak_bytes', {})
+    memory = [h.size(peak[where]) if where in peak else '-' for where in ('host', 'device')]
+    rows.append((f'{one["task"] + 1} {one["phase"]}', str(one['steps']), f'{one["seconds"]:.1f}', *memory))
+  return h.html_table(('task and phase', 'steps', 'seconds', 'peak memory so far, host', 'device'), rows)
+
+
+def origin(groups: Sequence[Group]) -> list[str]:
+  """Command, differences from the default config, machine and config, of the first trial of each group."""
+  return h.folded([(group.name, group.runs[0]) for group in groups], _origin, opened=0)
+
+
+def _origin(run: RunRecord) -> str:
+  commit = (run.results or {}).get('commit')
+  command = (f'git checkout {commit.rstrip("+")}\n' if commit else '') + run.command
+  parts = [h.heading('Run again'), f'<pre>{escape(command)}</pre>']
+  if run.changed:
+    rows = [(name, _short(value), _short(usual)) for name, (value, usual) in sorted(run.changed.items())]
+    parts += [h.heading('Differences from the default config'), h.html_table(('field', 'here', 'default'), rows, False)]
+  else:
+    parts.append(h.paragraph('Every field of the config is at its default.'))
+  if run.results:
+    parts += [h.heading('Where it ran'), h.html_table(('', ''), _facts(run.results), numbers=False)]
+  fields = '\n'.join(f'{field} = {value!r}' for field, value in sorted(run.config.items()))
+  return '\n'.join([*parts, h.details('The whole config', f'<pre>{escape(fields)}</pre>')])
+
+
+def _short(value: Any) -> str:
+  if isinstance(value, (list, tuple)):
+    return ', '.join(map(_short, value))
+  return f'{value:.6g}' if isinstance(value, float) else str(value) if value != '' else "''"
+
+
+def _facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+  device, commit = results['device'], results['commit'] or 'not known'
+  return [
+    ('commit', commit.rstrip('+') + (', with changes' if commit.endswith('+') else '')),
+    (
+      'device',
+      f'{device["count"]} × {device["kind"]} ({device["platform"]}), {device["cpu_cores"]} cores of '
+      f'{device["cpu_model"]}',
+    ),
+    ('versions', ', '.join(f'{name} {version}' for name, version in results['versions'].items())),
+  ]

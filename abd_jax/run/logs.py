@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from abd_jax.report.pictures import matrix_picture, read_picture
-
 COLUMNS = ('task', 'phase', 'step', 'metric', 'value')
 
 
@@ -100,13 +98,24 @@ class MetricWriters:
 
   def _show(self, tag: str, file: Path) -> None:
     if file.exists():
-      self._board.add_image(tag, read_picture(file), self._before + self._step)
+      from PIL import Image
+
+      with Image.open(file) as picture:
+        self._board.add_image(tag, np.asarray(picture.convert('RGB')), self._before + self._step)
 
   def close(self) -> None:
     try:
       self._csv.close()
     finally:
       self._board.close()
+
+
+def matrix_picture(counts: np.ndarray, side: int = 480) -> np.ndarray:
+  """u8[h, w, 3]: counts [r, c] as shades of blue, each row as shares of its sum; about `side` pixels high."""
+  shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+  white, full = np.array([255.0, 255, 255]), np.array([0.0, 114, 178])
+  shades = np.round(white + shares[:, :, None] * (full - white)).astype(np.uint8)
+  return shades.repeat(max(1, side // len(counts)), 0).repeat(max(1, side // len(counts)), 1)
 
 
 def confusion_file(workdir: Path, task: int) -> Path:

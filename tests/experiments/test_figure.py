@@ -142,10 +142,10 @@ def test_what_was_measured_on_digits_bears_out_the_paper():
   ratio = {method: np.array(figures.distance_ratios(group), float) for method, group in of.items()}
   assert (ratio['abd'] < 1).all() and (ratio['deep_inversion'].mean(0) > 1).all()
   for method in ('abd', 'deep_inversion', 'rdfcil'):
-    for entry in (entry for one in figures.measured(of[method]) for entry in one['dreams']):
+    for entry in (entry for one in of[method].diagnoses for entry in one['dreams']):
       assert entry['agreement'] > 1.4 * entry['chance'] and entry['judge_accuracy'] > 0.95
   for group in of.values():
-    assert all(one['probe']['probe']['all'] > one['probe']['head']['all'] for one in figures.measured(group))
+    assert all(one['probe']['probe']['all'] > one['probe']['head']['all'] for one in group.diagnoses)
 
 
 def test_what_was_measured_on_photographs_is_what_the_report_says():
@@ -160,7 +160,7 @@ def test_what_was_measured_on_photographs_is_what_the_report_says():
   assert (ratio('abd', 'mmd2') > 1).all() and 'by MMD² after none' in text
 
   def mid(method, kind):
-    found = figures.measured(of[method])
+    found = of[method].diagnoses
     return np.array([figures.final_layer(task)['mid'][kind] for one in found for task in one['distances']])
 
   for kind in ('dreamed', 'new'):
@@ -168,7 +168,7 @@ def test_what_was_measured_on_photographs_is_what_the_report_says():
   nearer = mid('deep_inversion', 'dreamed') / mid('abd', 'dreamed')
   assert f'{nearer.min():.0f} to {nearer.max():.0f} times nearer' in text
   gap = {
-    method: [one['probe']['probe']['all'] - one['probe']['head']['all'] for one in figures.measured(group)]
+    method: [one['probe']['probe']['all'] - one['probe']['head']['all'] for one in group.diagnoses]
     for method, group in of.items()
   }
   worst, least = max(gap['abd'] + gap['rdfcil']), min(gap['deep_inversion'] + gap['lwf'] + gap['base'])
