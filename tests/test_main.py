@@ -17,8 +17,10 @@ import time
 import pytest
 from conftest import REPO, RUN, assert_same_outcome, command, log_records, snapshot
 
+from abd_jax.commands import train as train_command
 from abd_jax.errors import InUse, Paused, UserError
 from abd_jax.run.workdir import at_rest
+from abd_jax.train import train_and_evaluate
 
 DIGITS = '--config=configs/digits.py'
 
@@ -31,14 +33,6 @@ def cli(cli_env):
     return subprocess.run(command(*words), env=cli_env | env, cwd=REPO, capture_output=True, text=True, timeout=300)
 
   return run
-
-
-def assert_mistake(done, *words):
-  """One line on stderr, with these words in it, and exit code 2."""
-  assert done.returncode == 2, (done.returncode, done.stderr)
-  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
-  assert not done.stdout
-  assert all(word in done.stderr for word in words), done.stderr
 
 
 # Mistakes on the command line.
@@ -60,24 +54,25 @@ def assert_mistake(done, *words):
     ([DIGITS, 'tasks=3'], ["'tasks=3'"]),
   ],
 )
-def test_a_mistyped_command_is_told_in_one_line(cli, tmp_path, flags, words):
-  assert_mistake(cli(*flags, f'--workdir={tmp_path / "run"}'), *words)
+def test_a_mistyped_command_is_refused_in_one_line(monkeypatch, tmp_path, flags, words):
+  monkeypatch.chdir(REPO)
+  with pytest.raises(UserError) as error:
+    train_command.run([*flags, f'--workdir={tmp_path / "run"}'])
+  assert '\n' not in str(error.value) and all(word in str(error.value) for word in words), error.value
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_missing_workdir_is_told_in_one_line(cli):
-  assert_mistake(cli(DIGITS), '--workdir is missing', '--workdir=runs/digits')
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(cli):
+  done = cli(DIGITS)
+  assert done.returncode == 2 and not done.stdout
+  assert done.stderr.startswith('error: --workdir is missing') and done.stderr.count('\n') == 1
 
 
-def test_help_explains_the_config_options(cli):
+def test_help_shows_the_options(cli):
   done = cli('--help')
-  text = done.stdout + done.stderr
-  assert '--config' in text and '--workdir' in text and 'tasks=5,method=lwf,trial=1,quick' in text
-  assert '--config.student.lr=0.05' in text and 'Traceback' not in text
-
-
-def test_help_is_no_failure(cli):
-  assert cli('--help').returncode == 0
+  assert done.returncode == 0 and not done.stderr
+  for option in ('--config=', '--workdir=', 'tasks=5,method=lwf,trial=1,quick', '--config.student.lr='):
+    assert option in done.stdout
 
 
 # Mistakes in the config or the workdir: raised as UserError, which the command turns into its one line.
@@ -106,9 +101,7 @@ def test_help_is_no_failure(cli):
     ({'method': 'dgr', 'data__mean': (0.5,)}, ["'dgr'", ':method=dgr']),
   ],
 )
-def test_an_impossible_config_is_told_before_anything_is_written(tiny_config, tmp_path, fields, words):
-  from abd_jax.train import train_and_evaluate
-
+def test_an_impossible_config_is_refused_before_anything_is_written(tiny_config, tmp_path, fields, words):
   with pytest.raises(UserError) as error:
     train_and_evaluate(tiny_config(**fields), str(tmp_path / 'run'))
   assert '\n' not in str(error.value)
@@ -116,16 +109,10 @@ def test_an_impossible_config_is_told_before_anything_is_written(tiny_config, tm
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_users_mistake_past_the_flags_is_one_line_too(cli, tmp_path, digits_data):
-  assert_mistake(cli(f'{DIGITS}:tasks=3', f'--workdir={tmp_path / "run"}'), '3 equal tasks')
-  assert not (tmp_path / 'run').exists()
-
-
-@pytest.mark.parametrize('folder', ['file/run', 'file'])
-def test_an_unwritable_workdir_is_told(learn, tmp_path, folder):
+def test_an_unwritable_workdir_is_refused(learn, tmp_path):
   (tmp_path / 'file').write_text('a file, not a folder')
-  with pytest.raises(UserError, match=r'cannot be written .* Choose another --workdir'):
-    learn(tmp_path / folder)
+  with pytest.raises(UserError, match='file/run cannot be written'):
+    learn(tmp_path / 'file/run')
   assert snapshot(tmp_path) == {'file': b'a file, not a folder'}
 
 
@@ -137,8 +124,6 @@ def test_a_workdir_in_the_cloud_is_refused(learn, tmp_path, monkeypatch):
 
 
 def test_a_workdir_is_where_the_shell_would_have_it(tiny_config, tmp_path, monkeypatch):
-  from abd_jax.commands.train import learn
-
   def begin(config, workdir):
     raise Paused(workdir)
 
@@ -147,10 +132,8 @@ def test_a_workdir_is_where_the_shell_would_have_it(tiny_config, tmp_path, monke
   monkeypatch.setattr('abd_jax.devices.backend.use_compilation_cache', lambda folder: None)
   told = []
   monkeypatch.setattr('builtins.print', lambda text, **_: told.append(str(text)))
-  learn(tiny_config(), '~/runs/a')
+  train_command.learn(tiny_config(), '~/runs/a')
   assert told == [f'{tmp_path}/runs/a']
-  with pytest.raises(UserError, match='gs://bucket/a'):
-    learn(tiny_config(trials=2), 'gs://bucket/a')
 
 
 @pytest.fixture(scope='module')
@@ -170,8 +153,8 @@ def paused(paused_once, learn, tmp_path):
   return tmp_path / 'run'
 
 
-def assert_told(learn, path, match, **fields):
-  """The run is refused in one line, and every file is as it was."""
+def assert_refused(learn, path, match, **fields):
+  """The run is refused in one line, and no file changes."""
   before = snapshot(path)
   with pytest.raises(UserError, match=match) as error:
     learn(path, **fields)
@@ -183,47 +166,38 @@ def assert_told(learn, path, match, **fields):
 def test_a_folder_with_files_of_another_kind_is_left_as_it_is(learn, tmp_path, name):
   (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
   (tmp_path / name).write_text('mine')
-  with pytest.raises(UserError, match=f'has no config.json, but {name.partition("/")[0]}, which'):
+  with pytest.raises(UserError, match=f'no config.json, but {name.partition("/")[0]}'):
     learn(tmp_path)
   assert (tmp_path / name).read_text() == 'mine' and not (tmp_path / 'config.json').exists()
 
 
-def test_a_workdir_of_another_config_is_refused(learn, paused):
-  assert_told(learn, paused, r'config\.student\.lr=0\.15, not 0\.2', student__lr=0.2)
+def test_a_workdir_of_another_config_is_refused_and_stays_free_for_its_own(learn, paused):
+  assert_refused(learn, paused, r'config\.student\.lr=0\.15, not 0\.2', student__lr=0.2)
+  assert learn(paused)['final_accuracy'] > 0
 
 
-def test_a_refused_workdir_is_free_for_the_right_config(learn, paused):
-  with pytest.raises(UserError) as refused:
-    learn(paused, student__lr=0.2)
-  assert learn(paused)['final_accuracy'] > 0 and refused  # whose traceback still holds the first attempt
-
-
-@pytest.mark.parametrize('text', ['{"tasks": 3', '', '[]', 'null'])
-def test_a_damaged_config_json_is_told(learn, paused, text):
+@pytest.mark.parametrize('text', ['{"tasks": 3', '[]'])
+def test_a_damaged_config_json_is_refused(learn, paused, text):
   (paused / 'config.json').write_text(text)
-  assert_told(learn, paused, 'config.json')
+  assert_refused(learn, paused, 'config.json')
 
 
-def test_a_workdir_without_locks_is_told_not_said_to_be_in_use(learn, tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_refused_for_training_but_not_for_reading(learn, tmp_path, monkeypatch):
   def none(*_):
     raise OSError(errno.ENOLCK, 'No locks available')
 
   monkeypatch.setattr(fcntl, 'flock', none)
-  with pytest.raises(UserError, match=r'locks no files \(No locks available\).* Choose another --workdir') as error:
+  with pytest.raises(UserError, match='No locks available') as error:
     learn(tmp_path)
   assert not isinstance(error.value, InUse)
-  with at_rest(tmp_path):  # to be read there is no need of one
+  with at_rest(tmp_path):
     pass
 
 
-def test_a_workdir_in_use_by_another_process_is_refused(cli, finished, tmp_path):
-  path = shutil.copytree(finished[0], tmp_path / 'run')
-  (path / 'results.json').unlink()  # a finished run is only read
-  before = snapshot(path)
-  with open(path / '.lock') as lock:
+def test_a_workdir_in_use_by_another_process_is_refused(learn, paused):
+  with open(paused / '.lock') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    assert_mistake(cli(*RUN, f'--workdir={path}'), str(path), 'in use by another process')
-  assert snapshot(path) == before
+    assert_refused(learn, paused, 'in use by another process')
 
 
 WAYS = {
@@ -251,11 +225,11 @@ def damages(folder, every):
 
 @pytest.mark.parametrize('every', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('kind', ['checkpoints/student', 'checkpoints/generator', 'teachers'])
-def test_a_damaged_checkpoint_is_told_or_harmless_and_never_written_over(learn, paused, tmp_path, kind, every):
+def test_a_damaged_checkpoint_is_refused_or_harmless_and_never_written_over(learn, paused, tmp_path, kind, every):
   learn(tmp_path / 'reference')
   folders = [path for path in (paused / kind).iterdir() if path.is_dir()]
   folder = max(folders, key=lambda path: int(path.name)).relative_to(paused)
-  told, wrong = 0, {}
+  refused, wrong = 0, {}
   for way, files in damages(paused / folder, every):
     shutil.rmtree(tmp_path / 'copy', ignore_errors=True)
     shutil.copytree(paused, tmp_path / 'copy')
@@ -267,15 +241,15 @@ def test_a_damaged_checkpoint_is_told_or_harmless_and_never_written_over(learn, 
       learn(tmp_path / 'copy')
       assert_same_outcome(tmp_path / 'copy', tmp_path / 'reference')
     except UserError as error:
-      told += 1
-      if '\n' in str(error) or not re.search(r'cannot be read .*(Delete that folder|Put it back)', str(error)):
+      refused += 1
+      if '\n' in str(error) or not re.search('cannot be read', str(error)):
         wrong[name] = str(error)
       elif snapshot(tmp_path / 'copy') != before:
         wrong[name] = 'files changed'
     except Exception as error:
       wrong[name] = repr(error)[:300]
   assert not wrong, '\n'.join(f'{name}: {what}' for name, what in wrong.items())
-  assert told >= 3
+  assert refused >= 3
 
 
 @pytest.mark.parametrize(('kind', 'array'), [('student', r'params\.'), ('generator', r'params\.')])
@@ -287,7 +261,7 @@ def test_a_sound_checkpoint_of_other_shapes_is_not_called_damaged(learn, paused,
     group, field = name.split('__')
     stored[group][field] = list(value)
   (paused / 'config.json').write_text(json.dumps(stored))
-  assert_told(learn, paused, rf'is sound, but not of these networks or these data: .*{array}', **fields)
+  assert_refused(learn, paused, rf'is sound, but not of these networks or these data: .*{array}', **fields)
 
 
 # A run from end to end.
@@ -312,13 +286,6 @@ def test_results_have_every_documented_key(finished):
   assert {'platform', 'kind', 'count'} <= set(results['device']) and 'jax' in results['versions']
 
 
-def test_variables_of_the_environment_do_not_change_the_numbers(finished, cli, tmp_path):
-  names = ('JAX_ENABLE_X64', 'JAX_THREEFRY_PARTITIONABLE', 'JAX_DEFAULT_PRNG_IMPL')
-  done = cli(*RUN, f'--workdir={tmp_path}', **dict(zip(names, ('1', '0', 'rbg'), strict=True)))
-  assert done.returncode == 0, done.stderr
-  assert_same_outcome(tmp_path, finished[0])
-
-
 def test_accuracies_are_fractions_of_a_lower_triangle(finished):
   results = json.loads((finished[0] / 'results.json').read_text())
   matrix = results['accuracy_matrix']
@@ -331,36 +298,26 @@ def test_accuracies_are_fractions_of_a_lower_triangle(finished):
   assert matrix[0][0] > 0.5 and results['final_accuracy'] > 1 / 6  # it has learnt something
 
 
-def test_the_config_that_ran_is_kept(finished):
-  config = json.loads((finished[0] / 'config.json').read_text())
-  assert config == json.loads((finished[0] / 'results.json').read_text())['config']
-  assert config['student']['epochs'] == 3 and config['data']['name'] == 'digits'
-
-
-def test_every_chunk_and_evaluation_is_a_line_of_json(finished):
-  records = log_records(finished[0])
+def test_config_log_dreams_and_teachers_are_kept(finished):
+  path = finished[0]
+  config = json.loads((path / 'config.json').read_text())
+  assert config == json.loads((path / 'results.json').read_text())['config'] and config['student']['epochs'] == 3
+  records = log_records(path)
   assert [r['phase'] for r in records].count('evaluating') == 3
   assert [r['step'] for r in records if (r['task'], r['phase']) == (1, 'dreaming')] == list(range(2, 25, 2))
   assert len({(r['task'], r['phase'], r.get('step')) for r in records}) == len(records)
 
-
-def test_dreams_of_all_tasks_but_the_last_and_teachers_of_all_are_kept(finished):
-  path = finished[0]
   assert sorted(file.name for file in (path / 'dreams').iterdir()) == ['task_1.png', 'task_2.png']
   assert all(file.read_bytes().startswith(b'\x89PNG') for file in (path / 'dreams').iterdir())
   names = sorted(file.name for file in (path / 'teachers').iterdir())
   assert names == ['0', '0.json', '1', '1.json', '2', '2.json']
 
 
-def test_output_that_is_no_terminal_has_plain_lines_only(finished):
-  _, done = finished
+def test_output_that_is_no_terminal_has_plain_lines_and_running_again_prints_the_table(finished, cli):
+  path, done = finished
   assert '\r' not in done.stdout + done.stderr and '\x1b' not in done.stdout + done.stderr
   assert '| abd ' in done.stdout and 'results.json' in done.stdout
-  assert 'after task 3: accuracy on all classes seen' in done.stderr
-
-
-def test_running_again_prints_the_table_and_changes_no_file(finished, cli):
-  path, done = finished
+  assert 'after task 3: accuracy' in done.stderr
   before = snapshot(path)
   again = cli(*RUN, f'--workdir={path}')
   assert (again.returncode, again.stdout, again.stderr) == (0, done.stdout, '')
@@ -386,7 +343,7 @@ def on_terminal(words, env):
 def test_a_terminal_shows_a_bar_and_max_seconds_pauses_a_run_that_then_completes(finished, cli_env, tmp_path):
   path, _ = finished
   code, output = on_terminal([*RUN, f'--workdir={tmp_path}', '--config.max_seconds=0.01'], cli_env)
-  assert code == 0 and 'paused (max_seconds=0.01) in task 1; the same command resumes it' in output
+  assert code == 0 and 'paused (max_seconds=0.01) in task 1' in output
   assert '\r' in output and re.search(r'task 1 learning: .*% \|', output)
   assert '\x1b[32m' in output or '\x1b[38' in output
   assert not (tmp_path / 'results.json').exists()

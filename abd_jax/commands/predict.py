@@ -119,7 +119,9 @@ def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.
   except images.BadImage as error:
     raise UserError(f'image {file} cannot be read (it {error}). Put it right, or leave it out.') from error
   except OSError as error:
-    raise UserError(f'image {file} cannot be read ({error.strerror}). Put it right, or leave it out.') from error
+    raise UserError(
+      f'image {file} cannot be read ({error.strerror or error}). Put it right, or leave it out.'
+    ) from error
   found = images.pixels(_cut(image, shape[:2], data) if data else image)
   if found.shape[:2] != shape[:2]:
     height, width = found.shape[:2]

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import time
 
+import jax
 import pytest
 from conftest import KILLABLE, REPO, RUN, assert_same_outcome, command, flags_of, log_records
 
 from abd_jax import methods, train
+from abd_jax.devices.backend import pin_numbers
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.workdir import Workdir
@@ -83,6 +85,17 @@ def test_a_crash_before_or_after_anything_is_written_changes_nothing(learn, undi
   # 15 saves, 3 teachers and 1 file of results, before and after; 8 phases' logs; 2 pictures; and the last start.
   assert starts == 2 * (15 + 3 + 1) + 8 + 2 + 1
   monkeypatch.undo()
+  assert_same_outcome(tmp_path, undisturbed)
+
+
+def test_settings_of_jax_do_not_change_the_numbers(learn, undisturbed, tmp_path):
+  """As JAX_ENABLE_X64=1 and the like have them."""
+  try:
+    for name, value in (('enable_x64', True), ('threefry_partitionable', False), ('default_prng_impl', 'rbg')):
+      jax.config.update(f'jax_{name}', value)
+    learn(tmp_path)
+  finally:
+    pin_numbers()
   assert_same_outcome(tmp_path, undisturbed)
 
 
