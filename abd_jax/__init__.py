@@ -1,21 +1,25 @@
 """abd_jax: data-free class-incremental learning (Always Be Dreaming) in JAX and Flax.
 
-Stable, and changed only with a note in CHANGELOG.md: `train_and_evaluate`, `load_model` and what it returns,
-`UserError` and `Paused`, the fields of the config, results.json and the manifests of frozen models. All else in this
-package may change from one version to the next.
+Stable, and changed only with a note in CHANGELOG.md: `train_and_evaluate`, `load_config`, `load_model` and what it
+returns, `UserError` and `Paused`, the fields of the config, results.json and the manifests of frozen models.
+Everything else in this package may change from one version to the next.
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
-__all__ = ['Paused', 'UserError', '__version__', 'load_model', 'train_and_evaluate']
+__all__ = ['Paused', 'UserError', '__version__', 'load_config', 'load_model', 'train_and_evaluate']
 
 if TYPE_CHECKING:
+  from abd_jax.config import load_config
   from abd_jax.errors import Paused, UserError
   from abd_jax.run.load import load_model
   from abd_jax.train import train_and_evaluate
 
-_HOMES = {'load_model': 'run.load', 'train_and_evaluate': 'train', 'UserError': 'errors', 'Paused': 'errors'}
+_HOMES = {
+  'load_config': 'config', 'load_model': 'run.load', 'train_and_evaluate': 'train',
+  'UserError': 'errors', 'Paused': 'errors',
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,195 +1,145 @@
-"""The default configuration: every field there is, with its unit, and the paper's values for CIFAR-100.
+"""The config: every field with its default, unit and limits; what methods add; and loading one from files and words.
 
-Files in configs/ start from `default()` and change what their data set needs. Where the paper and the authors'
-released code disagree, a field selects (docs/paper_vs_code.md lists what has none). The released way is the default, as
-the published tables presumably came from it, but for memory.redraw, e2e.new_target, bic.evaluate and bn_gamma_init,
-whose defaults are what was meant.
+The defaults are the paper's values for CIFAR-100. Files in configs/ start from `default()` and change what their data
+set needs. Where the paper and the authors' released code disagree, a field usually chooses (docs/paper_vs_code.md
+lists the rest). The released way is the default, because the published tables presumably came from it, except for
+memory.redraw, e2e.new_target, bic.evaluate and bn_gamma_init, whose defaults are what the authors meant.
 """
 
-import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+import json
+import runpy
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from abd_jax import methods
 from abd_jax.errors import UserError, nearest
+from abd_jax.fields import Choice, Epochs, Field, Number, Numbers, Share, Switch, Text, count, rate, weight
+from abd_jax.methods.types import MEMORY
+from abd_jax.models.resnet import VARIANTS
 
 Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 
-# Fields that are one of a few words.
-CHOICES = {
-  'collapse': ('stop', 'tell'),
-  'precision': ('float32', 'bfloat16'),
-  'bn_gamma_init': ('ones', 'uniform'),
-  'model.variant': ('abd', 'rdfcil', 'imagenet'),
-  'data.pad_value': ('black', 'mean'),
-  'data.crop': ('padded', 'resized'),
-  'data.damaged': ('refuse', 'skip'),
-  'inversion.what': ('generator', 'pixels'),
-  'inversion.diversity': ('normalised', 'entropy'),
-  'deep_inversion.kd_real': ('old', 'padded'),
-  'memory.redraw': ('never', 'released'),
-  'e2e.new_target': ('stage_one', 'released'),
-  'bic.evaluate': ('corrected', 'raw'),
-  'abd.first_softmax': ('all', 'seen'),
-  'abd.ft_softmax': ('all', 'seen'),
-  'abd.local_classes': ('new', 'seen'),
-  'abd.local_weight': ('balanced', 'one'),
-  'abd.kd_images': ('both', 'real', 'dreamed'),
-  'abd.balance': ('tasks', 'none'),
-  'abd.kd_reduction': ('mean', 'sum'),
+_MEAN = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)  # of the channels of CIFAR-100
+_STD = (0.2673342858792409, 0.25643846291708816, 0.2761504713256834)
+
+# free: may differ when a run is resumed. Tuples are written as --config.student.milestones='(5, 10)'.
+FIELDS: dict[str, Field] = {
+  'method': Text('abd'),  # a file in abd_jax/methods
+  'trial': Number(0, 0, 2**32 - 1),  # seeds the class order, as in the paper: python's random.seed(trial), shuffle
+  'trials': Number(1, 1, 10**4),  # how many, from `trial` on; if several, each in WORKDIR/trial_<number>
+  'trials_at_once': Number(0, 0, 10**4),  # each in a process; 0: all if each gets an accelerator, else one by one
+  'seed': Number(-1, -1, 2**32 - 1),  # of every other random number; -1: the trial
+  # Tasks.
+  'tasks': count(10),  # of equal size, unless:
+  'first_task_classes': Number(0, 0, 10**9),  # >0: the first task has this many classes, the others share the rest
+  'task_sizes': Numbers((), 1, 10**6),  # classes of each task, which also says how many; may sum to less than all
+  'class_order': Text(''),  # '': shuffled by trial; '3,1,2,...': original ids; else a file of ids or names
+  'extends': Text(''),  # workdir of a finished run whose last model this one starts from; set by abd-jax extend
+  # Data.
+  'data.name': Text('cifar100'),  # a TFDS builder, ours or any prepared as array_record under data.dir
+  'data.dir': Text('', free=True),  # of prepared data; '': TFDS's default
+  'data.folds': Number(0, 0, 65536),  # >0: train and test on folds of the TRAINING split, to choose hyper-parameters
+  'data.fold': Number(0, 0, 65536),  # 0-based; the one held out
+  'data.prepared': Text('', free=True),  # where copies are written; '': data.dir, or FOLDER.prepared beside photographs
+  'data.fingerprint': Text(''),  # of the images, measured: a run is not resumed on others
+  'data.size': Number(0, 0, 4096),  # pixels, of a square; 0: as stored, or for photographs 32, 64, 128 or 224
+  'data.channels': Choice(0, 1, 3),  # of a folder of photographs; 0: what they have
+  'data.crop': Choice('padded', 'resized'),  # 'resized': the host cuts out 8 to 100 % and resizes it, as for ImageNet
+  'data.test_fraction': Number(0.2, 0.001, 0.999),  # of each class, for photographs without a test folder
+  'data.split_seed': Number(0, 0, 10**9),  # chooses those images
+  'data.damaged': Choice('refuse', 'skip'),  # a damaged photograph stops the preparation, or is named and left out
+  'data.device_mib': Number(4096, 0, 10**9, free=True),  # a larger task with its memory is streamed to the devices
+  'data.max_value': Number(255.0, 0, 1e9, above=True),  # images are divided by it, then normalised by channel
+  'data.mean': Numbers(_MEAN, -1e3, 1e3, range(5), whole=False),  # (): measured on the first task
+  'data.std': Numbers(_STD, 1e-6, 1e3, range(5), whole=False),
+  'data.pad': Number(4, 0, 1024),  # pixels around training images before a random crop
+  'data.pad_value': Choice('black', 'mean'),  # raw 0; 'mean': 0 after normalising, as the authors of R-DFCIL pad
+  'data.flip': Switch(True),  # half of the training images left to right
+  'data.brightness': Number(63 / 255, 0, 1),  # each training image times a factor uniform in 1 +- this. As released
+  'data.contrast': Number(0.8, 0, 1),  # likewise, around its mean grey. The paper names flips and crops only
+  'data.download': Switch(True, free=True),  # False: no network; the data, or their archive, must be in data.dir
+  # Networks.
+  'model.blocks': Numbers((5, 5, 5), 1, 1000, range(17)),  # per stage: ResNet-32; (): what fits the images
+  'model.widths': Numbers((16, 32, 64), 1, 65536, range(17)),  # channels per stage
+  'model.variant': Choice(*VARIANTS),  # models/resnet.py describes them
+  'generator.latent': Number(1000, 1, 65536),
+  'generator.start': Numbers((8, 8, 128), 1, 65536, (0, 3)),  # height, width, channels; (): what fits the images
+  'generator.widths': Numbers((128, 64), 1, 65536, range(17)),  # channels after each doubling of the resolution
+  'bn_gamma_init': Choice('ones', 'uniform'),  # 'uniform': U(0, 1), what the authors' framework version drew
+  # The student, task by task.
+  'student.batch_size': count(128),  # real images, over all devices; as many dreams are added
+  'student.epochs': count(250),
+  'student.milestones': Numbers((100, 150, 200), 0, 10**6),  # 0-based epochs; lr / 10 from each on
+  'student.lr': rate(0.1),
+  'student.momentum': Number(0.9, 0, 0.9999),
+  'student.weight_decay': Number(2e-4, 0, 1),  # coupled, on all parameters
+  # Dreaming: Eq. 7 at the end of every task but the last.
+  'inversion.what': Choice('generator', 'pixels'),  # what is optimised; 'pixels': a fixed set of images (after Eq. 7)
+  'inversion.pixel_images': count(2048),  # how many, for 'pixels'; fresh for each task
+  'inversion.pixel_lr': rate(0.05),  # Adam, for 'pixels'
+  'inversion.steps': Number(10000, 0, 10**9),  # released; the paper says 5000
+  'inversion.batch_size': count(128),
+  'inversion.lr': rate(1e-3),  # Adam
+  'inversion.content_weight': weight(1.0),
+  'inversion.diversity_weight': weight(1.0),
+  'inversion.stat_weight': weight(50.0),
+  'inversion.prior_weight': weight(1e-3),
+  'inversion.temperature': Number(1e3, 1e-3, 1e9),  # divides the logits of Eq. 2
+  'inversion.diversity': Choice('normalised', 'entropy'),  # released: 1 - H/ln K; 'entropy': -H, Eq. 1
+  'inversion.prior_sigma': Number(2.0**0.5, 0.01, 1e3),  # pixels; of the released blur kernel, meant as 1
+  'inversion.warm_start': Switch(True),  # released: one generator for all tasks; False: a fresh one per task
+  # Running.
+  'precision': Choice('float32', 'bfloat16'),  # on every device; 'bfloat16': convolutions and what lies between them
+  'devices': Number(0, 0, 65536, free=True),  # how many to use; 0: all. Batch sizes must be multiples of it
+  'distributed': Switch(False, free=True),  # several hosts: calls jax.distributed.initialize()
+  'cluster.coordinator': Text('', free=True),  # host:port of the first process, where JAX cannot find it out
+  'cluster.count': Number(0, 0, 65536, free=True),  # processes; 0: as the cluster says
+  'cluster.rank': Number(-1, -1, 65535, free=True),  # 0-based, of this process; -1: as the cluster says
+  'eval_batch_size': count(512),  # images
+  'oracle_dir': Text('', free=True),  # of upper bounds; '': beside the workdir
+  'chunk_steps': count(100),  # steps between looks at the host; one compiled scan on GPU and TPU
+  'teachers_kept': Number(0, 0, 10**9, free=True),  # >0: only the newest frozen models stay, and those still needed
+  'collapse': Choice('stop', 'tell', free=True),  # when a student is at chance or a generator dreams of one class
+  'checkpoint_seconds': Number(60.0, 0, 1e9, free=True),  # between checkpoints, at the end of a chunk
+  'profile': Switch(False, free=True),  # writes a trace of one compiled chunk of each kind, for XProf or TensorBoard
+  'max_seconds': Number(0.0, 0, 1e9, free=True),  # >0: save and stop after this long; the same command resumes
 }
+
+# Methods: each may add a group of fields named after it, read other groups, and change fields by a recipe.
+_FILES = {name: methods.module(name) for name in methods.available()}
+_SETTINGS = {name: file.SETTINGS for name, file in _FILES.items() if hasattr(file, 'SETTINGS')}
+for _group, _fields in {'memory': MEMORY, **_SETTINGS}.items():
+  FIELDS |= {f'{_group}.{name}': field for name, field in _fields.items()}
+FREE_FIELDS = tuple(name for name, field in FIELDS.items() if field.free)
+
+# Group -> the methods that read it. All methods read every other group.
+READERS: dict[str, list[str]] = {'memory': [], **{name: [name] for name in _SETTINGS}}
+for _method, _file in _FILES.items():
+  for _group in getattr(_file, 'READS', ()):
+    READERS[_group].append(_method)
+
+# Fields that may be empty: the data then decide. The first field of a group decides for the whole group.
+FROM_DATA = (
+  ('data.mean', 'data.std'),
+  ('data.fingerprint',),
+  ('model.blocks', 'model.widths', 'model.variant'),
+  ('generator.start', 'generator.widths'),
+)
 
 
 def default() -> Config:
-  """An unlocked config. Tuples may be overridden as --config.student.milestones='(5, 10)'."""
-  c: Config = ConfigDict()
-  c.method = 'abd'  # a file in abd_jax/methods
-  c.trial = 0  # seeds the class order, as in the paper: python's random.seed(trial), shuffle
-  c.trials = 1  # how many, from `trial` on; more than one: each in WORKDIR/trial_<number>
-  c.trials_at_once = 0  # each in a process, sharing out the accelerators; 0: all if each gets one, else in turn
-  c.seed = -1  # of every other random number; -1: the trial
-
-  # Tasks.
-  c.tasks = 10  # equal ones, unless:
-  c.first_task_classes = 0  # >0: the first task has this many classes, the others share the rest equally
-  c.task_sizes = ()  # classes of each task, and so their number too; may sum to less than all
-  c.class_order = ''  # '': shuffled by trial; '3,1,2,...': original ids; else the path of a file of ids or names
-  c.extends = ''  # workdir of a finished run whose last model this one starts from; set by abd-jax extend
-
-  c.data = ConfigDict()
-  c.data.name = 'cifar100'  # a TFDS builder, ours or any prepared as array_record under data.dir
-  c.data.dir = ''  # where prepared data lies; '': TFDS's default
-  c.data.folds = 0  # >0: train and test on folds of the TRAINING split, for choosing hyper-parameters
-  c.data.fold = 0  # 0-based; the one held out
-  c.data.prepared = ''  # where copies are written; '': data.dir, or FOLDER.prepared beside a folder of photographs
-  c.data.fingerprint = ''  # of the images: found out, so that a run is not resumed on others
-  c.data.size = 0  # pixels, of a square; 0: as on disk. Of a folder of photographs 0: 32, 64, 128 or 224, what fits
-  c.data.channels = 0  # of a folder of photographs: 1 or 3; 0: what they have
-  c.data.crop = 'padded'  # as below; 'resized': the host cuts a random part of 8 to 100 % and resizes it, as ImageNet's
-  c.data.test_fraction = 0.2  # of a folder of photographs without a test folder: the share of each class
-  c.data.split_seed = 0  # which images these are
-  c.data.damaged = 'refuse'  # a damaged file in a folder ends the preparation; 'skip': it is named and left out
-  c.data.device_mib = 4096  # a task with its memory that is larger is streamed, not kept on the devices
-  c.data.max_value = 255.0  # images are divided by it, then normalised by channel
-  c.data.mean = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)  # (): measured on the first task
-  c.data.std = (0.2673342858792409, 0.25643846291708816, 0.2761504713256834)
-  c.data.pad = 4  # pixels of zeros around training images before a random crop
-  c.data.pad_value = 'black'  # raw 0, before normalising; 'mean': 0 after it, as the authors of R-DFCIL pad
-  c.data.flip = True  # half of the training images left to right
-  c.data.brightness = 63 / 255  # each training image times a factor uniform in 1 +- this; 0: off. As released
-  c.data.contrast = 0.8  # likewise, around its mean grey. The paper names flips and crops only
-  c.data.download = True  # False: the network is never touched; the data, or its archive, must be in data.dir
-
-  # Networks.
-  c.model = ConfigDict()
-  c.model.blocks = (5, 5, 5)  # per stage: ResNet-32; (): what fits the images
-  c.model.widths = (16, 32, 64)  # channels per stage
-  c.model.variant = 'abd'  # 'rdfcil': as its authors' code has it; 'imagenet': ResNet-18 and its like; models/resnet.py
-  c.generator = ConfigDict()
-  c.generator.latent = 1000
-  c.generator.start = (8, 8, 128)  # height, width, channels; (): what fits the images
-  c.generator.widths = (128, 64)  # channels after each doubling of the resolution
-  c.bn_gamma_init = 'ones'  # 'uniform': U(0, 1), what the authors' framework version drew
-
-  # The student, task by task.
-  c.student = ConfigDict()
-  c.student.batch_size = 128  # real images, over all devices; as many dreams are added
-  c.student.epochs = 250
-  c.student.milestones = (100, 150, 200)  # 0-based epochs; lr / 10 from each on
-  c.student.lr = 0.1
-  c.student.momentum = 0.9
-  c.student.weight_decay = 2e-4  # coupled, on all parameters
-
-  # Dreaming: Eq. 7 at the end of every task but the last.
-  c.inversion = ConfigDict()
-  c.inversion.what = 'generator'  # what is optimised; 'pixels': a fixed set of images themselves (after Eq. 7)
-  c.inversion.pixel_images = 2048  # how many, for 'pixels'; fresh for each task
-  c.inversion.pixel_lr = 0.05  # Adam, for 'pixels'
-  c.inversion.steps = 10000  # released; the paper says 5000
-  c.inversion.batch_size = 128
-  c.inversion.lr = 1e-3  # Adam
-  c.inversion.content_weight = 1.0
-  c.inversion.diversity_weight = 1.0
-  c.inversion.stat_weight = 50.0
-  c.inversion.prior_weight = 1e-3
-  c.inversion.temperature = 1e3  # divides the logits of Eq. 2
-  c.inversion.diversity = 'normalised'  # released: 1 - H/ln K; 'entropy': -H, Eq. 1
-  c.inversion.prior_sigma = 2.0**0.5  # pixels; of the released blur kernel, meant as 1
-  c.inversion.warm_start = True  # released: one generator is kept over all tasks; False: a fresh one per task
-
-  # Methods: one group each.
-  c.abd = ConfigDict()
-  c.abd.kd_weight = 0.1  # lambda_kd
-  c.abd.ft_weight = 1.0  # lambda_ft; the paper's Table F says 0.1, its text and the released code 1
-  c.abd.first_softmax = 'all'  # released: the first task's softmax runs over all classes of the head; or 'seen'
-  c.abd.ft_softmax = 'all'  # released: so does Eq. 14's; 'seen': as in the paper
-  c.abd.local_classes = 'new'  # Eq. 11; ablation 'seen': standard cross-entropy of real images
-  c.abd.local_weight = 'balanced'  # released: Eq. 11 times new / seen classes; 'one': as in Eq. 15
-  c.abd.kd_images = 'both'  # Eq. 13; ablations: 'real', 'dreamed'. The mean stays one over all images
-  c.abd.balance = 'tasks'  # Eq. 14's weights; ablation 'none': all are 1, and that of Eq. 11 too
-  c.abd.kd_reduction = 'mean'  # released: over old classes; 'sum': the squared norm of Eq. 13
-  c.abd.bn_passes = 2  # released: two forward passes fold each batch into the running statistics twice
-  c.lwf = ConfigDict(dict(weight=1.0, temperature=2.0))  # softmax distillation of all methods that have one
-  c.lwf_synthetic = ConfigDict(dict(weight=0.1))
-  c.deep_inversion = ConfigDict()
-  c.deep_inversion.kd_real = 'old'  # released: over old classes alone; 'padded': new ones have probability 0, Eq. 9
-  c.memory = ConfigDict()  # of rehearsal, lwf_coreset, e2e, bic
-  c.memory.size = 2000  # images
-  c.memory.redraw = 'never'  # 'released': random memories fill up with copies, as in the authors' code
-  c.e2e = ConfigDict()
-  c.e2e.balanced_lr = 1e-3  # of the second stage
-  c.e2e.new_target = 'stage_one'  # new classes are held to the first stage's model; 'released': to a wrong tensor
-  c.bic = ConfigDict()
-  c.bic.held_out = 0.1  # share of the memory that the second stage learns from
-  c.bic.bias_lr = 1e-3  # of the second stage
-  c.bic.evaluate = 'corrected'  # through the bias layers; 'raw': without them, as the released code does
-  c.dgr = ConfigDict(dict(widths=(64, 128, 512), latent=1024))  # the autoencoder
-  c.rdfcil = ConfigDict(dict(finetune_epochs=40, finetune_lr=5e-3))  # the second stage
-
-  # Running.
-  c.precision = 'float32'  # on every device; 'bfloat16': convolutions and what goes from one to the next
-  c.devices = 0  # how many to use; 0: all. Batch sizes must be multiples of it
-  c.distributed = False  # several hosts: calls jax.distributed.initialize()
-  c.cluster = ConfigDict()  # where the cluster does not tell JAX by itself; any of them implies distributed
-  c.cluster.coordinator = ''  # host:port of the first process
-  c.cluster.count = 0  # processes; 0: as the cluster says
-  c.cluster.rank = -1  # 0-based, of this process; -1: as the cluster says
-  c.eval_batch_size = 512  # images
-  c.oracle_dir = ''  # where upper bounds are kept and found; '': beside the workdir
-  c.chunk_steps = 100  # steps between looks at the host; one compiled scan on GPU and TPU
-  c.teachers_kept = 0  # >0: only so many of the newest frozen models stay, and those that the run still needs; 0: all
-  c.collapse = 'stop'  # of a student at chance, or a generator that dreams of one thing: the run; or it is only told
-  c.checkpoint_seconds = 60.0  # between checkpoints, at the end of a chunk
-  c.profile = False  # writes a trace of one compiled chunk of each kind to the workdir, for XProf or TensorBoard
-  c.max_seconds = 0.0  # >0: save and stop after this long; the same command resumes it
-  return c
-
-
-# Groups of fields that some methods alone read; any other is of all.
-READERS = {
-  'lwf': ('lwf', 'lwf_synthetic', 'lwf_coreset', 'deep_inversion', 'e2e', 'bic', 'dgr'),
-  'memory': ('rehearsal', 'lwf_coreset', 'e2e', 'bic'),
-  **{name: (name,) for name in ('abd', 'lwf_synthetic', 'deep_inversion', 'e2e', 'bic', 'dgr', 'rdfcil')},
-}
-
-# R-DFCIL's network and crop, as its authors' code has them.
-AS_RDFCIL = {'model.variant': 'rdfcil', 'data.pad_value': 'mean'}
-
-# What else changes with the method: its own recipe, where configs/ name none of their own. Fields of --config win.
-RECIPES = {
-  'dgr': {'data.mean': (0.0, 0.0, 0.0), 'data.std': (1.0, 1.0, 1.0), 'student.weight_decay': 0.0},
-  'rdfcil': {
-    'student.epochs': 160,
-    'student.milestones': (80, 120),
-    'student.weight_decay': 5e-4,
-    'inversion.steps': 5000,
-    'inversion.warm_start': False,
-    'data.brightness': 0.0,
-    'data.contrast': 0.0,
-    **AS_RDFCIL,
-  },
-}
+  """An unlocked config with every field at its default."""
+  config: Config = ConfigDict()
+  for name, field in FIELDS.items():
+    group, _, leaf = name.rpartition('.')
+    if group and group not in config:
+      config[group] = ConfigDict()
+    (config[group] if group else config)[leaf] = field.default
+  return config
 
 
 def parse_argument(text: str | None) -> dict:
@@ -197,7 +147,7 @@ def parse_argument(text: str | None) -> dict:
 
   Raises UserError for an unknown or ill-formed item.
   """
-  kinds = {'tasks': int, 'method': str, 'trial': int, 'quick': _on}
+  kinds = {'tasks': int, 'method': str, 'trial': int, 'quick': lambda text: bool(int(text or '1'))}
   options = {}
   for item in filter(None, (text or '').split(',')):
     name, _, value = item.partition('=')
@@ -208,38 +158,58 @@ def parse_argument(text: str | None) -> dict:
     try:
       options[name] = kinds[name](value)
     except ValueError as error:
-      raise UserError(f"'{item}' in --config=...:{text} must be a whole number, such as {name}=1.") from error
+      raise UserError(f"'{item}' in --config=...:{text}: expected a whole number, such as {name}=1.") from error
   return options
 
 
-def _on(text: str) -> bool:
-  """'quick' and 'quick=1' are on, 'quick=0' is off."""
-  return bool(int(text or '1'))
-
-
 def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str, dict] | None = None) -> Config:
-  """`config` with the argument's fields set, its method's recipe, those of `quick` too if it asks for it; locked.
+  """Ends get_config of a file in configs/: applies the options after the colon, and locks `config`.
 
-  recipes: by method, in place of RECIPES.
+  A method's recipe wins over `config`; `quick` and the options win over the recipe.
 
-  Raises UserError for an argument that does not fit.
+  Args:
+    config: from `default()`, with the values of its data set.
+    argument: the part of --config after the colon.
+    quick: dotted field -> value, for the option quick.
+    recipes: method -> dotted field -> value, over the method's own recipe.
+
+  Raises:
+    UserError: an argument that does not fit.
   """
   options = parse_argument(argument)
   if config.task_sizes and (tasks := options.get('tasks', len(config.task_sizes))) != len(config.task_sizes):
     raise UserError(
-      f'tasks={tasks}: the tasks of this config are config.task_sizes={config.task_sizes}. Leave tasks= out, and set '
-      'that field for others.'
+      f'tasks={tasks}: this config has tasks of config.task_sizes={config.task_sizes}. Leave tasks= out, or set that '
+      'field.'
     )
-  config.update_from_flattened_dict({**RECIPES, **(recipes or {})}.get(options.get('method', ''), {}))
+  method = options.get('method', '')
   if options.pop('quick', False):
-    config.collapse = 'tell'  # a rehearsal of the command: one epoch need not learn
+    options |= {'collapse': 'tell'} | quick  # one epoch need not learn
     config.update_from_flattened_dict(quick)
-  config.update(options)
+  config.update_from_flattened_dict(_scaled_epochs(config))
+  recipe = _recipe(method, config) | (recipes or {}).get(method, {})
+  config.update_from_flattened_dict(recipe | options)
   return config.lock()
 
 
+def _scaled_epochs(config: Config) -> dict:
+  """The fields of type Epochs that `config` leaves at their default, in proportion to its student.epochs."""
+  share = config.student.epochs / FIELDS['student.epochs'].default
+  flat = flatten(config.to_dict())
+  names = [name for name, field in FIELDS.items() if isinstance(field, Epochs) and flat[name] == field.default]
+  return {name: max(1, round(share * flat[name])) for name in names}
+
+
+def _recipe(method: str, config: Config) -> dict:
+  """What a method's own file changes in a config: RECIPE, and RECIPE_ON for its data set."""
+  file, flat = _FILES.get(method), flatten(config.to_dict())
+  recipe = getattr(file, 'RECIPE', {}) | getattr(file, 'RECIPE_ON', {}).get(config.data.name, {})
+  share = lambda name, value: value.taken_of(flat[value.of or name]) if isinstance(value, Share) else value
+  return {name: share(name, value) for name, value in recipe.items()}
+
+
 def reads(method: str, field: str) -> bool:
-  """Whether a field, by its dotted name, may change what a method does."""
+  """Whether a method's results may depend on a field."""
   return method in READERS.get(field.partition('.')[0], (method,))
 
 
@@ -254,109 +224,26 @@ def check_read(method: str, fields: Iterable[str]) -> None:
       )
 
 
-class Limits(NamedTuple):
-  """The finite range of a number, or of every element of a tuple of them."""
-
-  low: float
-  high: float
-  above: bool = False  # whether `low` itself is too low
-  length: tuple[int, float] = (0, math.inf)  # of a tuple: fewest and most elements
-
-
-def _each(limits: Limits, *names: str) -> dict[str, Limits]:
-  return dict.fromkeys(names, limits)
-
-
-# Every numeric field's range. Wide: what lies outside computes nothing, or nothing finite.
-_STEPS, _SIZE, _RATE, _WEIGHT = Limits(0, 10**9), Limits(1, 10**6), Limits(0, 100, above=True), Limits(0, 1e6)
-_SECONDS, _CHANNELS = Limits(0, 1e9), Limits(1, 65536)
-LIMITS = {
-  **_each(_SIZE, 'student.batch_size', 'inversion.batch_size', 'eval_batch_size', 'chunk_steps', 'student.epochs'),
-  **_each(_SIZE, 'rdfcil.finetune_epochs', 'inversion.pixel_images', 'tasks'),
-  **_each(_STEPS, 'inversion.steps', 'first_task_classes', 'memory.size', 'teachers_kept'),
-  **_each(_RATE, 'student.lr', 'inversion.lr', 'inversion.pixel_lr', 'e2e.balanced_lr', 'bic.bias_lr'),
-  **_each(_RATE, 'rdfcil.finetune_lr'),
-  **_each(_WEIGHT, 'inversion.content_weight', 'inversion.diversity_weight', 'inversion.stat_weight'),
-  **_each(_WEIGHT, 'inversion.prior_weight', 'abd.kd_weight', 'abd.ft_weight', 'lwf.weight', 'lwf_synthetic.weight'),
-  **_each(Limits(1e-3, 1e9), 'inversion.temperature', 'lwf.temperature'),
-  **_each(Limits(0.01, 1e3), 'inversion.prior_sigma'),
-  **_each(Limits(0, 1), 'student.weight_decay', 'data.brightness', 'data.contrast', 'bic.held_out'),
-  **_each(Limits(0, 0.9999), 'student.momentum'),
-  **_each(_SECONDS, 'checkpoint_seconds', 'max_seconds'),
-  **_each(_CHANNELS, 'generator.latent', 'dgr.latent'),
-  **_each(Limits(0, 2**32 - 1), 'trial'),
-  **_each(Limits(-1, 2**32 - 1), 'seed'),
-  **_each(Limits(1, 10**4), 'trials'),
-  **_each(Limits(0, 10**4), 'trials_at_once'),
-  **_each(Limits(0, 65536), 'devices', 'cluster.count', 'data.folds', 'data.fold'),
-  **_each(Limits(-1, 65535), 'cluster.rank'),
-  **_each(Limits(0, 1024), 'data.pad'),
-  **_each(Limits(0, 4096), 'data.size'),
-  **_each(Limits(0, 3), 'data.channels'),
-  **_each(_STEPS, 'data.device_mib', 'data.split_seed'),
-  **_each(Limits(0, 1, above=True), 'data.test_fraction'),
-  **_each(Limits(1, 100), 'abd.bn_passes'),
-  **_each(Limits(0, 1e9, above=True), 'data.max_value'),
-  **_each(Limits(-1e3, 1e3, length=(0, 4)), 'data.mean'),
-  **_each(Limits(1e-6, 1e3, length=(0, 4)), 'data.std'),
-  **_each(Limits(1, 10**6), 'task_sizes'),
-  **_each(Limits(0, 10**6), 'student.milestones'),
-  **_each(Limits(1, 1000, length=(0, 16)), 'model.blocks'),
-  **_each(Limits(1, 65536, length=(0, 16)), 'model.widths'),
-  **_each(Limits(1, 65536, length=(1, 16)), 'dgr.widths'),
-  **_each(Limits(1, 65536, length=(0, 3)), 'generator.start'),
-  **_each(Limits(1, 65536, length=(0, 16)), 'generator.widths'),
-}
-
-
 def check(config: Config) -> None:
-  """Raises UserError for a value no run could use."""
+  """Raises UserError for a value that no run can use."""
   flat = flatten(config.to_dict())
-  for name, words in CHOICES.items():
-    if flat[name] not in words:
-      raise UserError(f"config.{name}='{flat[name]}' is not a choice.{nearest(str(flat[name]), words)}")
-  for name, limits in LIMITS.items():
-    _check_number(name, flat[name], limits)
-  blocks, widths = config.model.blocks, config.model.widths
-  if len(blocks) != len(widths):
-    raise UserError(f'config.model.blocks={blocks} and .widths={widths} must be as many: one of each per stage.')
-  folds, fold = config.data.folds, config.data.fold
+  for name, field in FIELDS.items():
+    field.check(name, flat[name])
+  if len(flat['model.blocks']) != len(flat['model.widths']):
+    raise UserError(
+      f'config.model.blocks={flat["model.blocks"]} and .widths={flat["model.widths"]} must be as many: one of each per '
+      'stage.'
+    )
+  folds, fold = flat['data.folds'], flat['data.fold']
   if folds == 1 or fold >= max(folds, 1):
     raise UserError(
       f'config.data.fold={fold} with config.data.folds={folds}: folds must be 0 or at least 2, and fold less than that.'
     )
-  if config.data.test_fraction == 1 or config.data.channels == 2:
-    raise UserError('config.data.test_fraction must lie between 0 and 1, and .channels be 1, 3 or 0.')
-  if (config.data.brightness or config.data.contrast) and config.data.max_value != 255:
+  if (flat['data.brightness'] or flat['data.contrast']) and flat['data.max_value'] != 255:
     raise UserError(
-      f'config.data.max_value={config.data.max_value:g}: colour jitter needs values of 0 to 255. Set '
+      f'config.data.max_value={flat["data.max_value"]:g}: colour jitter needs values of 0 to 255. Set '
       'config.data.brightness and .contrast to 0.'
     )
-  if len(config.generator.start) not in (0, 3):
-    raise UserError(f'config.generator.start={config.generator.start} must be (height, width, channels).')
-
-
-def _check_number(name: str, value: Any, limits: Limits) -> None:
-  numbers = value if isinstance(value, (tuple, list)) else (value,)
-  whole = name in _WHOLE_TUPLES
-  for number in numbers:
-    good = isinstance(number, int if whole else (int, float)) and not isinstance(number, bool)
-    if not good:
-      raise UserError(f'config.{name}={value!r} must be {"whole " if whole else ""}numbers; {number!r} is none.')
-    low_enough = limits.low < number if limits.above else limits.low <= number
-    if not (low_enough and number <= limits.high):  # NaN fails too
-      above = f'above {limits.low:g}' if limits.above else f'at least {limits.low:g}'
-      raise UserError(f'config.{name}={value} must be {above} and at most {limits.high:g}.')
-  if isinstance(value, (tuple, list)) and not limits.length[0] <= len(value) <= limits.length[1]:
-    few, many = limits.length
-    count = f'{few}' if few == many else f'{few} to {many:g}'
-    raise UserError(f'config.{name}={value} has {len(value)} numbers; it needs {count}.')
-
-
-_WHOLE_TUPLES = (
-  'task_sizes', 'student.milestones', 'model.blocks', 'model.widths', 'dgr.widths', 'generator.start',
-  'generator.widths',
-)  # fmt: skip
 
 
 def flatten(tree: dict, prefix: str = '') -> dict:
@@ -367,38 +254,118 @@ def flatten(tree: dict, prefix: str = '') -> dict:
   return flat
 
 
-# Fields that may be left empty, to be found out from the data: the first of each group says so for all of it.
-FOUND = (
-  ('data.mean', 'data.std'),
-  ('data.fingerprint',),
-  ('model.blocks', 'model.widths', 'model.variant'),
-  ('generator.start', 'generator.widths'),
-)
-
-
 def left_open(flat: dict) -> set[str]:
-  """Names of the fields of a flat config that are to be found out from the data."""
-  return {name for group in FOUND if not flat.get(group[0]) for name in group}
+  """The fields of a flat config whose values come from the data."""
+  return {name for group in FROM_DATA if not flat.get(group[0]) for name in group}
 
 
 def changed(config: Config, fields: dict) -> Config:
-  """A copy of `config` with some fields, by their dotted names, changed; locked."""
+  """A locked copy of `config` with some fields, by their dotted names, changed."""
   copy = ConfigDict(config.to_dict())
   copy.update_from_flattened_dict(fields)
   return copy.lock()
 
 
+def read_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """`fields`, by their dotted names, with every text read as on the command line.
+
+  Raises UserError for a name that is not a field, and for a value of another type.
+  """
+  values = {}
+  for name, value in fields.items():
+    if name == 'method':  # as a field it would come without its recipe
+      raise UserError('the method is an option after the colon, as in --config=configs/digits.py:method=lwf.')
+    if inside := [one for one in FIELDS if one.startswith(f'{name}.')]:
+      raise UserError(f'config.{name} is a group of fields. Name one, such as config.{inside[0]}.')
+    if name not in FIELDS:
+      raise UserError(f'config.{name} is not a field.{nearest(name, FIELDS)}')
+    values[name] = FIELDS[name].read(name, value) if isinstance(value, str) else value
+    try:
+      default().update_from_flattened_dict({name: values[name]})
+    except (TypeError, ValueError) as error:
+      raise UserError(f'config.{name}={value!r}: expected {FIELDS[name].expected}.') from error
+  return values
+
+
 def restored(stored: dict) -> Config:
-  """The config that a run was written with, as JSON has it: fields that came later at their defaults.
+  """The config that a run was written with, as JSON has it; fields that it lacks have their defaults.
 
   Raises UserError if no run can have had it.
   """
-  config, known = default(), flatten(default().to_dict())
+  config = default()
   tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value
-  there = {name: tuples(value) for name, value in flatten(stored).items() if name in known}
+  there = {name: tuples(value) for name, value in flatten(stored).items() if name in FIELDS}
   try:
     config.update_from_flattened_dict(there)
     check(config)
   except (TypeError, ValueError) as error:
-    raise UserError(f'the config of that run is damaged ({error}): put it back as it was.') from error
+    raise UserError(f'the config of that run is damaged ({error}). Restore it.') from error
   return config.lock()
+
+
+def load_config(name: str, /, **fields: Any) -> Config:
+  """The config that --config=NAME and --config.FIELD=VALUE describe.
+
+  Args:
+    name: a config of this package, such as 'digits:tasks=5,method=lwf,trial=1,quick'; the path of another file with
+      get_config; the config.json of a run; or '-', for such JSON on standard input.
+    fields: dotted field -> value, or its text as on the command line; over all else.
+
+  Raises:
+    UserError: no such file, option or field, a value of another type, or a field that the method does not read.
+  """
+  config = _from_json(name) if name == '-' or name.endswith('.json') else _from_file(name)
+  values = read_fields(fields)
+  check_read(config.method, values)
+  return changed(config, values)
+
+
+def packaged_configs() -> Path:
+  """The folder of the configs that come with this package: its own, or a checkout's."""
+  package = Path(__file__).resolve().parent
+  return package / 'configs' if (package / 'configs').is_dir() else package.parent / 'configs'
+
+
+def _from_file(text: str) -> Config:
+  """What get_config of a Python file returns for FILE[:OPTIONS]."""
+  name, _, argument = text.partition(':')
+  stem, file = name.removeprefix('configs/').removesuffix('.py'), Path(name)
+  if not file.is_file() and stem.isidentifier():
+    file = packaged_configs() / f'{stem}.py'
+  if not file.is_file():
+    ours = [path.stem for path in packaged_configs().glob('*.py')]
+    beside = [str(path) for path in Path(name).parent.glob('*.py')]
+    raise UserError(
+      f"config file '{name}' does not exist.{nearest(name, beside) if beside else nearest(Path(name).stem, ours)}"
+    )
+  try:
+    config = runpy.run_path(str(file))['get_config'](argument or None)
+    fields = flatten(config.to_dict())
+  except UserError:
+    raise
+  except Exception as error:
+    reason = f'no {error}' if isinstance(error, KeyError) else str(error) or type(error).__name__
+    raise UserError(
+      f"config file '{name}' cannot be used ({' '.join(reason.split())}). `configs/` has working ones."
+    ) from error
+  _check_known(name, fields)
+  if missing := sorted(set(FIELDS) - set(fields)):
+    raise UserError(f"config file '{name}' lacks {missing[0]}. Begin it with abd_jax.config.default().")
+  return config
+
+
+def _from_json(name: str) -> Config:
+  """The config in a JSON file, or on standard input for '-'."""
+  try:
+    stored = json.loads(sys.stdin.read() if name == '-' else Path(name).read_text())
+    fields = flatten(stored)
+  except (OSError, ValueError, AttributeError) as error:
+    reason = error.strerror if isinstance(error, OSError) else 'it is not a config'
+    raise UserError(f"config file '{name}' cannot be used ({reason}). Give the config.json of a run.") from error
+  _check_known(name, fields)
+  return changed(restored(stored), {'data.fingerprint': ''})  # the data of a new run may be others
+
+
+def _check_known(name: str, fields: Collection[str]) -> None:
+  if unknown := sorted(set(fields) - set(FIELDS)):
+    raise UserError(f"config file '{name}': {unknown[0]} is not a field.{nearest(unknown[0], FIELDS)}")

@@ -21,9 +21,9 @@ from abd_jax.data.pipeline import StreamedPool
 from abd_jax.devices import backend, hosts
 from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
-from abd_jax.protocol import metrics, upper_bound
+from abd_jax.protocol import metrics
 from abd_jax.report.figures import save_grid
-from abd_jax.run import queue
+from abd_jax.run import queue, upper_bound
 from abd_jax.run import session as health
 from abd_jax.run.plan import Plan, build, results_of
 from abd_jax.run.precompile import precompile

@@ -14,5 +14,4 @@ def get_config(argument: str | None = None):
   c.data.mean = (0.49139967861519607, 0.48215840839460783, 0.44653091444546567)
   c.data.std = (0.2470322324632819, 0.24348512800005573, 0.26158784172796434)
   quick = {'student.epochs': 1, 'student.milestones': (), 'inversion.steps': 20, 'chunk_steps': 10}
-  quick |= {'rdfcil.finetune_epochs': 1}
   return finish(c, argument, quick)

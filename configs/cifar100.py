@@ -16,5 +16,4 @@ def get_config(argument: str | None = None):
   # Divides the steps of a task in 5, 10 and 20 tasks, and those of inversion: each kind of step is one program.
   c.chunk_steps = 50
   quick = {'student.epochs': 1, 'student.milestones': (), 'inversion.steps': 20, 'chunk_steps': 10}
-  quick |= {'rdfcil.finetune_epochs': 1}
   return finish(c, argument, quick)

@@ -6,7 +6,7 @@ Some 20 minutes on two idle cores for a method that dreams, from 7 for one that 
 twenty classes of its own order; the other eighty are never learnt. The images are downloaded as for cifar100.py.
 """
 
-from abd_jax.config import AS_RDFCIL, default, finish
+from abd_jax.config import default, finish
 
 
 def get_config(argument: str | None = None):
@@ -30,11 +30,7 @@ def get_config(argument: str | None = None):
     'rdfcil': {
       'student.epochs': 32,
       'student.milestones': (16, 24),
-      'student.weight_decay': 5e-4,
-      'inversion.warm_start': False,
-      'data.brightness': 0.0,
-      'data.contrast': 0.0,
-      **AS_RDFCIL,
+      'inversion.steps': c.inversion.steps,
     },
   }
   quick = {'student.epochs': 1, 'student.milestones': (), 'inversion.steps': 20, 'chunk_steps': 10}

@@ -3,7 +3,7 @@
 python -m abd_jax.main --config=configs/digits.py --workdir=runs/digits
 """
 
-from abd_jax.config import AS_RDFCIL, default, finish
+from abd_jax.config import default, finish
 
 
 def get_config(argument: str | None = None):
@@ -44,9 +44,7 @@ def get_config(argument: str | None = None):
     'rdfcil': {
       'student.epochs': 36,
       'student.milestones': (18, 27),
-      'inversion.warm_start': False,
-      **AS_RDFCIL,
-      'student.weight_decay': 5e-4,
+      'inversion.steps': c.inversion.steps,
     },
   }
   quick = {'student.epochs': 2, 'student.milestones': (1,), 'inversion.steps': 10, 'rdfcil.finetune_epochs': 1}

@@ -7,7 +7,7 @@ brought to one size and written to PHOTOS.prepared once. Size, channels, mean an
 found out from them; docs/images.md says how, and how to say so yourself. `:quick` is one epoch with small networks.
 """
 
-from abd_jax.config import AS_RDFCIL, default, finish
+from abd_jax.config import default, finish
 
 
 def get_config(argument: str | None = None):
@@ -26,21 +26,9 @@ def get_config(argument: str | None = None):
   c.eval_batch_size = 128
   c.memory.size = 200  # images
   c.checkpoint_seconds = 30.0
-  c.rdfcil.finetune_epochs = 10
-  recipes = {
-    'rdfcil': {
-      'student.epochs': 48,
-      'student.milestones': (24, 36),
-      'student.weight_decay': 5e-4,
-      'inversion.warm_start': False,
-      'data.brightness': 0.0,
-      'data.contrast': 0.0,
-      **AS_RDFCIL,
-    },
-  }
   quick = {
     'student.epochs': 1, 'student.milestones': (), 'student.lr': 0.01, 'student.batch_size': 8, 'inversion.steps': 10,
-    'inversion.batch_size': 8, 'chunk_steps': 10, 'eval_batch_size': 32, 'memory.size': 40, 'rdfcil.finetune_epochs': 1,
+    'inversion.batch_size': 8, 'chunk_steps': 10, 'eval_batch_size': 32, 'memory.size': 40,
     'model.blocks': (1, 1, 1), 'model.widths': (8, 16, 32), 'data.size': 32, 'inversion.pixel_images': 64,
   }  # fmt: skip
-  return finish(c, argument, quick, recipes)
+  return finish(c, argument, quick)

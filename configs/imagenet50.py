@@ -35,21 +35,11 @@ def get_config(argument: str | None = None, name: str = 'imagenet50', tasks: int
   c.inversion.steps = 50000  # released; the paper says double of CIFAR's
   c.eval_batch_size = 256
   c.chunk_steps = 10  # two chunks of images wait in the host's memory, 190 MiB each
-  recipes = {
-    'rdfcil': {
-      'student.epochs': 90,
-      'student.milestones': (30, 60),
-      'student.batch_size': 64,
-      'rdfcil.finetune_epochs': 30,
-      'inversion.steps': 10000,
-      'inversion.warm_start': False,
-    },
-  }
   quick = {
     'student.epochs': 1, 'student.milestones': (), 'student.lr': 0.01, 'student.batch_size': 8, 'inversion.steps': 5,
     'inversion.batch_size': 8, 'chunk_steps': 5, 'eval_batch_size': 32, 'memory.size': 1000, 'data.size': 64,
     'model.blocks': (1, 1, 1, 1), 'model.widths': (8, 8, 16, 16), 'generator.start': (2, 2, 8),
     'generator.widths': (8,) * 5, 'generator.latent': 64, 'inversion.pixel_images': 64, 'dgr.widths': (8, 8, 8),
-    'dgr.latent': 16, 'rdfcil.finetune_epochs': 1,
+    'dgr.latent': 16,
   }  # fmt: skip
-  return finish(c, argument, quick, recipes)
+  return finish(c, argument, quick)

@@ -6,7 +6,7 @@ Downloaded as CIFAR is, or a folder tiny-imagenet-200 in --config.data.dir; a pa
 to match. For a GPU or TPU. `:quick` is one epoch of small networks, for a replica of some images a class.
 """
 
-from abd_jax.config import AS_RDFCIL, default, finish
+from abd_jax.config import default, finish
 
 
 def get_config(argument: str | None = None):
@@ -17,21 +17,10 @@ def get_config(argument: str | None = None):
   c.data.mean = (0.4389, 0.4114, 0.3682)
   c.data.std = (0.2402, 0.2350, 0.2268)
   c.generator.widths = (128, 128, 64)  # 8,571,779 parameters
-  recipes = {
-    'rdfcil': {
-      'student.epochs': 160,
-      'student.milestones': (80, 120),
-      'inversion.steps': 5000,
-      'inversion.warm_start': False,
-      'data.brightness': 0.0,
-      'data.contrast': 0.0,
-      **AS_RDFCIL,
-    },
-  }
   quick = {
     'student.epochs': 1, 'student.milestones': (), 'student.lr': 0.01, 'student.batch_size': 8, 'inversion.steps': 5,
-    'inversion.batch_size': 8, 'chunk_steps': 5, 'eval_batch_size': 64, 'rdfcil.finetune_epochs': 1,
+    'inversion.batch_size': 8, 'chunk_steps': 5, 'eval_batch_size': 64,
     'model.blocks': (1, 1, 1), 'model.widths': (4, 8, 16), 'generator.start': (8, 8, 8), 'generator.widths': (8, 8, 8),
     'generator.latent': 64, 'inversion.pixel_images': 64, 'dgr.widths': (8, 8, 8), 'dgr.latent': 16,
   }  # fmt: skip
-  return finish(c, argument, quick, recipes)
+  return finish(c, argument, quick)

@@ -6,7 +6,7 @@ About half an hour on two cores for a method that dreams. Each trial takes the f
 the others, if the folder has more, are never learnt. The images come as for tiny_imagenet.py.
 """
 
-from abd_jax.config import AS_RDFCIL, default, finish
+from abd_jax.config import default, finish
 
 
 def get_config(argument: str | None = None):
@@ -28,17 +28,5 @@ def get_config(argument: str | None = None):
   c.inversion.batch_size = 64
   c.checkpoint_seconds = 30.0
   c.memory.size = 400  # images of 10,000: 20 for each class at the end
-  c.rdfcil.finetune_epochs = 3
-  recipes = {
-    'rdfcil': {
-      'student.epochs': 12,
-      'student.milestones': (6, 9),
-      'inversion.warm_start': False,
-      'data.brightness': 0.0,
-      'data.contrast': 0.0,
-      **AS_RDFCIL,
-    },
-  }
   quick = {'student.epochs': 1, 'student.milestones': (), 'inversion.steps': 10, 'chunk_steps': 10}
-  quick |= {'rdfcil.finetune_epochs': 1}
-  return finish(c, argument, quick, recipes)
+  return finish(c, argument, quick)

@@ -1,12 +1,11 @@
 """A config's run as a job of the queue."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
-from abd_jax.config import Config, flatten
+from abd_jax import config as config_lib
+from abd_jax.config import Config
 from abd_jax.devices.backend import use_compilation_cache
-from abd_jax.errors import UserError, nearest
 from abd_jax.run.queue import Job
 from abd_jax.train import train_and_evaluate
 from experiments.files import ROOT
@@ -30,25 +29,7 @@ def load_config(name: str, option: str = '', fields: dict | None = None) -> Conf
   Raises:
     UserError: no such file, option or field, or a value of another type.
   """
-  if not has_config(name):
-    known = [file.stem for file in CONFIGS.glob('*.py')]
-    raise UserError(f"there is no configs/{name}.py: --config='{name}'.{nearest(name, known)}")
-  spec = importlib.util.spec_from_file_location(name, CONFIGS / f'{name}.py')
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(option)
-  known = flatten(config.to_dict())
-  for field, value in (fields or {}).items():
-    if field not in known:
-      raise UserError(f'config.{field} is not a field.{nearest(field, known)}')
-    if field == 'method':  # as a field it would go without its recipe
-      raise UserError('the method is no field here but an option after the colon, as in --config=digits:method=lwf.')
-    try:
-      config.update_from_flattened_dict({field: value})
-    except (TypeError, ValueError) as error:
-      raise UserError(f'config.{field}={value!r} is of the wrong type: it is now {known[field]!r}.') from error
-  return config
+  return config_lib.load_config(f'{name}:{option}' if option else name, **(fields or {}))
 
 
 def job(config: Config, workdir: Path) -> Job:

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from abd_jax import methods
+from abd_jax.config import reads
 from abd_jax.devices.environment import environment
 from abd_jax.report.tables import table
 from abd_jax.run import queue
@@ -88,7 +89,8 @@ def main(arguments: argparse.Namespace) -> None:
   def smoke(name: str, method: str, fields: dict) -> Job:
     workdir = arguments.runs / name
     places = {'data.dir': arguments.data_dir, 'oracle_dir': str((workdir / 'oracles').absolute())}
-    return told(job(load_config(arguments.config, f'method={method}', fields | places), workdir), workdir)
+    read = {name: value for name, value in fields.items() if reads(method, name)}
+    return told(job(load_config(arguments.config, f'method={method}', read | places), workdir), workdir)
 
   jobs = [smoke(method, method, SMALL) for method in arguments.rows]
   jobs += [smoke('abd_curves', 'abd', CURVES)] * ('abd' in arguments.rows)

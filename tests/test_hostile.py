@@ -14,8 +14,8 @@ from PIL import Image
 
 from abd_jax.analysis.audit import audit
 from abd_jax.analysis.records import read_run
-from abd_jax.commands import options, predict
-from abd_jax.config import default, flatten, parse_argument
+from abd_jax.commands import predict
+from abd_jax.config import FIELDS, parse_argument
 from abd_jax.data import archives
 from abd_jax.data import images as images_lib
 from abd_jax.data.builders import tiny_imagenet
@@ -29,7 +29,6 @@ settings.register_profile(
 )
 settings.load_profile('here')
 few = settings(max_examples=6)
-FIELDS = flatten(default().to_dict())
 
 
 def answer(function, *arguments):
@@ -48,8 +47,8 @@ def answer(function, *arguments):
   st.sampled_from(sorted(FIELDS)), st.text(max_size=12) | st.integers().map(str) | st.lists(st.integers()).map(str)
 )
 def test_the_text_of_a_field_is_a_value_of_its_type_or_refused(name, text):
-  value = answer(options.read, name, text, FIELDS[name])
-  assert value is None or isinstance(value, type(FIELDS[name]))
+  value = answer(FIELDS[name].read, name, text)
+  assert value is None or isinstance(value, type(FIELDS[name].default))
 
 
 @given(st.text(max_size=20) | st.lists(st.sampled_from(['tasks', 'method', 'quick', '=', ',', '1', 'x'])).map(''.join))

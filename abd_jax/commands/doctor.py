@@ -158,7 +158,7 @@ def self_test() -> dict[str, float]:
   import numpy as np
 
   from abd_jax import methods
-  from abd_jax.commands.options import load_config
+  from abd_jax.config import load_config
   from abd_jax.devices.backend import pin_numbers
   from abd_jax.devices.mesh import DataMesh
   from abd_jax.state import Classes, PhaseData, freeze

@@ -9,9 +9,9 @@ Normalisation, image size and network stay. W2 is a workdir as any other: the sa
 evaluated where the data of WORKDIR's run still lie as they were.
 """
 
-from abd_jax.commands.options import apply, parse
+from abd_jax.commands.options import parse
 from abd_jax.commands.train import before_jax, learn
-from abd_jax.config import changed, default
+from abd_jax.config import changed, check_read, default, read_fields
 from abd_jax.errors import UserError
 
 
@@ -22,10 +22,12 @@ def run(words: list[str]) -> None:
     raise UserError('give the workdir of one finished run, as in abd-jax extend runs/a --workdir=runs/b')
   if not given.options.get('workdir'):
     raise UserError('--workdir is missing: where the extended run is to live, as in --workdir=runs/b')
-  of_cluster = {name: value for name, value in given.fields.items() if name.startswith(('distributed', 'cluster.'))}
+  fields = read_fields(given.fields)
+  of_cluster = {name: value for name, value in fields.items() if name.startswith(('distributed', 'cluster.'))}
   before_jax(changed(default(), of_cluster))
   from abd_jax.devices.hosts import all_or_none
   from abd_jax.run.extend import extended_config
 
-  config = all_or_none(lambda: extended_config(given.rest[0], given.fields, given.options.get('method')))
-  learn(apply(config, given.fields), given.options['workdir'])
+  config = all_or_none(lambda: extended_config(given.rest[0], fields, given.options.get('method')))
+  check_read(config.method, fields)
+  learn(changed(config, fields), given.options['workdir'])

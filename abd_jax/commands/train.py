@@ -17,8 +17,8 @@ Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit 
 import os
 import sys
 
-from abd_jax.commands.options import apply, load_config, parse
-from abd_jax.config import Config, check
+from abd_jax.commands.options import parse
+from abd_jax.config import Config, check, load_config
 from abd_jax.devices.memory import check_memory
 from abd_jax.errors import Paused, UserError
 
@@ -31,7 +31,7 @@ def run(words: list[str]) -> None:
   for name, example in (('config', 'configs/digits.py'), ('workdir', 'runs/digits')):
     if not given.options.get(name):
       raise UserError(f'--{name} is missing, as in --{name}={example}. --help says more.')
-  config = apply(load_config(given.options['config']), given.fields)
+  config = load_config(given.options['config'], **given.fields)
   before_jax(config)
   learn(config, given.options['workdir'])
 

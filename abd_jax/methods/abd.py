@@ -17,7 +17,21 @@ thing and leaves the others as they are:
 import jax.numpy as jnp
 
 from abd_jax import losses
+from abd_jax.fields import Choice, Number, weight
 from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
+
+SETTINGS = {
+  'kd_weight': weight(0.1),  # lambda_kd
+  'ft_weight': weight(1.0),  # lambda_ft; the paper's Table F says 0.1, its text and the released code 1
+  'first_softmax': Choice('all', 'seen'),  # released: the first task's softmax runs over all classes of the head
+  'ft_softmax': Choice('all', 'seen'),  # released: so does Eq. 14's; 'seen': as in the paper
+  'local_classes': Choice('new', 'seen'),  # Eq. 11; ablation 'seen': standard cross-entropy of real images
+  'local_weight': Choice('balanced', 'one'),  # released: Eq. 11 times new / seen classes; 'one': as in Eq. 15
+  'kd_images': Choice('both', 'real', 'dreamed'),  # Eq. 13; the other two are ablations, with the mean over all images
+  'balance': Choice('tasks', 'none'),  # weights of Eq. 14; ablation 'none': all are 1, and so is that of Eq. 11
+  'kd_reduction': Choice('mean', 'sum'),  # released: over old classes; 'sum': the squared norm of Eq. 13
+  'bn_passes': Number(2, 1, 100),  # released: two forward passes fold each batch into the running statistics twice
+}
 
 
 def make(config) -> Method:
@@ -48,7 +62,7 @@ def make(config) -> Method:
     terms = {'ce': local, 'kd': kd, 'ft': ft}
     return losses.weighted_sum(terms, weights), terms
 
-  schedule = student_schedule(config)
+  schedule = student_schedule(config.student)
   return Method(
     first=(Phase(first_loss, **schedule),),
     later=(Phase(later_loss, **schedule, teachers=1, dreams=True, bn_passes=c.bn_passes),),

@@ -12,5 +12,5 @@ def loss(inputs: LossInputs):
 
 
 def make(config) -> Method:
-  phases = (Phase(loss, **student_schedule(config)),)
+  phases = (Phase(loss, **student_schedule(config.student)),)
   return Method(first=phases, later=phases)

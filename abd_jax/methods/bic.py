@@ -12,8 +12,16 @@ import numpy as np
 from abd_jax import losses
 from abd_jax.data.memory import ExemplarPolicy, Pool, herding_order
 from abd_jax.errors import UserError
+from abd_jax.fields import Choice, Number, rate
 from abd_jax.methods import base
 from abd_jax.methods.types import LossInputs, Method, Output, Phase, student_schedule
+
+SETTINGS = {
+  'held_out': Number(0.1, 0, 1),  # share of the memory that the second stage learns from
+  'bias_lr': rate(1e-3),  # of the second stage
+  'evaluate': Choice('corrected', 'raw'),  # through the bias layers; 'raw': without them, as the released code does
+}
+READS = ('lwf', 'memory')
 
 IDENTITY = {'scale': 1.0, 'offset': 0.0}
 
@@ -74,7 +82,7 @@ def make(config) -> Method:
     ce = jnp.mean(losses.cross_entropy(logits_of(inputs), inputs.labels, inputs.classes.seen))
     return ce, {'ce': ce}
 
-  schedule = student_schedule(config)
+  schedule = student_schedule(config.student)
   stage_one = Phase(first_stage, **schedule, data=rest, teachers=1)
   stage_two = replace(Phase(second_stage, **schedule, data=held_out, trainable=('bias',)), lr=config.bic.bias_lr)
   predict = lambda output, classes: corrected(output, classes.task_of_class, classes.task)

@@ -6,9 +6,15 @@ alone; deep_inversion.kd_real='padded' treats both alike, as the equations do.
 """
 
 from abd_jax import losses
+from abd_jax.fields import Choice
 from abd_jax.losses import mean_over
 from abd_jax.methods import base
 from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
+
+SETTINGS = {
+  'kd_real': Choice('old', 'padded'),  # released: over old classes alone; 'padded': new ones have probability 0, Eq. 9
+}
+READS = ('lwf',)
 
 
 def make(config) -> Method:
@@ -25,6 +31,6 @@ def make(config) -> Method:
     real, dreamed = mean_over(of_real, is_real), mean_over(padded, ~is_real)
     return ce + c.weight * (real + dreamed), {'ce': ce, 'kd_real': real, 'kd_dreamed': dreamed}
 
-  schedule = student_schedule(config)
+  schedule = student_schedule(config.student)
   later = Phase(loss, **schedule, teachers=1, dreams=True)
   return Method(first=(Phase(base.loss, **schedule),), later=(later,))

@@ -11,8 +11,16 @@ import jax.numpy as jnp
 
 from abd_jax import losses
 from abd_jax.errors import UserError
+from abd_jax.fields import Number, Numbers
 from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
 from abd_jax.models.vae import VAE
+
+SETTINGS = {
+  'widths': Numbers((64, 128, 512), 1, 65536, range(1, 17)),  # channels of the autoencoder
+  'latent': Number(1024, 1, 65536),  # length of its code
+}
+READS = ('lwf',)
+RECIPE = {'data.mean': (0.0, 0.0, 0.0), 'data.std': (1.0, 1.0, 1.0), 'student.weight_decay': 0.0}
 
 
 def make(config) -> Method:
@@ -42,6 +50,6 @@ def make(config) -> Method:
       terms['kd'] = losses.mean_over(kd, ~inputs.is_real)
     return losses.weighted_sum(terms, {'kd': config.lwf.weight}), terms
 
-  common: dict[str, Any] = dict(trainable=('backbone', 'head', 'vae'), **student_schedule(config))
+  common: dict[str, Any] = dict(trainable=('backbone', 'head', 'vae'), **student_schedule(config.student))
   later = Phase(loss, **common, teachers=1, dreams=True, dreamer=dream)
   return Method(first=(Phase(loss, **common),), later=(later,), extra_init=extra_init)

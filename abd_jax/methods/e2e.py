@@ -10,8 +10,15 @@ import jax.numpy as jnp
 
 from abd_jax import losses
 from abd_jax.data.memory import ExemplarPolicy, memory_only, nearest_order, task_and_memory
+from abd_jax.fields import Choice, rate
 from abd_jax.methods import base
 from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
+
+SETTINGS = {
+  'balanced_lr': rate(1e-3),  # of the second stage
+  'new_target': Choice('stage_one', 'released'),  # what new classes are held to; 'released': a wrong tensor
+}
+READS = ('lwf', 'memory')
 
 
 def make(config) -> Method:
@@ -41,7 +48,7 @@ def make(config) -> Method:
     kd_new = jnp.sum(classes.new) / total * new
     return ce + weight * (kd + kd_new), metrics | {'kd': kd, 'kd_new': kd_new}
 
-  schedule = student_schedule(config)
+  schedule = student_schedule(config.student)
   stage = Phase(first_stage, **schedule, data=task_and_memory, teachers=1, freeze_after=True)
   balanced = Phase(balanced_stage, **schedule, data=memory_only, teachers=2, trainable=('head',))
   balanced = replace(balanced, lr=config.e2e.balanced_lr)

@@ -4,6 +4,8 @@ from abd_jax.methods import lwf
 from abd_jax.methods.rehearsal import rehearse
 from abd_jax.methods.types import Method
 
+READS = ('lwf', 'memory')
+
 
 def make(config) -> Method:
-  return rehearse(config, lwf.make(config))
+  return rehearse(lwf.make(config), config.memory.redraw)

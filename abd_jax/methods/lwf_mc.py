@@ -14,5 +14,5 @@ def make(config) -> Method:
     bce = losses.multi_class_distillation(inputs.student.logits, teacher, inputs.labels, classes.old, classes.new)
     return jnp.mean(bce), {'bce': jnp.mean(bce)}
 
-  schedule = student_schedule(config)
+  schedule = student_schedule(config.student)
   return Method(first=(Phase(loss, **schedule),), later=(Phase(loss, **schedule, teachers=1),))

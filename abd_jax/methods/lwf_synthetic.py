@@ -3,8 +3,12 @@
 import jax.numpy as jnp
 
 from abd_jax import losses
+from abd_jax.fields import weight
 from abd_jax.methods import base
 from abd_jax.methods.types import LossInputs, Method, Phase, student_schedule
+
+SETTINGS = {'weight': weight(0.1)}  # of the distillation
+READS = ('lwf',)
 
 
 def make(config) -> Method:
@@ -15,6 +19,6 @@ def make(config) -> Method:
     kd = jnp.mean(losses.distillation(logits, old_logits, classes.old, config.lwf.temperature))
     return ce + config.lwf_synthetic.weight * kd, {'ce': ce, 'kd': kd}
 
-  schedule = student_schedule(config)
+  schedule = student_schedule(config.student)
   later = Phase(loss, **schedule, teachers=1, dreams=True)
   return Method(first=(Phase(base.loss, **schedule),), later=(later,))

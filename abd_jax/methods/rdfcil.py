@@ -11,8 +11,41 @@ import jax
 import jax.numpy as jnp
 
 from abd_jax import losses
+from abd_jax.fields import Epochs, Share, rate
 from abd_jax.methods.types import LossInputs, Method, Output, Phase, student_schedule
 from abd_jax.models.resnet import fan_in_uniform
+
+SETTINGS = {
+  'finetune_epochs': Epochs(40),  # of the second stage
+  'finetune_lr': rate(5e-3),
+}
+# Its authors' settings for CIFAR-100, where the config has 250 epochs and 10,000 steps.
+RECIPE = {
+  'student.epochs': Share(0.64),
+  'student.milestones': Share(0.32, 0.48, of='student.epochs'),
+  'student.weight_decay': 5e-4,
+  'inversion.steps': Share(0.5),
+  'inversion.warm_start': False,
+  'data.brightness': 0.0,
+  'data.contrast': 0.0,
+  'data.pad_value': 'mean',
+  'model.variant': 'rdfcil',
+}
+_ON_IMAGENET = {
+  'student.epochs': Share(0.9),  # 90
+  'student.milestones': Share(0.3, 0.6, of='student.epochs'),
+  'student.batch_size': 64,
+  'student.weight_decay': 1e-4,
+  'inversion.steps': Share(0.2),  # 10,000
+  'data.pad_value': 'black',
+  'model.variant': 'imagenet',
+  'rdfcil.finetune_epochs': Share(0.3, of='student.epochs'),
+}
+RECIPE_ON = {
+  'tiny_imagenet': {'student.weight_decay': 2e-4},
+  'imagenet50': _ON_IMAGENET,
+  'imagenet100': _ON_IMAGENET,
+}
 
 
 def factors(classes):
@@ -82,7 +115,7 @@ def make(config) -> Method:
     head = {'kernel': jnp.where(classes.new[None], rows, kernel), 'bias': jnp.zeros_like(params['head']['bias'])}
     return params | {'head': head}, {'maps': fresh_maps(key), 'counts': jnp.zeros_like(extra['counts'])}
 
-  schedule = student_schedule(config)
+  schedule = student_schedule(config.student)
   first = Phase(first_loss, **schedule)
   dreaming: dict[str, Any] = dict(teachers=1, dreams=True, joint_bn=False, observe=count)
   learn = Phase(learning, **schedule, **dreaming, trainable=('backbone', 'head', 'maps'))

@@ -1,6 +1,13 @@
-"""Methods: each is one file here with `make(config) -> Method`, found by its file's name.
+"""What a method is made of. Each method is one file in this folder, found by its name.
 
-A method is a VALUE: phases of training, each with a loss. The loop, the steps and the checkpoints know no
+The file holds `make(config) -> Method` and, where needed, these tables, which abd_jax/config.py collects:
+
+  SETTINGS   the method's own fields: name -> abd_jax.fields type. They become config.<method>.<name>
+  READS      other groups of fields that the method reads: 'memory', or the group of another method
+  RECIPE     what the method changes in a config: dotted field -> value, or a `Share` of the config's own value
+  RECIPE_ON  data.name -> what it changes instead on that data set
+
+A Method is a value: phases of training, each with a loss. The loop, the steps and the checkpoints know no
 method's name. A loss is a pure function of `LossInputs` that returns (value f[], metrics dict of f[]).
 """
 
@@ -12,9 +19,14 @@ import jax
 import numpy as np
 
 from abd_jax.data.memory import ExemplarPolicy, Pool, task_only
+from abd_jax.fields import Choice, Number
 from abd_jax.state import Classes, FrozenModel
 
 PyTree = Any
+MEMORY = {  # the group of all methods that store images
+  'size': Number(2000, 0, 10**9),  # images
+  'redraw': Choice('never', 'released'),  # 'released': random memories fill up with copies, as in the authors' code
+}
 
 
 class Output(NamedTuple):
@@ -91,7 +103,6 @@ class Method:
     return any(phase.dreams and phase.dreamer is None for phase in self.later)
 
 
-def student_schedule(config) -> dict[str, Any]:
-  """The epochs, rate and milestones that config.student gives: what most phases use."""
-  student = config.student
+def student_schedule(student) -> dict[str, Any]:
+  """The epochs, rate and milestones of most phases. student: config.student."""
   return dict(epochs=student.epochs, lr=student.lr, milestones=tuple(student.milestones))

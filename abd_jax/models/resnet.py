@@ -28,6 +28,9 @@ def fan_in_uniform(fan_in: int) -> Initializer:
   return init
 
 
+VARIANTS = ('abd', 'rdfcil', 'imagenet')  # ABD's authors' network, R-DFCIL's authors', He et al.'s for ImageNet
+
+
 class Stem(nn.Module):
   """3x3 convolution and batch norm: [b, h, w, c] -> [b, h, w, width].
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from abd_jax.config import Config, changed, flatten, left_open, reads
+from abd_jax.config import FREE_FIELDS, Config, changed, flatten, left_open, reads
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.files import read_json, read_results, sealed, write_atomically
@@ -20,12 +20,6 @@ from abd_jax.protocol.tasks import order_text
 from abd_jax.run.logs import MetricWriters, confusion_file, write_confusion
 
 SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
-# Fields that may differ when a run is resumed: they change where and when it runs, not what it computes.
-FREE_FIELDS = (
-  'max_seconds', 'checkpoint_seconds', 'devices', 'distributed', 'cluster.coordinator', 'cluster.count',
-  'cluster.rank', 'data.dir', 'data.download', 'data.prepared', 'data.device_mib', 'oracle_dir', 'teachers_kept',
-  'collapse', 'profile',
-)  # fmt: skip
 # What a run writes once it has written its config.
 _OF_A_RUN = (
   'checkpoints', 'teachers', 'metrics.jsonl', 'metrics.csv', 'phases.jsonl', 'reads.jsonl', 'results.json', 'dreams',

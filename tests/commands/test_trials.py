@@ -12,8 +12,7 @@ import pytest
 from conftest import REPO, assert_same_outcome
 
 from abd_jax.commands import trials
-from abd_jax.commands.options import load_config
-from abd_jax.config import changed, flatten
+from abd_jax.config import changed, flatten, load_config
 from abd_jax.errors import Paused, UserError
 from abd_jax.run import queue as processes
 from abd_jax.train import train_and_evaluate
@@ -238,8 +237,8 @@ def test_a_config_of_a_workdir(tiny_config, tmp_path, monkeypatch):
   for text, told in (
     ('{"student": {"lrr": 1}}', "student.lrr is not a field. Did you mean 'student.lr'"),
     ('{"student": {"lr": "fast"}}', 'is damaged .*lr'),
-    ('[1]', 'it is no config'),
-    ('{', 'it is no config'),
+    ('[1]', 'it is not a config'),
+    ('{', 'it is not a config'),
   ):
     file.write_text(text)
     with pytest.raises(UserError, match=told):

@@ -11,7 +11,7 @@ import pytest
 import reference
 
 from abd_jax import methods
-from abd_jax.config import RECIPES, default
+from abd_jax.config import default, finish
 from abd_jax.data import memory
 from abd_jax.errors import UserError
 from abd_jax.methods import base, bic, rdfcil
@@ -51,9 +51,9 @@ STORED = REAL | dict(labels=np.arange(8, dtype=np.int32) % 6, task_of_class=THRE
 
 
 def settings(method='abd', **fields):
-  """The default config with the method's recipe and `fields`."""
-  config = default()
-  config.update_from_flattened_dict(RECIPES.get(method, {}) | fields | {'method': method})
+  """The config of CIFAR-100 for a method, with `fields`."""
+  config = finish(default(), f'method={method}', {}).unlock()
+  config.update_from_flattened_dict(fields)
   return config
 
 

@@ -1,4 +1,4 @@
-"""abd_jax.protocol.upper_bound: the upper bound of each task is a run of its own, and whoever needs it shares it."""
+"""abd_jax.run.upper_bound: the upper bound of each task is a run of its own, and whoever needs it shares it."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 
 from abd_jax.config import check, default
 from abd_jax.errors import Paused, UserError
-from abd_jax.protocol import metrics, upper_bound
+from abd_jax.protocol import metrics
 from abd_jax.protocol.tasks import Tasks, class_order, split
+from abd_jax.run import upper_bound
 
 ORDER = class_order(100, 0)
 

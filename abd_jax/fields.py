@@ -1,0 +1,144 @@
+"""The types that declare a field of the config: its default value and the values it may have.
+
+Fields stand in the table of abd_jax/config.py and in SETTINGS of a method's file, one a line:
+
+  'held_out': Number(0.1, 0, 1),  # share of the memory that the second stage learns from
+"""
+
+import ast
+from collections.abc import Collection
+from typing import Any
+
+from abd_jax.errors import UserError, nearest
+
+
+class Field:
+  """A default and its limits. free: may differ when a run is resumed, since results do not depend on it."""
+
+  expected = 'a text'
+
+  def __init__(self, default: Any, free: bool = False):
+    self.default, self.free = default, free
+
+  def read(self, name: str, text: str) -> Any:
+    """The value that `text` stands for on a command line. Raises UserError if it is of another type."""
+    try:
+      return self.parse(text)
+    except (ValueError, KeyError, SyntaxError, TypeError, MemoryError, RecursionError):
+      raise UserError(f'config.{name}={text}: expected {self.expected}.') from None
+
+  def parse(self, text: str) -> Any:
+    return type(self.default)(text)
+
+  def check(self, name: str, value: Any) -> None:
+    """Raises UserError for a value that no run can use. name: of the field, with dots."""
+
+
+class Text(Field):
+  """Any text."""
+
+
+class Switch(Field):
+  """True or False."""
+
+  expected = 'true or false'
+
+  def parse(self, text: str) -> bool:
+    return {'true': True, 'false': False, '1': True, '0': False}[text.lower()]
+
+
+class Choice(Field):
+  """One of several words or whole numbers, of which the first is the default."""
+
+  def __init__(self, *values: Any, free: bool = False):
+    super().__init__(values[0], free)
+    self.values = values
+    self.expected = f'one of {", ".join(map(str, values))}'
+
+  def check(self, name: str, value: Any) -> None:
+    if value not in self.values:
+      raise UserError(f'config.{name}={value!r}: expected {self.expected}.{nearest(str(value), map(str, self.values))}')
+
+
+class Number(Field):
+  """A number from `low` to `high`, whole if the default is. above: `low` itself is too low."""
+
+  def __init__(self, default: float, low: float, high: float, above: bool = False, free: bool = False):
+    super().__init__(default, free)
+    self.low, self.high, self.above = low, high, above
+    kind = 'a whole number' if isinstance(default, int) else 'a number'
+    self.expected = f'{kind} {"above" if above else "of at least"} {low:g} and at most {high:g}'
+
+  def check(self, name: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not self.low <= value <= self.high or (self.above and value == self.low):
+      raise UserError(f'config.{name}={value!r}: expected {self.expected}.')
+
+
+class Epochs(Number):
+  """Epochs beside the student's. A config that leaves the default gets the same share of its own student.epochs."""
+
+  def __init__(self, default: int):
+    super().__init__(default, 1, 10**6)
+
+
+class Numbers(Field):
+  """A tuple of numbers from `low` to `high`. lengths: how many there may be; whole: no fractions."""
+
+  def __init__(
+    self,
+    default: tuple[float, ...],
+    low: float,
+    high: float,
+    lengths: Collection[int] = (),
+    whole: bool = True,
+  ):
+    super().__init__(default)
+    self.low, self.high, self.lengths, self.whole = low, high, lengths, whole
+    kind = 'whole numbers' if whole else 'numbers'
+    self.expected = f"{kind} of at least {low:g} and at most {high:g}, such as '(5, 10)'"
+
+  def parse(self, text: str) -> tuple:
+    value = ast.literal_eval(text)
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+  def check(self, name: str, value: Any) -> None:
+    if not isinstance(value, (tuple, list)):
+      raise UserError(f'config.{name}={value!r}: expected {self.expected}.')
+    for number in value:
+      good = isinstance(number, int if self.whole else (int, float)) and not isinstance(number, bool)
+      if not good or not self.low <= number <= self.high:
+        raise UserError(f'config.{name}={value!r}: expected {self.expected}, got {number!r}.')
+    if self.lengths and len(value) not in self.lengths:
+      raise UserError(f'config.{name}={value!r}: expected {_either(self.lengths)} numbers, got {len(value)}.')
+
+
+def _either(lengths: Collection[int]) -> str:
+  return f'{min(lengths)} to {max(lengths)}' if isinstance(lengths, range) else ' or '.join(map(str, lengths))
+
+
+def count(default: int) -> Number:
+  """How many of something: at least one."""
+  return Number(default, 1, 10**6)
+
+
+def rate(default: float) -> Number:
+  """A learning rate."""
+  return Number(default, 0, 100, above=True)
+
+
+def weight(default: float) -> Number:
+  """The weight of a term in a loss."""
+  return Number(default, 0, 1e6)
+
+
+class Share:
+  """In a recipe: shares of what the config has in a whole-number field, `of` or the recipe's own; each at least 1."""
+
+  def __init__(self, *parts: float, of: str = ''):
+    self.parts, self.of = parts, of
+
+  def taken_of(self, whole: int) -> int | tuple[int, ...]:
+    """A number for one part, a tuple for several."""
+    values = tuple(max(1, round(part * whole)) for part in self.parts)
+    return values if len(values) > 1 else values[0]
