@@ -5,10 +5,11 @@ the next task's teacher; for methods that dream, a generator is trained by inver
 outlives the task, but for those that a method with a memory picks.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +23,15 @@ from abd_jax.devices import backend, hosts
 from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics
-from abd_jax.report.figures import save_grid
 from abd_jax.run import queue, upper_bound
-from abd_jax.run import session as health
 from abd_jax.run.plan import Plan, build, results_of
 from abd_jax.run.precompile import precompile
-from abd_jax.run.progress import EvalHistory, Progress
-from abd_jax.run.schedule import BASE, NamedPhase, Schedule, no_longer_kept
+from abd_jax.run.progress import EvalHistory
+from abd_jax.run.schedule import NamedPhase, no_longer_kept
 from abd_jax.run.session import Session
 from abd_jax.run.workdir import Workdir, check_path, fixed, names_another_folder, read_finished, resolve, with_found
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
+from abd_jax.steps import chunks
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
 from abd_jax.steps.student import in_batches
 
@@ -79,34 +79,42 @@ def job(config, workdir: Path) -> queue.Job:
 
 
 def _task_after_task(plan: Plan, files: Workdir) -> dict:
-  schedule = plan.schedule
-  total_steps = schedule.total_steps(plan.stream.labels)
-  with Session(files, plan, total_steps) as session:
+  """The loop. Begins where the newest checkpoint stands, so it repeats nothing that an earlier process has done."""
+  schedule, config = plan.schedule, plan.config
+  with Session(files, plan) as session:
     progress = session.progress
-    _check_position(schedule, progress)
-    learner = Learner(plan, session)
+    frozen = schedule.frozen_before(progress.task, progress.phase)
+    learner = Learner(plan, session.states, session.load_teachers(frozen, schedule.teachers_kept))
+    plan.stream.on_read(files.log_read)  # only now: all that can be damaged has been read
     if plan.lacks_old_tests():
-      session.console.line('the test images of the classes learnt before are not at hand: only new ones are evaluated')
+      session.console.line('the test images of the classes learnt before are missing: only new classes are evaluated')
     with session.clock('train'):
       precompile(plan, progress, session.console)
-    for task in range(progress.task, schedule.tasks.num_tasks):
-      phases = schedule.phases_from(task, progress.phase)
-      for phase, following in zip(phases, (*phases[1:], None), strict=True):
-        kind, state = learner.run(task, phase)
-        if following:
-          progress.phase_done(following.name)
-        else:
-          progress.task_done()
-        session.save(kind, state)
+    for task, phase in schedule.from_place(progress.task, progress.phase):
+      if phase.index == 0:
+        session.wait()  # the last task is on disk before the next one's images are read, so it is never read again
+      with learner.begin(task, phase, progress.step) as (step, data, inputs), session.phase(phase):
+        step, left = session.traced(step, phase), range(progress.step, inputs.steps)
+        for state, measured, done in chunks.run(step, learner.state(phase), data, inputs, left, config.chunk_steps):
+          learner.keep(phase, state)
+          session.chunk_done(phase, state, measured, done, inputs)
+          session.save_if_due(phase, state)
+      if phase.evaluates:
+        with session.clock('evaluate'):
+          found = learner.evaluate(task)
+        progress.evaluated(*found.rows)
+        session.collapsed(phase, found.collapse)
+        session.evaluated(found.seen, found.class_names, found.confusion)
+      if phase.training is None:
+        dreams, labels = learner.picture(task)
+        files.write_dreams(task, dreams, [plan.stream.class_names[label] for label in labels])
+        session.collapsed(phase, learner.dead(task, dreams, labels))
+      if phase.frozen:
+        old = no_longer_kept(schedule.frozen_before(task, phase.name), learner.teachers_kept)
+        session.store_teacher(phase.frozen, learner.freeze(task, phase), old)
+      progress.move_to(*schedule.after(task, phase))
+      session.save(phase, learner.state(phase))
     return results_of(plan, files, progress.history, progress.seconds, learner.steps(), progress.stretches)
-
-
-def _check_position(schedule: Schedule, progress: Progress) -> None:
-  """Raises UserError for a place that this run does not have."""
-  tasks = schedule.tasks.num_tasks
-  names = ['', *(phase.name for phase in schedule.phases(progress.task))] if 0 <= progress.task < tasks else ['']
-  if not 0 <= progress.task <= tasks or progress.phase not in names or progress.step < 0:
-    raise UserError('the newest checkpoint stands where this run has no step. Choose another --workdir.')
 
 
 def _upper_bound(plan: Plan, files: Workdir) -> dict:
@@ -118,7 +126,7 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
   parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()
   labels, history, stretches = plan.stream.test_labels(tasks.num_tasks - 1), EvalHistory(), []
   for task, part in enumerate(parts):
-    stretches += [one | {'task': task} for one in part.get('stretches', [])]  # earlier versions wrote none
+    stretches += [one | {'task': task} for one in part['stretches']]
     history.class_accuracy, history.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
     history.accuracy.append(metrics.by_task(history.class_accuracy, labels, tasks.task_of_class))
     history.top5_accuracy.append(metrics.by_task(history.class_top5_accuracy, labels, tasks.task_of_class))
@@ -126,152 +134,142 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
   return results_of(plan, files, history, total('seconds'), total('steps'), stretches)
 
 
-class Learner:
-  """The student, its generator, its teachers and its memory on their way through the tasks.
+class Evaluation(NamedTuple):
+  """What the test images say of the student after a task."""
 
-  Starts from session.progress, so it does nothing that an earlier process has done.
+  rows: tuple[list, list, list, list]  # accuracy and top-5 accuracy by task, then both by class; None without images
+  seen: float | None  # accuracy over all classes seen; None if the test images of some are missing
+  class_names: list[str]  # of the classes seen
+  confusion: np.ndarray  # i64[c, c]
+  collapse: str  # why the student is of no use; '' if it is
+
+
+class Learner:
+  """The owner of everything that is learnt: student, generator, teachers and memory.
+
+  states: the newest saved state of each kind, if any. frozen: the models that were frozen so far, the newest last.
   """
 
-  def __init__(self, plan: Plan, session: Session):
-    self.plan, self.session, self.config = plan, session, plan.config
-    self.schedule, self.steps_of = plan.schedule, plan.steps
+  def __init__(self, plan: Plan, states: dict[str, TrainState], frozen: list[TaskSnapshot]):
+    self.plan, self.config, self.schedule = plan, plan.config, plan.schedule
     self.stream, self.tasks = plan.stream, plan.schedule.tasks
     self.generator: Any = None  # a TrainState, for methods that invert
     if plan.method.inverts:
-      self.generator = session.states.get('generator') or self.steps_of.new_generator(0)
+      self.generator = states.get('generator') or plan.steps.new_generator(0)
     self.teachers: tuple[FrozenModel, ...] = ()
     self.memory = memory_lib.empty(self.stream.image_shape)
-    frozen = self.schedule.frozen_before(session.progress.task, session.progress.phase)
-    gone = no_longer_kept(frozen, self._kept())
-    needed = frozen[-self.schedule.teachers_kept :]
-    # Others may have gone while config.teachers_kept said so.
-    there = lambda name: name == BASE or name in needed or self.session.teacher_store.has_traces(name)
-    frozen = [name for name in frozen if name not in gone and there(name)]
-    for name in frozen:  # also those of no more use here: they are part of what the run leaves
-      if name != BASE:
-        session.teacher_store.verify(name)
-    for name in needed:
-      load = partial(session.teacher_store.load, name)
-      self._adopt(plan.base_snapshot() if name == BASE else load(plan.abstract_snapshot(name)))
-    self.student: TrainState = session.states.get('student') or self._first_student()
-    self._pooled: dict[int, PooledImages | StreamedPool] = {}  # of the task at hand
-    # Only now, with all that can be damaged read, is anything written.
-    self.stream.on_read(session.workdir.log_read)
-    self._redraw(frozen)
+    for snapshot in frozen:
+      self._adopt(snapshot)
+    self.student: TrainState = states.get('student') or self._first_student()
+    self._pooled: dict[int, PooledImages | StreamedPool] = {}  # of the current task
     tested = self.stream.test_split(self.tasks.num_tasks - 1)
     self.test_labels = tested.labels
     self.test_images = tested if plan.streams else tested.decode()[0]
 
-  def _kept(self) -> int:
+  def _first_student(self) -> TrainState:
+    """A fresh one. A run that extends another starts from that run's last model, which is the newest teacher."""
+    student = self.plan.steps.new_student()
+    if not self.schedule.known:
+      return student
+    model = jax.tree.map(jnp.copy, self.teachers[0])  # a copy: the training step reuses the student's buffers
+    return student.replace(params=model.params, batch_stats=model.batch_stats, extra=model.extra)
+
+  @property
+  def teachers_kept(self) -> int:
     """How many of the newest frozen models stay while the run goes on; 0: all."""
     return max(self.config.teachers_kept, self.schedule.teachers_kept) if self.config.teachers_kept else 0
 
-  def _first_student(self) -> TrainState:
-    """Untrained, but for a run that starts from the model of another: that is its newest teacher."""
-    student = self.steps_of.new_student()
-    if not self.schedule.known:
-      return student
-    # A copy: the training step reuses the student's buffers.
-    model = jax.tree.map(jnp.copy, self.teachers[0])
-    return student.replace(params=model.params, batch_stats=model.batch_stats, extra=model.extra)
-
   def steps(self) -> dict[str, int]:
-    """How many the student and the generator have taken, over the whole run."""
+    """How many steps the student and the generator have taken, over the whole run."""
     return {'student': int(self.student.step), 'generator': int(self.generator.step) if self.generator else 0}
 
-  def run(self, task: int, phase: NamedPhase) -> tuple[str, TrainState]:
-    """What is left of one phase; returns which state it trained, and the state."""
+  def state(self, phase: NamedPhase) -> TrainState:
+    """What a phase trains."""
+    return self.student if phase.training else self.generator
+
+  def keep(self, phase: NamedPhase, state: TrainState) -> None:
+    """Replaces what a phase trains."""
     if phase.training:
-      self.learn(task, phase, phase.training)
+      self.student = state
     else:
-      self.dream(task)
-    if phase.evaluates:
-      self.evaluate(task, phase)
-    if phase.frozen:
-      self.freeze(task, phase)
-    return ('student', self.student) if phase.training else ('generator', self.generator)
+      self.generator = state
 
-  def learn(self, task: int, phase: NamedPhase, training: Phase) -> None:
-    """Trains the student on the rows of one phase."""
-    begins = self.session.progress.step == 0
-    if begins and phase.index == 0 and self.steps_of.start_task:
-      self.student = self.steps_of.start_task(self.student, np.uint32(self.plan.seed), self._classes(task))
-    if begins and training.reset_optimizer:
-      self.student = self.steps_of.reset_optimizer(self.student)
-    pooled = self._pool(task)
-    rows = self.schedule.rows(task, phase.index, pooled.pool)
-    key = (self.plan.seed, task, phase.index)
-    indices = EpochIndices(key, rows, self.config.student.batch_size, training)
-    data = self._phase_data(task, pooled).replace(teachers=self.teachers[: training.teachers])
-    with self._inputs(indices, pooled) as inputs:
-      self.student = self.session.run('student', phase.name, self.steps_of.train[training], self.student, data, inputs)
+  @contextmanager
+  def begin(self, task: int, phase: NamedPhase, step: int) -> Iterator[tuple[chunks.Chunk, PhaseData, StepInputs]]:
+    """Gives (compiled step, what all steps read, inputs of each step) of a phase; at step 0 makes anew what it must."""
+    if phase.training:
+      data = self._begin_learning(task, phase.index, phase.training, step)
+      with self._inputs(task, phase.index, phase.training) as inputs:
+        yield self.plan.steps.train[phase.training], data, inputs
+    else:
+      yield self.plan.steps.invert, self._begin_dreaming(task, step), ConstantRate(self.config.inversion)
 
-  def _inputs(self, indices: EpochIndices, pooled: PooledImages | StreamedPool) -> AbstractContextManager[StepInputs]:
-    """Rows of what lies on the devices, or the images themselves."""
+  def _begin_learning(self, task: int, index: int, phase: Phase, step: int) -> PhaseData:
+    steps = self.plan.steps
+    if step == 0 and index == 0 and steps.start_task:
+      self.student = steps.start_task(self.student, np.uint32(self.plan.seed), self._classes(task))
+    if step == 0 and phase.reset_optimizer:
+      self.student = steps.reset_optimizer(self.student)
+    return self._phase_data(task, self._pool(task)).replace(teachers=self.teachers[: phase.teachers])
+
+  def _begin_dreaming(self, task: int, step: int) -> PhaseData:
+    """Inversion of the student as it now is."""
+    # Pixels always start anew: they are images of these classes, not a way to make images.
+    warm = self.config.inversion.warm_start and self.config.inversion.what == 'generator'
+    if step == 0 and not warm:
+      self.generator = self.plan.steps.new_generator(task).replace(step=self.generator.step)
+    return self._phase_data(task).replace(teachers=(freeze(self.student),))
+
+  def _inputs(self, task: int, index: int, phase: Phase) -> AbstractContextManager[StepInputs]:
+    """Each step's rows of the images on the devices, or the images themselves."""
+    pooled, mesh = self._pool(task), self.plan.mesh
+    rows = self.schedule.rows(task, index, pooled.pool)
+    indices = EpochIndices((self.plan.seed, task, index), rows, self.config.student.batch_size, phase)
     if isinstance(pooled, PooledImages):
       return nullcontext(indices)
-    mesh = self.plan.mesh
     return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
 
-  def evaluate(self, task: int, phase: NamedPhase) -> None:
+  def evaluate(self, task: int) -> Evaluation:
     """Accuracy on the test images of every task so far, predicting among all classes seen."""
     of_task = self.tasks.task_of_class[self.test_labels]
     n = int(np.sum(of_task <= task))  # test images are sorted by task
     of_task, labels = of_task[:n], self.test_labels[:n]
-    with self.session.clock('evaluate'):
-      predict = partial(self.steps_of.predict, freeze(self.student), classes=self._classes(task))
-      ranking = in_batches(predict, self.test_images, self.config.eval_batch_size, n)
+    predict = partial(self.plan.steps.predict, freeze(self.student), classes=self._classes(task))
+    ranking = in_batches(predict, self.test_images, self.config.eval_batch_size, n)
     hits, hits_in_5 = ranking[:, 0] == labels, (ranking == labels[:, None]).any(1)
     classes = sum(self.tasks.sizes[: task + 1])
-    self.session.progress.evaluated(
+    rows = (
       metrics.accuracy_row(hits, of_task, task + 1),
       metrics.accuracy_row(hits_in_5, of_task, task + 1),
       metrics.accuracy_row(hits, labels, classes),
       metrics.accuracy_row(hits_in_5, labels, classes),
     )
-    names = list(self.stream.class_names[:classes])
-    if self._learning_steps(task) >= health.JUDGED:
-      self.session.collapsed(phase.name, health.at_chance(hits, of_task == task, classes))
-    complete = None not in self.session.progress.history.accuracy[-1]
-    seen = float(np.mean(hits)) if complete else None
-    self.session.evaluated(seen, names, metrics.confusion(labels, ranking[:, 0], classes))
+    judged = self._learning_steps(task) >= metrics.JUDGED
+    return Evaluation(
+      rows=rows,
+      seen=None if None in rows[0] else float(np.mean(hits)),
+      class_names=list(self.stream.class_names[:classes]),
+      confusion=metrics.confusion(labels, ranking[:, 0], classes),
+      collapse=metrics.at_chance(hits, of_task == task, classes) if judged else '',
+    )
 
   def _learning_steps(self, task: int) -> int:
-    """Of the student, on one task."""
+    """The student's steps on one task."""
     pool = self._pool(task).pool
     return sum(self.schedule.phase_steps(task, phase, pool) for phase in self.schedule.phases(task))
 
-  def dream(self, task: int) -> None:
-    """Trains the generator against the student as it now is, and keeps a picture of what it dreams."""
+  def picture(self, task: int) -> tuple[np.ndarray, np.ndarray]:
+    """(images f[n, h, w, c], labels i[n]) that the generator dreams of the student after `task`."""
     data = self._phase_data(task).replace(teachers=(freeze(self.student),))
-    # Pixels are always optimised afresh: they are images of these classes, not a way to make any.
-    warm = self.config.inversion.warm_start and self.config.inversion.what == 'generator'
-    if self.session.progress.step == 0 and not warm:
-      self.generator = self.steps_of.new_generator(task).replace(step=self.generator.step)
-    inputs = ConstantRate(self.config.inversion)
-    self.generator = self.session.run('generator', 'dreaming', self.steps_of.invert, self.generator, data, inputs)
-    dreams, labels = self._draw(task, freeze(self.student, self.generator))
-    if inputs.steps >= health.JUDGED:
-      self.session.collapsed('dreaming', health.dead(dreams, labels, sum(self.tasks.sizes[: task + 1])))
+    return jax.device_get(self.plan.steps.picture(self.generator.variables, data))
 
-  def _draw(self, task: int, model: FrozenModel) -> tuple[np.ndarray, np.ndarray]:
-    """Writes the picture of what `model` is dreamed of after `task`: (images f[n, h, w, c], labels i[n])."""
-    data = self._phase_data(task).replace(teachers=(model.replace(generator={}),))
-    dreams, labels = jax.device_get(self.steps_of.picture(model.generator, data))
-    if self.session.workdir.is_main:
-      names = [self.stream.class_names[label] for label in labels]
-      save_grid(dreams, names, self.session.workdir.dream_file(task))
-    return dreams, labels
+  def dead(self, task: int, dreams: np.ndarray, labels: np.ndarray) -> str:
+    """Why the generator is of no use, judged by what `picture` gave; '' if it is."""
+    judged = self.config.inversion.steps >= metrics.JUDGED
+    return metrics.dead(dreams, labels, sum(self.tasks.sizes[: task + 1])) if judged else ''
 
-  def _redraw(self, names: list[str]) -> None:
-    """Draws the pictures of dreams that are missing for frozen models."""
-    for task in (int(name) for name in names if name.isdigit()):
-      if self.schedule.dreams_after(task) and not self.session.workdir.dream_file(task).exists():
-        abstract = self.plan.abstract_snapshot(str(task))
-        self._draw(task, self.session.teacher_store.load(str(task), abstract).model)
-
-  def freeze(self, task: int, phase: NamedPhase) -> None:
-    """The student, and the generator if it has just dreamed of it, become the newest teacher; a memory is refreshed."""
+  def freeze(self, task: int, phase: NamedPhase) -> TaskSnapshot:
+    """Makes the student the newest teacher, with the generator that dreams of it; refreshes the memory."""
     generator = None if phase.training else self.generator
     # A copy: the training step reuses the student's buffers.
     model, memory = jax.tree.map(jnp.copy, freeze(self.student, generator)), {}
@@ -279,20 +277,13 @@ class Learner:
       pooled, last = self._pool(task), len(self.plan.method.phases(task)) - 1
       features = None
       if memory_lib.looks_at_features(self.plan.method.memory, pooled.pool):
-        embed = partial(self.steps_of.embed, model)
+        embed = partial(self.plan.steps.embed, model)
         features = in_batches(embed, pooled.task_images, self.config.eval_batch_size)
       rows = self.schedule.kept_rows(task, min(phase.index, last), pooled.pool, features)
       memory = memory_lib.pad(pooled.take(rows), self.schedule.memory_size)
-    self._remove_old(task, phase)
     snapshot = TaskSnapshot(model, memory)
-    self.session.teacher_store.save(phase.frozen, snapshot, self.plan.manifest(task))
     self._adopt(snapshot)
-
-  def _remove_old(self, task: int, phase: NamedPhase) -> None:
-    """Makes room for a frozen model. Nothing goes that the newest checkpoint needs: it stands in this phase."""
-    if old := no_longer_kept(self.schedule.frozen_before(task, phase.name), self._kept()):
-      self.session.checkpoints.wait()
-      self.session.workdir.remove_teachers(old)
+    return snapshot
 
   def _adopt(self, snapshot: TaskSnapshot) -> None:
     """Makes its model the newest teacher, and its memory the memory."""
@@ -302,10 +293,8 @@ class Learner:
     self._pooled = {}
 
   def _pool(self, task: int) -> PooledImages | StreamedPool:
-    """The task's images and the memory's: decoded and copied once, or left to be streamed."""
+    """The task's images and the memory's: decoded and copied once, or left on disk to be streamed."""
     if task not in self._pooled:
-      # What is read is logged for good: a run that is killed now must not go on in the task before.
-      self.session.checkpoints.wait()
       split = self.stream.task_split(task)
       if self.plan.streams:
         self._pooled = {task: StreamedPool(split, self.memory)}

@@ -127,3 +127,34 @@ def summary(matrix: Matrix, counts: Sequence[int]) -> dict:
     'new_accuracy': new_accuracy(matrix),
     'old_accuracy': old_accuracy(matrix, counts),
   }
+
+
+# Collapse: whether what is trained is still of use.
+
+JUDGED = 100  # steps of a phase; with fewer, neither chance nor a dull generator means anything
+_TESTED = 20  # images; with fewer, an accuracy means nothing
+_SAME = 1 / 255  # of the range of pixels: no eye sees the difference
+
+
+def dead(dreams: np.ndarray, labels: np.ndarray, classes: int) -> str:
+  """Why images f[n, h, w, c] in [0, 1] that a teacher labels i[n] help nobody to remember; '' if they may help."""
+  if np.ptp(dreams, axis=0).max() < _SAME:
+    return f'the generator is dead, its {len(dreams)} images are all the same'
+  if classes > 1 and len(set(labels.tolist())) == 1:
+    return f'the generator is dead, its {len(dreams)} images are all of one class'
+  return ''
+
+
+def at_chance(hits: np.ndarray, new: np.ndarray, classes: int) -> str:
+  """Why a student has learnt nothing; '' if it has learnt something.
+
+  It must guess both on all classes seen and on the newest task. A method that forgets all but the newest classes has
+  not collapsed. hits: bool[n] of the test images; new: bool[n], those of the newest task.
+  """
+  if classes == 1 or min(len(hits), new.sum()) < _TESTED:
+    return ''
+  chance = 1 / classes
+  margin = lambda count: 2 * np.sqrt(chance * (1 - chance) / count)
+  if all(some.mean() <= chance + margin(len(some)) for some in (hits, hits[new])):
+    return f'the student is at chance, {100 * hits.mean():.1f} % of {classes} classes'
+  return ''

@@ -13,16 +13,12 @@ from abd_jax import __version__
 from abd_jax.data import memory as memory_lib
 from abd_jax.devices import hosts
 from abd_jax.errors import UserError
-from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, misfit, read_json, sealed, write_atomically
+from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, read_json, sealed, write_atomically
 from abd_jax.run.progress import Progress, progress_from
 from abd_jax.run.workdir import FREE_FIELDS
 from abd_jax.state import TaskSnapshot, freeze
 
 SCHEMA = 1
-_FORM = {
-  'task': int, 'class_order': {'names': [str], 'original_ids': [int]}, 'task_sizes': [int], 'image_shape': [int],
-  'config': {}, 'files': {},
-}  # fmt: skip
 
 
 def manifest_file(folder: Path) -> Path:
@@ -74,23 +70,15 @@ def read_manifest(folder: Path, check_files: bool = True) -> dict:
   """
   file = manifest_file(folder)
   if not file.exists():
-    raise UserError(
-      f'{folder} has no manifest {file.name} beside it: it was written by an earlier version of abd_jax, or is '
-      'incomplete. Put it back as it was, or choose another --workdir.'
-    )
+    raise UserError(f'{folder} has no manifest {file.name} beside it. Put it back, or choose another --workdir.')
   manifest = read_json(file)
   if manifest.get('schema_version') != SCHEMA:
     raise UserError(
       f'{file} is of schema {manifest.get("schema_version")}, this version of abd_jax reads {SCHEMA}. Use the version '
       'that wrote it.'
     )
-  wrong = misfit(manifest, _FORM)
-  if wrong or not is_intact(manifest) or len(manifest['image_shape']) != 3:
-    raise UserError(f'{file} is damaged{wrong and f" ({wrong})"}: put it back as it was, or choose another --workdir.')
-  sizes, ids = manifest['task_sizes'], manifest['class_order']['original_ids']
-  in_order = sorted(ids) == list(range(len(manifest['class_order']['names'])))
-  if not (0 <= manifest['task'] < len(sizes) and min(sizes) > 0 and sum(sizes) <= len(ids) and in_order):
-    raise UserError(f'{file} is damaged (its tasks and classes do not agree): put it back as it was.')
+  if not is_intact(manifest):
+    raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
   if not check_files:
     return manifest
   there = checksums(folder)
@@ -141,11 +129,6 @@ class Checkpoints:
       return {}, None
     last = max(newest, key=lambda kind: newest[kind])
     folder = self._managers[last].directory / str(newest[last])
-    if (folder / 'position').exists():  # what 0.1.0's development versions called it
-      raise UserError(
-        f'{folder} was written by an earlier version of abd_jax. Finish the run with that version, or choose another '
-        '--workdir.'
-      )
     saved = self._restore(last, newest[last], 'progress', ocp.args.JsonRestore())
     if not is_intact(saved):
       raise self._damaged(last, newest[last], 'its progress is not as it was saved')
@@ -205,8 +188,8 @@ class TeacherStore:
       write_manifest(target, description)
     hosts.barrier(f'teacher {name}')
 
-  def has_traces(self, name: str) -> bool:
-    """Whether anything of teachers/<name>/ is left, if only its manifest."""
+  def exists(self, name: str) -> bool:
+    """Whether teachers/<name>/ is there, in whatever state."""
     return (self._folder / name).exists() or manifest_file(self._folder / name).exists()
 
   def verify(self, name: str) -> None:

@@ -17,6 +17,7 @@ from abd_jax.errors import UserError
 from abd_jax.files import read_json
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import TeacherStore, abstract_like, abstract_snapshot, manifest_file, read_manifest
+from abd_jax.run.schedule import TeacherId
 from abd_jax.state import Classes, FrozenModel, TaskSnapshot
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inversion import init_generator, sample
@@ -229,7 +230,8 @@ def abstract_states(manifest: dict, name: str) -> dict[str, Any]:
     'student': abstract_like(lambda: init_student(components, image_shape, method.extra_init, 0), mesh.replicated),
     'generator': abstract_like(lambda: init_generator(components, 0, 0), mesh.replicated),
   }
-  dreamed = method.inverts and name.isdigit() and int(name) + 1 < len(manifest['task_sizes'])
+  one = TeacherId.of_folder(name)
+  dreamed = bool(one) and one.phase is None and method.inverts and one.task + 1 < len(manifest['task_sizes'])
   memory_size = config.memory.size if method.memory else 0
   return abstract | {'teacher': abstract_snapshot(abstract, dreamed, memory_size, image_shape, mesh.replicated)}
 
@@ -237,7 +239,8 @@ def abstract_states(manifest: dict, name: str) -> dict[str, Any]:
 def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:
   """(config, manifest, what was frozen) of the model that `load_model` gives."""
   folder = Path(workdir).absolute() / 'teachers'
-  there = sorted(int(path.name) for path in folder.glob('*') if path.is_dir() and path.name.isdigit())
+  models = (TeacherId.of_folder(path.name) for path in folder.glob('*') if path.is_dir())
+  there = sorted(one.task for one in models if one and one.phase is None)
   if not there:
     raise UserError(_why_none(folder.parent))
   if task is not None and task not in there:

@@ -24,7 +24,7 @@ from abd_jax.protocol import metrics
 from abd_jax.run.checkpoint import abstract_like, abstract_snapshot, describe
 from abd_jax.run.extend import Base, JoinedDataset, grown, open_stream, read_base
 from abd_jax.run.progress import EvalHistory, Progress
-from abd_jax.run.schedule import Schedule
+from abd_jax.run.schedule import Schedule, TeacherId
 from abd_jax.run.workdir import Workdir
 from abd_jax.state import TaskSnapshot, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
@@ -126,6 +126,10 @@ class Plan(NamedTuple):
     tests = len(self.stream.test_labels(self.schedule.tasks.num_tasks - 1))
     return (2 * self.schedule.pool_size(self.stream.sizes) + tests) * math.prod(self.stream.image_shape)
 
+  def total_steps(self) -> int:
+    """Steps of the student and the generator, over the whole run."""
+    return self.schedule.total_steps(self.stream.labels)
+
   def begin(self) -> Progress:
     """Where the run stands before its first step."""
     task, phase = self.schedule.start
@@ -138,8 +142,8 @@ class Plan(NamedTuple):
     return np.bincount(of_task, minlength=tasks.num_tasks).tolist()
 
   def lacks_old_tests(self) -> bool:
-    """Whether this run extends one whose test images are not at hand."""
-    return 0 in self._tests_at_hand()  # its own tasks have some: `build` sees to that
+    """Whether this run extends one whose test images are missing."""
+    return 0 in self._tests_at_hand()  # `build` checks that its own tasks have some
 
   def test_counts(self) -> list[int]:
     """Test images of each task; where they are not at hand, as many as the run had that this one extends."""
@@ -155,9 +159,9 @@ class Plan(NamedTuple):
     model = grown(self.base, freeze(self.steps.new_student()), own_data)
     return self.mesh.replicate(TaskSnapshot(model, memory))
 
-  def abstract_snapshot(self, name: str) -> TaskSnapshot:
-    """Shapes, dtypes and placement of what stands in a folder of frozen models."""
-    dreamed = name.isdigit() and self.schedule.dreams_after(int(name))
+  def abstract_snapshot(self, one: TeacherId) -> TaskSnapshot:
+    """Shapes, dtypes and placement of a frozen model's arrays."""
+    dreamed = one.phase is None and self.schedule.dreams_after(one.task)
     size = self.schedule.memory_size
     return abstract_snapshot(self.abstract, dreamed, size, self.stream.image_shape, self.mesh.replicated)
 

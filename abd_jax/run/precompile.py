@@ -13,7 +13,7 @@ from abd_jax.errors import UserError
 from abd_jax.run.console import Console
 from abd_jax.run.plan import Plan
 from abd_jax.run.progress import Progress
-from abd_jax.run.schedule import BASE, NamedPhase
+from abd_jax.run.schedule import BASE, NamedPhase, TeacherId
 from abd_jax.state import Classes, FrozenModel, PhaseData, freeze
 from abd_jax.steps.chunks import Chunk
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StudentInputs
@@ -77,10 +77,10 @@ def _arguments(plan: Plan, task: int, phase: NamedPhase, count: int) -> tuple[Py
     inputs = batches(0, count)
     data = data.replace(images=shape(size, *stream.image_shape, dtype=np.uint8), labels=shape(size))
   newest_first = plan.schedule.frozen_before(task, phase.name)[::-1]
-  teachers = tuple(_teacher(plan, name) for name in newest_first[: phase.training.teachers])
+  teachers = tuple(_teacher(plan, one) for one in newest_first[: phase.training.teachers])
   return plan.abstract['student'], inputs, data.replace(teachers=teachers)
 
 
-def _teacher(plan: Plan, name: str) -> FrozenModel:
-  """Shapes of a frozen model. One that a run starts from is a teacher where nothing dreams of it."""
-  return freeze(plan.abstract['student']) if name == BASE else plan.abstract_snapshot(name).model
+def _teacher(plan: Plan, one: TeacherId) -> FrozenModel:
+  """Shapes of a frozen model. The model of another run has no generator."""
+  return freeze(plan.abstract['student']) if one == BASE else plan.abstract_snapshot(one).model

@@ -28,7 +28,7 @@ def _no_seconds() -> dict[str, float]:
 
 @dataclass
 class Progress:
-  """Where a run stands. The loop asks it and tells it, the session saves it; only its own methods write it."""
+  """Where a run stands. The session and the loop over tasks write it; every save has a copy."""
 
   schema_version: int = SCHEMA
   task: int = 0  # 0-based; the number of tasks once all are done
@@ -40,26 +40,19 @@ class Progress:
   checksums: dict[str, str] = field(default_factory=dict)  # of the arrays of each kind's newest save
   log_bytes: int = 0  # of metrics.jsonl
   log_checksum: str = ''  # of those bytes
-  stretches: list[dict[str, Any]] = field(default_factory=list)  # where in the run what took over
+  stretches: list[dict[str, Any]] = field(default_factory=list)  # where each device, version or commit took over
 
   def runs_on(self, environment: dict[str, Any]) -> bool:
-    """Notes what the run goes on with from here; whether that is something else than before."""
+    """Notes the device, versions and commit from here on. Returns whether they differ from those before."""
     last = self.stretches[-1] if self.stretches else {}
-    # Earlier versions noted the device alone.
-    changed = not last or any(last.get(key, value) != value for key, value in environment.items())
+    changed = any(last.get(key) != value for key, value in environment.items())
     if changed:
       self.stretches.append({'task': self.task, 'phase': self.phase, 'step': self.step, **environment})
     return changed and len(self.stretches) > 1
 
-  def step_done(self, step: int) -> None:
-    self.step = step
-
-  def phase_done(self, following: str) -> None:
-    """following: the name of the task's next phase."""
-    self.phase, self.step = following, 0
-
-  def task_done(self) -> None:
-    self.task, self.phase, self.step = self.task + 1, '', 0
+  def move_to(self, task: int, phase: str) -> None:
+    """The run goes on with the first step of that phase of 0-based `task`; '' for the task's first."""
+    self.task, self.phase, self.step = task, phase, 0
 
   def evaluated(self, row: Row, top5_row: Row, by_class: Row, top5_by_class: Row) -> None:
     """Rows of the accuracy matrices, and the accuracies of each class seen."""
@@ -72,9 +65,6 @@ class Progress:
     self.seconds['compile'] += compiling
     self.seconds[what] += seconds - compiling
 
-  def logged(self, log_bytes: int, log_checksum: str) -> None:
-    self.log_bytes, self.log_checksum = log_bytes, log_checksum
-
   def next_save(self, kind: str, checksum: str) -> dict[str, Any]:
     """What to write with a save of `kind`, which gets the next number over all kinds. checksum: of its arrays."""
     self.saves[kind] = 1 + max(self.saves.values(), default=0)
@@ -82,23 +72,11 @@ class Progress:
     return asdict(self)
 
 
-def progress_from(saved: Any, where: str) -> Progress:
-  """What `next_save` gave. Raises UserError if another version of this package wrote it, or it is of another shape."""
-  if isinstance(saved, dict) and saved.get('schema_version') == 2:  # which did not know of devices
-    saved = saved | {'schema_version': SCHEMA, 'stretches': []}
-  like = asdict(Progress())
-  if not isinstance(saved, dict) or saved.get('schema_version') != SCHEMA or saved.keys() != like.keys():
+def progress_from(saved: dict[str, Any], where: str) -> Progress:
+  """What `next_save` gave, whose checksum is right. Raises UserError if another version of this package wrote it."""
+  if saved.get('schema_version') != SCHEMA:
     raise UserError(
-      f'{where} was written by another version of abd_jax. Finish the run with that version, or choose another '
-      '--workdir.'
+      f'{where} has schema {saved.get("schema_version")}, expected {SCHEMA}. Finish the run with the version that '
+      'began it, or choose another --workdir.'
     )
-  if not _alike(saved, like):
-    raise UserError(f'{where} is damaged: put it back as it was, or choose another --workdir.')
   return Progress(**{**saved, 'history': EvalHistory(**saved['history'])})
-
-
-def _alike(value: Any, like: Any) -> bool:
-  """Whether a value is of the type of another and, of a dict that is not empty, has its keys with values alike."""
-  if isinstance(like, dict) and like:
-    return isinstance(value, dict) and value.keys() == like.keys() and all(_alike(value[k], like[k]) for k in like)
-  return type(value) is type(like)

@@ -1,5 +1,6 @@
 """The order of a run: which phases each task has, which rows they train on, which models they freeze. Pure NumPy."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,17 +15,42 @@ from abd_jax.steps.inputs import steps_per_epoch
 from abd_jax.steps.rng import memory_rng, rows_rng
 
 POOL_ROUNDING = 256  # images
-BASE = '(base)'  # in place of a folder: the model that the run starts from
+
+
+class TeacherId(NamedTuple):
+  """Which frozen model: that of the end of a task, or of the end of one of its earlier phases."""
+
+  task: int  # 0-based
+  phase: int | None = None  # 0-based; None: the end of the task
+
+  @property
+  def folder(self) -> str:
+    """Its name below teachers/."""
+    return f'{self.task}' if self.phase is None else f'{self.task}_phase_{self.phase}'
+
+  @classmethod
+  def of_folder(cls, name: str) -> 'TeacherId | None':
+    """The model whose `folder` is `name`; None if it is no such name."""
+    match = re.fullmatch(r'(\d+)(?:_phase_(\d+))?', name)
+    return match and cls(int(match[1]), None if match[2] is None else int(match[2]))
+
+
+BASE = TeacherId(-1)  # in no folder: the model of another run that this one starts from
 
 
 class NamedPhase(NamedTuple):
-  """A stretch of a run between two saves, under the name that logs and checkpoints give it."""
+  """A part of a run under the name that logs and checkpoints give it. Each ends with a save."""
 
   name: str  # 'learning', 'learning_2', ... or 'dreaming'
   index: int  # among the task's phases
   training: Phase | None  # how the student learns; None while dreaming, when the generator does
   evaluates: bool  # whether accuracy is measured at its end: the student's last phase on the task
-  frozen: str  # the folder of the model that is frozen at its end; '' if none is
+  frozen: TeacherId | None  # the model that is frozen at its end
+
+  @property
+  def kind(self) -> str:
+    """Which state it trains."""
+    return 'student' if self.training else 'generator'
 
 
 @dataclass(frozen=True)
@@ -59,17 +85,17 @@ class Schedule:
     return self.known, ''
 
   def phases(self, task: int) -> tuple[NamedPhase, ...]:
-    """Those of 0-based `task`, in order; the last one's model is the task's own, in the folder of its number."""
+    """Those of 0-based `task`, in order. The model at the end of the last one is the task's own."""
     training = self.method.phases(task)
     last, dreams = len(training) - 1, self.dreams_after(task)
     named = []
     for k, phase in enumerate(training):
-      frozen = f'{task}_phase_{k}' if phase.freeze_after and k < last else ''
+      frozen = TeacherId(task, k) if phase.freeze_after and k < last else None
       if k == last and not dreams:
-        frozen = str(task)
+        frozen = TeacherId(task)
       named.append(NamedPhase('learning' if k == 0 else f'learning_{k + 1}', k, phase, k == last, frozen))
     if dreams:
-      named.append(NamedPhase('dreaming', len(training), None, False, str(task)))
+      named.append(NamedPhase('dreaming', len(training), None, False, TeacherId(task)))
     return tuple(named)
 
   def phases_from(self, task: int, name: str) -> tuple[NamedPhase, ...]:
@@ -87,14 +113,19 @@ class Schedule:
     """How many frozen models a phase may ask for, at least one."""
     return max(1, *(phase.teachers for phase in self.method.later))
 
-  def frozen_before(self, task: int, name: str) -> list[str]:
-    """The folders of the models there are when that phase of `task` begins, the newest last."""
-    names = [BASE] if self.known else []
+  def after(self, task: int, phase: NamedPhase) -> tuple[int, str]:
+    """(0-based task, name of the phase) that follows a phase of `task`; '' for the next task's first."""
+    following = self.phases(task)[phase.index + 1 :]
+    return (task, following[0].name) if following else (task + 1, '')
+
+  def frozen_before(self, task: int, name: str) -> list[TeacherId]:
+    """The models that are frozen when that phase of `task` begins, the newest last."""
+    frozen = [BASE] if self.known else []
     for t, phase in self.from_place(*self.start):
       if t == task and name in ('', phase.name):
         break
-      names += [phase.frozen] if phase.frozen else []
-    return names
+      frozen += [phase.frozen] if phase.frozen else []
+    return frozen
 
   def from_place(self, first: int, name: str) -> Iterator[tuple[int, NamedPhase]]:
     """(0-based task, phase) of what is left from that phase of a task on, in order; '' for all of the task."""
@@ -150,6 +181,6 @@ class Schedule:
     return sum(steps for *_, steps in self.steps(labels))
 
 
-def no_longer_kept(names: list[str], kept: int) -> list[str]:
-  """Those of the folders of frozen models, the newest last, that are not among the newest `kept`; 0: all are kept."""
-  return [name for name in names[:-kept] if name != BASE] if kept else []
+def no_longer_kept(frozen: list[TeacherId], kept: int) -> list[TeacherId]:
+  """Of frozen models, the newest last, those that are not among the newest `kept`; 0: all are kept."""
+  return [one for one in frozen[:-kept] if one != BASE] if kept else []

@@ -17,7 +17,9 @@ from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.files import read_json, read_results, sealed, write_atomically
 from abd_jax.protocol.tasks import order_text
+from abd_jax.report.figures import save_grid
 from abd_jax.run.logs import MetricWriters, confusion_file, write_confusion
+from abd_jax.run.schedule import TeacherId
 
 SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
 # What a run writes once it has written its config.
@@ -96,9 +98,9 @@ class Workdir:
   def results_file(self) -> Path:
     return self.path / 'results.json'
 
-  def remove_teachers(self, names: Sequence[str]) -> None:
-    """Removes frozen models, those that are there."""
-    for folder in (self.path / 'teachers' / name for name in names if self.is_main):
+  def remove_teachers(self, frozen: Sequence[TeacherId]) -> None:
+    """Removes these frozen models if they are there."""
+    for folder in (self.path / 'teachers' / one.folder for one in frozen if self.is_main):
       folder.with_name(folder.name + '.json').unlink(missing_ok=True)
       shutil.rmtree(folder, ignore_errors=True)
 
@@ -171,10 +173,11 @@ class Workdir:
     if self.is_main:
       write_confusion(confusion_file(self.path, task), class_names, counts)
 
-  def dream_file(self, task: int) -> Path:
-    """The picture of what was dreamed after 0-based `task`."""
-    (self.path / 'dreams').mkdir(exist_ok=True)
-    return self.path / 'dreams' / f'task_{task + 1}.png'
+  def write_dreams(self, task: int, dreams: np.ndarray, names: list[str]) -> None:
+    """A picture of the images f[n, h, w, c] in [0, 1] that were dreamed after 0-based `task`, and their classes."""
+    if self.is_main:
+      (self.path / 'dreams').mkdir(exist_ok=True)
+      save_grid(dreams, names, self.path / 'dreams' / f'task_{task + 1}.png')
 
   def __enter__(self) -> 'Workdir':
     return self

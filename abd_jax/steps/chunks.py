@@ -3,7 +3,7 @@
 A chunk is a run of steps between two looks at the host.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,18 +99,16 @@ def run(
   inputs: Callable[[int, int], PyTree],
   steps: range,
   chunk_steps: int,
-  on_chunk: Callable[[PyTree, PyTree, int], None],
-) -> PyTree:
-  """Runs steps.start .. steps.stop - 1 and returns the state after them.
+) -> Iterator[tuple[PyTree, PyTree, int]]:
+  """Runs steps.start .. steps.stop - 1; yields (state, metrics of each step, steps done) after each chunk.
 
-  Chunks lie on the absolute grid of multiples of `chunk_steps`, so a resumed run computes the very same chunks.
-  `inputs(start, stop)` gives the inputs of those steps as numpy arrays. After each chunk
-  `on_chunk(state, metrics, steps done)` may log, save, or raise to end the run.
+  Chunks lie on the absolute grid of multiples of `chunk_steps`, so a resumed run computes the same chunks.
+  `inputs(start, stop)` gives the inputs of those steps as numpy arrays. The next chunk reuses the yielded state's
+  buffers.
   """
   start = steps.start
   while start < steps.stop:
     stop = min(steps.stop, (start // chunk_steps + 1) * chunk_steps)
     state, metrics = chunk(state, inputs(start, stop), data)
-    on_chunk(state, jax.device_get(metrics), stop)
+    yield state, jax.device_get(metrics), stop
     start = stop
-  return state

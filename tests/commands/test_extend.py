@@ -163,11 +163,11 @@ def test_the_student_starts_as_the_model_that_is_extended(base, letters_config, 
   """Not untrained, with that model only its teacher."""
   config, started = letters_config(), []
 
-  def no_step(learner, task, phase):
+  def no_step(learner, task, phase, step):
     started.append((task, phase.name, jax.device_get(freeze(learner.student))))
     raise Paused('before the first step')
 
-  monkeypatch.setattr(Learner, 'run', no_step)
+  monkeypatch.setattr(Learner, 'begin', no_step)
   with pytest.raises(Paused, match='before the first step'):
     train_and_evaluate(config, str(tmp_path / 'more'))
   ((*place, student),) = started

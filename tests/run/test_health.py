@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from abd_jax.errors import UserError
-from abd_jax.run import session as health
+from abd_jax.protocol import metrics as health
 from abd_jax.run.plan import build
+from abd_jax.run.session import not_finite
 from abd_jax.state import TrainState
 from abd_jax.steps import chunks
 
@@ -20,10 +21,10 @@ def state_of(weight=1.0, mean=0.0, momentum=0.0):
 
 
 def test_every_parameter_and_statistic_is_looked_at():
-  assert health.not_finite(state_of()) == []
-  assert health.not_finite(state_of(weight=np.nan)) == ['params.head.bias']
-  assert health.not_finite(state_of(mean=np.inf)) == ['batch_stats.norm']
-  assert health.not_finite(state_of(weight=-np.inf, mean=np.nan)) == ['batch_stats.norm', 'params.head.bias']
+  assert not_finite(state_of()) == []
+  assert not_finite(state_of(weight=np.nan)) == ['params.head.bias']
+  assert not_finite(state_of(mean=np.inf)) == ['batch_stats.norm']
+  assert not_finite(state_of(weight=-np.inf, mean=np.nan)) == ['batch_stats.norm', 'params.head.bias']
 
 
 def test_a_generator_is_dead_if_its_images_or_their_classes_are_all_one():

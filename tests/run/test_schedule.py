@@ -8,7 +8,7 @@ from abd_jax.config import default
 from abd_jax.data.memory import ExemplarPolicy
 from abd_jax.methods.types import Method, Phase
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.schedule import Schedule
+from abd_jax.run.schedule import Schedule, TeacherId
 
 TASKS = Tasks(tuple(range(6)), (2, 2, 2))
 LABELS = lambda task: np.repeat(np.array([2 * task, 2 * task + 1], np.int32), 50)
@@ -40,7 +40,8 @@ def schedule_of(method, memory_size=0, inversion_steps=7, **fields):
 )
 def test_phases_by_name_and_the_models_they_freeze(method, first, later, last):
   schedule = schedule_of(method, memory_size=12)
-  of = lambda task: [f'{phase.name}:{phase.frozen}' for phase in schedule.phases(task)]
+  folder = lambda phase: phase.frozen.folder if phase.frozen else ''
+  of = lambda task: [f'{phase.name}:{folder(phase)}' for phase in schedule.phases(task)]
   assert [of(0), of(1), of(2)] == [first, later, last]
   for task in range(3):
     student = [phase for phase in schedule.phases(task) if phase.training]
@@ -60,12 +61,20 @@ def test_what_is_left_of_a_task_begins_with_the_named_phase():
 def test_frozen_models_before_each_phase_the_newest_last():
   e2e, abd = schedule_of('e2e', memory_size=12), schedule_of('abd')
   assert e2e.teachers_kept == 2 and abd.teachers_kept == 1
-  assert e2e.frozen_before(0, '') == [] and e2e.frozen_before(1, 'learning') == ['0']
-  assert e2e.frozen_before(1, 'learning_2') == ['0', '1_phase_0']
-  assert e2e.frozen_before(2, '') == ['0', '1_phase_0', '1'] and e2e.frozen_before(3, '')[-2:] == ['2_phase_0', '2']
-  assert abd.frozen_before(0, 'dreaming') == [] and abd.frozen_before(1, '') == abd.frozen_before(1, 'dreaming') == [
-    '0'
-  ]
+  folders = lambda schedule, *place: [one.folder for one in schedule.frozen_before(*place)]
+  assert folders(e2e, 0, '') == [] and folders(e2e, 1, 'learning') == ['0']
+  assert folders(e2e, 1, 'learning_2') == ['0', '1_phase_0']
+  assert folders(e2e, 2, '') == ['0', '1_phase_0', '1'] and folders(e2e, 3, '')[-2:] == ['2_phase_0', '2']
+  assert folders(abd, 0, 'dreaming') == [] and folders(abd, 1, '') == folders(abd, 1, 'dreaming') == ['0']
+  for one in e2e.frozen_before(3, ''):
+    assert TeacherId.of_folder(one.folder) == one
+  assert TeacherId.of_folder('1_phase_0.new') is None
+
+
+def test_what_follows_a_phase():
+  schedule = schedule_of('rdfcil')
+  after = lambda task: [schedule.after(task, phase) for phase in schedule.phases(task)]
+  assert after(0) == [(0, 'dreaming'), (1, '')] and after(1) == [(1, 'learning_2'), (1, 'dreaming'), (2, '')]
 
 
 def test_total_steps_by_hand():

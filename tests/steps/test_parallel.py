@@ -70,8 +70,8 @@ def twenty_steps(devices, chunk_steps, scan_steps, kernels='cpu', dtype=jnp.floa
 
   def run(chunk, state, inputs):
     state = jax.tree.map(jnp.copy, state)  # a chunk reuses its state's buffers
-    states = chunks.run(chunk, state, data, inputs, range(STEPS), chunk_steps, lambda *_: None)
-    return jax.device_get((states.params, states.batch_stats))
+    *_, (state, _, _) = chunks.run(chunk, state, data, inputs, range(STEPS), chunk_steps)
+    return jax.device_get((state.params, state.batch_stats))
 
   indices = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)
   assert indices.steps == STEPS
@@ -147,16 +147,13 @@ def test_a_step_is_traced_once_however_it_is_chunked(scan_steps):
   step = chunks.Step(run, copies=lambda state: 2 * state.sum(), prepare=lambda data: 2 * data)
   chunk = chunks.Chunk(step, scan_steps=scan_steps)
   inputs = lambda start, stop: np.arange(start, stop, dtype=np.float32)
-  done = []
-  state = chunks.run(chunk, jnp.zeros(3), jnp.float32(2), inputs, range(11), 4, lambda s, m, n: done.append((n, m)))
-  np.testing.assert_allclose(state, 4 * np.arange(11).sum() * np.ones(3))
-  assert [n for n, _ in done] == [4, 8, 11]
-  assert [len(m['sum']) for _, m in done] == [4, 4, 3]
+  done = list(chunks.run(chunk, jnp.zeros(3), jnp.float32(2), inputs, range(11), 4))
+  np.testing.assert_allclose(done[-1][0], 4 * np.arange(11).sum() * np.ones(3))
+  assert [(stop, len(metrics['sum'])) for _, metrics, stop in done] == [(4, 4), (8, 4), (11, 3)]
   assert len(traces) == 1
 
 
 def test_a_resumed_loop_keeps_to_the_absolute_grid():
-  stops = []
   chunk = lambda state, inputs, data: (state + len(inputs), {})
-  state = chunks.run(chunk, 0, None, lambda a, b: np.zeros(b - a), range(5, 12), 4, lambda s, m, n: stops.append(n))
-  assert stops == [8, 12] and state == 7
+  done = chunks.run(chunk, 0, None, lambda a, b: np.zeros(b - a), range(5, 12), 4)
+  assert [(state, stop) for state, _, stop in done] == [(3, 8), (7, 12)]
