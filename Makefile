@@ -1,4 +1,4 @@
-# make demo | test | lint | slow | coverage | clean      Another Python: make PYTHON=python3.12 demo
+# make demo | test | lint | slow | drill | coverage | clean      Another Python: make PYTHON=python3.12 demo
 PYTHON ?= python3
 
 VENV := .venv
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # A file's tests stay together: they share what its fixtures trained.
 TWO_AT_ONCE := --numprocesses=2 --dist=loadfile
 
-.PHONY: demo test lint slow coverage clean
+.PHONY: demo test lint slow drill coverage clean
 
 demo: $(STAMP)
 	$(RUN) -m experiments demo
@@ -21,7 +21,11 @@ lint: $(STAMP)
 	$(RUN) -m basedpyright
 
 slow: $(STAMP)
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow --ignore=tests/drill
+
+# Harms small runs in hundreds of ways: docs/drill.md. TIMES=1 tries each random fault once.
+drill: $(STAMP)
+	DRILL_TIMES=$(or $(TIMES),8) $(RUN) -m pytest -m slow tests/drill
 
 # Lines of abd_jax/ that the fast tests run, in this process and in those that they start.
 coverage: $(STAMP)

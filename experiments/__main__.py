@@ -3,15 +3,7 @@
   table        the paper's tables, ours beside its own, and tables of any methods
   figure       Figures 2, A, B, C and D of the paper, and the linear probe
   search       settings compared on folds of the training split
-  benchmark    what a step costs on this machine
-  trials       several trials in one command and in a command each, timed and compared
-  compile      the steps compiled for GPUs and TPUs that are not here: kernels, memory, collectives
-  accelerator  all that a fresh GPU host is for: numbers checked, benchmark, CIFAR-100
-  streaming    what decoding and streaming of large images costs this host
-  smoke        every method on two small tasks of real CIFAR-100
-  drill        hundreds of faults, and what comes of each
-  long         a hundred tasks, a thousand classes, classes of one image
-  privacy      how near dreams come to the images they were trained on
+  hardware     what a step costs here, and compiled for GPUs and TPUs that are not here
   page         experiments/README.md and the README's tables, from experiments/results/
   demo         digits in five tasks, with and without dreams, in a few minutes on a CPU
 
@@ -27,10 +19,7 @@ from abd_jax.devices.malloc import keep_freed_memory
 from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
 from abd_jax.run.console import stop_at_once
 
-VERBS = (
-  'table', 'figure', 'search', 'benchmark', 'trials', 'compile', 'accelerator', 'streaming', 'smoke', 'drill', 'long',
-  'privacy', 'page', 'demo',
-)  # fmt: skip
+VERBS = ('table', 'figure', 'search', 'hardware', 'page', 'demo')
 
 
 def run(words: list[str]) -> None:

@@ -4,26 +4,22 @@ The file outlives the workdirs: pictures and tables are made of it, and of nothi
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from abd_jax.analysis.diagnose import diagnose
-from abd_jax.errors import UserError
 from abd_jax.report import figures
 from abd_jax.report.runs import Group, RunRecord
 from abd_jax.report.tables import table as markdown
 from abd_jax.run import queue
 from abd_jax.run.queue import Job
 from experiments import runs
-from experiments.files import RESULTS, read_json, write
 from experiments.jobs import job, tell
 from experiments.paper import TABLES
 from experiments.plan import Planned, by_cell, plan
-from experiments.render import percent, plus_minus
-from experiments.summary import mean_std
+from experiments.store import RESULTS, add_run, read_runs
+from experiments.summary import mean_std, percent, plus_minus
 
-SCHEMA = 1
 TABLE = 'methods'  # whose runs are looked at, of these methods as their configs have them
 METHODS = ('deep_inversion', 'abd', 'rdfcil', 'lwf', 'base')  # the paper shows the first two
 MEASURED = ('task_sizes', 'distances', 'cka', 'probe')  # of diagnosis.json, as docs/report.md has them
@@ -33,7 +29,7 @@ PAPER = {'DeepInversion': 'above 1', 'Always Be Dreaming': 'below 1'}
 
 
 def file_of(config: str) -> Path:
-  return RESULTS / f'diagnosis_{config}.json'
+  return RESULTS / f'diagnosis_{config}.jsonl'
 
 
 def looked_at(planned: Sequence[Planned]) -> list[Planned]:
@@ -43,23 +39,9 @@ def looked_at(planned: Sequence[Planned]) -> list[Planned]:
 
 
 def gather(planned: Sequence[Planned], file: Path) -> dict[str, dict]:
-  """name -> what was measured, of the runs that ran as they are configured now."""
-  kept = _read(file)
-  return {
-    one.name: kept[one.name]
-    for one in planned
-    if one.name in kept and not runs.differing(one, kept[one.name]['config'])
-  }
-
-
-def _read(file: Path) -> dict[str, dict]:
-  """Everything in the file; nothing if there is none. Raises UserError if it is damaged or of another schema."""
-  if not file.exists():
-    return {}
-  found = read_json(file)
-  if not isinstance(found, dict) or found.get('schema_version') != SCHEMA:
-    raise UserError(f'{file} is not of schema {SCHEMA}, which this reads: delete it and run again.')
-  return found['runs']
+  """Name -> what was measured, of the runs that ran as they are configured now."""
+  kept = read_runs(file)
+  return {one.name: kept[one.name] for one in planned if one.name in kept and not runs.unusable(one, kept[one.name])}
 
 
 def missing(planned: Sequence[Planned], file: Path) -> list[Planned]:
@@ -84,10 +66,10 @@ def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:
     config, workdir = planned.load({'data.dir': arguments.data_dir}), arguments.runs / planned.name
     results = job(config, workdir).run(max_seconds)
     found = diagnose(workdir, arguments.data_dir, tell)
-    kept = {key: results[key] for key in ('final_accuracy', 'versions', 'device', 'commit')}
+    kept = {'schema_version': runs.SCHEMA}
+    kept |= {key: results[key] for key in ('final_accuracy', 'versions', 'device', 'commit')}
     kept |= {'command': planned.command, 'config': runs.fields_of(config), 'diagnosis': _kept(found, planned.trial)}
-    content = {'schema_version': SCHEMA, 'runs': _read(file) | {planned.name: kept}}
-    write(file, json.dumps(content) + '\n')
+    add_run(file, planned.name, kept)
     return kept
 
   return Job(planned.name, run)

@@ -23,8 +23,8 @@ from abd_jax.report import charts, figures
 from abd_jax.report.charts import Series
 from abd_jax.report.tables import table as markdown
 from experiments import diagnosis, options, runs, table
-from experiments.files import write
 from experiments.plan import Cell, by_cell, upper_bound
+from experiments.store import write
 from experiments.summary import summarise
 
 TABLE = diagnosis.TABLE  # whose runs the figures show
@@ -120,7 +120,7 @@ def _of_models(asked: table.Asked, arguments: argparse.Namespace) -> Drawn:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--figure', default='A', choices=OF_MODELS + OF_RESULTS)
   parser.add_argument('--tasks', type=options.whole(1), default=0, metavar='N', help="default: the table's first split")
-  measured = 'numbers of all but A and D; default: experiments/results/diagnosis_<config>.json'
+  measured = 'numbers of all but A and D; default: experiments/results/diagnosis_<config>.jsonl'
   parser.add_argument('--measured', type=Path, metavar='FILE', help=measured)
   runs.add_arguments(parser)
   table.add_choice(parser)

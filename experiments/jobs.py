@@ -8,7 +8,7 @@ from abd_jax.config import Config
 from abd_jax.devices.backend import use_compilation_cache
 from abd_jax.run.queue import Job
 from abd_jax.train import train_and_evaluate
-from experiments.files import ROOT
+from experiments.store import ROOT
 
 CONFIGS = ROOT / 'configs'
 CACHE = 'compilation_cache'  # beside the workdirs that share it

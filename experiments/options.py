@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from abd_jax import methods
 from abd_jax.errors import UserError, nearest
-from experiments.files import RESULTS
+from experiments.store import RESULTS
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,7 +67,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     type=whole(0), default=0, metavar='N', help='runs at once, each in a process; 0: one an accelerator, or in turn'
   ),
   'runs': dict(type=Path, default=Path('runs/tables'), metavar='DIR', help='workdirs; default: %(default)s'),
-  'results': dict(type=Path, default=RESULTS / 'runs', metavar='DIR', help='one file for each finished run'),
+  'results': dict(type=Path, default=RESULTS, metavar='DIR', help='a JSONL file of finished runs for each data set'),
   'output': dict(type=Path, metavar='PATH', help='what is written; default: %(default)s'),
 }
 

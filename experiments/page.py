@@ -5,26 +5,23 @@ this renders.
 """
 
 import argparse
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from abd_jax.errors import UserError
 from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
-from experiments import benchmark, diagnosis, drill, long, runs, search
-from experiments import compile as ahead
-from experiments import trials as several
-from experiments.files import RESULTS, ROOT, read_json, write
+from experiments import ahead, diagnosis, hardware, runs, search
 from experiments.jobs import has_config
 from experiments.paper import TABLES
 from experiments.picture import GROUPS, Bar, results_svg
 from experiments.plan import Planned, by_cell, plan
-from experiments.render import as_markdown, percent, with_notes
-from experiments.summary import hardware, short_commit, summarise
+from experiments.store import RESULTS, ROOT, read_json, write
+from experiments.summary import as_markdown, machine, percent, short_commit, summarise, with_notes
 
-README, PAGE = ROOT / 'README.md', ROOT / 'experiments/README.md'
-RUNNING, PICTURE = ROOT / 'docs/running.md', ROOT / 'docs/images/results.svg'
-REPORT, FIGURES = ROOT / 'docs/report.md', ROOT / 'docs/images'
-COMPILED = ROOT / 'docs/compile.md'
-DRILL, LONG = ROOT / 'docs/drill.md', ROOT / 'docs/images/long.svg'
+PAGE, FIGURES = ROOT / 'experiments/README.md', ROOT / 'docs/images'
 # Tables 1, 2 and 4 are parts of A, B and E.
 SHOWN = (
   ('methods', 'digits'),
@@ -38,6 +35,7 @@ SHOWN = (
 # Trials shown, where more have run than a table asks for.
 TRIALS = dict.fromkeys((('methods', 'digits'), ('3', 'digits')), 10)
 DIAGNOSED = ('digits', 'cifar100_small')  # whose frozen models docs/report.md shows
+COMPILED = ('h100', 'h100x8', 'v5e_1x1', 'v5e_2x4', 'v6e_4x4')  # topologies that docs/compile.md shows
 COLUMNS = (
   'method', 'tasks', 'n', 'final accuracy %', 'spread', 'Omega %', 'difference (pairs)', 'paper', 'deviation',
   's a run', 'on', 'commit', 'a run',
@@ -61,7 +59,7 @@ def planned_runs(name: str, config: str) -> list[Planned]:
 def gathered(name: str, config: str) -> tuple[list[dict], list[str]]:
   """(the lines of a table, complaints) as its results stand."""
   planned = planned_runs(name, config)
-  found, complaints = runs.gather(planned, RESULTS / 'runs')
+  found, complaints = runs.gather(planned, RESULTS)
   return summarise(TABLES[name], config, planned, found), complaints
 
 
@@ -74,7 +72,7 @@ def on_digits(name: str, columns: tuple[str, ...]) -> str:
 def picture() -> str:
   """The README's picture: every method on digits, variants apart."""
   planned = planned_runs('methods', 'digits')
-  found, _ = runs.gather(planned, RESULTS / 'runs')
+  found, _ = runs.gather(planned, RESULTS)
   bars = []
   for line, (one, trials) in zip(
     summarise(TABLES['methods'], 'digits', planned, found), by_cell(planned, found).items(), strict=True
@@ -97,11 +95,6 @@ def figures_of_models() -> dict[str, str]:
     drawn |= {'figure_probe': figures.probe_bars(of)}
     files |= {f'{name}_{config}.svg': charts.standalone(picture) for name, picture in drawn.items()}
   return files
-
-
-def steps_on_cpu() -> str:
-  """The table of what steps cost."""
-  return benchmark.render(read_json(RESULTS / 'benchmark_cpu.json'))
 
 
 def page() -> str:
@@ -132,16 +125,18 @@ def _table(name: str, config: str) -> tuple[list[str], list[str]]:
 
 
 def _others() -> list[str]:
-  """The runs in experiments/results/runs that no table above has."""
+  """The runs with results that no table above has."""
   tables = [planned_runs(name, config) for name, config in SHOWN if has_config(config)]
   known = {one.name for planned in tables for one in planned}
-  files = [file for file in sorted((RESULTS / 'runs').glob('*.json')) if file.stem not in known]
-  if not files:
+  others = {
+    name: found for planned in tables for name, found in runs.stored(planned, RESULTS).items() if name not in known
+  }
+  rows = [
+    (name, percent([found['final_accuracy']]), machine(found), short_commit(found))
+    for name, found in sorted(others.items())
+  ]
+  if not rows:
     return []
-  rows = []
-  for file in files:
-    found = read_json(file)
-    rows.append((file.stem, percent([found['final_accuracy']]), hardware(found), short_commit(found)))
   return ['## Runs of no table above\n', markdown(('run', 'final accuracy %', 'on', 'commit'), rows) + '\n']
 
 
@@ -163,48 +158,55 @@ def _searches() -> list[str]:
   return parts
 
 
-def readme(text: str) -> str:
-  """The README with its blocks rendered anew. Raises UserError if it lacks one."""
+def blocks() -> dict[str, dict[str, Callable[[], str]]]:
+  """Document -> name of a block in it -> what renders the block."""
   methods = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)', 's a run')
   ablations = ('method', 'final accuracy %', 'Omega %', 'difference (pairs)')
-  blocks = {'methods': on_digits('methods', methods), 'ablations': on_digits('3', ablations)}
-  for name, content in blocks.items():
-    text = with_block(text, name, content)
-  return text
+  stored = lambda name: read_json(RESULTS / f'{name}.json')
+  return {
+    'README.md': {
+      'methods': lambda: on_digits('methods', methods),
+      'ablations': lambda: on_digits('3', ablations),
+    },
+    'docs/running.md': {'steps': lambda: hardware.render(stored('hardware_cpu'))},
+    'docs/report.md': {f'diagnosis_{name}': partial(diagnosis.section, name) for name in DIAGNOSED},
+    'docs/compile.md': {'compiled': lambda: ahead.render([stored(f'hardware_{name}') for name in COMPILED])},
+    'docs/drill.md': {'drill': lambda: drilled(stored('drill'))},
+  }
 
 
-def running(text: str) -> str:
-  """docs/running.md with what steps and trials cost rendered anew. Raises UserError if it lacks a mark."""
-  text = with_block(text, 'trials', several.render(read_json(RESULTS / 'trials_cpu.json')))
-  return with_block(text, 'steps', steps_on_cpu())
-
-
-def report(text: str) -> str:
-  """docs/report.md with what frozen models told rendered anew. Raises UserError if it lacks a mark."""
-  for config in DIAGNOSED:
-    text = with_block(text, f'diagnosis_{config}', diagnosis.section(config))
-  return text
-
-
-def drilled(text: str) -> str:
-  """docs/drill.md with both its tables rendered anew. Raises UserError if it lacks a mark."""
-  text = with_block(text, 'drill', drill.render(read_json(RESULTS / 'drill.json')))
-  return with_block(text, 'long', long.render(read_json(RESULTS / 'long.json')))
-
-
-def compiled(text: str) -> str:
-  """docs/compile.md with what compilers said rendered anew. Raises UserError if it lacks the mark."""
-  return with_block(text, 'compiled', ahead.compared(RESULTS))
+def drilled(found: dict) -> str:
+  """How the faults of a drill ended, by kind; signals and bits by what they hit."""
+  counts: dict[str, Counter] = {}
+  for one in found['cases']:
+    kind = 'a kill or signal' if one['kind'].startswith('SIG') else one['kind'].partition(':')[0]
+    counts.setdefault(kind, Counter())[one['outcome']] += 1
+  counts['all'] = sum(counts.values(), Counter())
+  other = lambda row: row.total() - row['equal'] - row['refused']
+  rows = [[kind, *map(str, (row.total(), row['equal'], row['refused'], other(row)))] for kind, row in counts.items()]
+  return markdown(('fault', 'tried', 'same bits', 'refused in one line', 'other end'), rows)
 
 
 def with_block(text: str, name: str, content: str) -> str:
-  """`text` with what stands between the marks of `name` exchanged."""
+  """`text` with new content between the marks of `name`. Raises UserError if it lacks a mark."""
   opening, closing = f'<!-- {name}: python -m experiments page -->', f'<!-- end {name} -->'
   before, found, rest = text.partition(opening)
   _, end, after = rest.partition(closing)
   if not (found and end):
-    raise UserError(f'a document lacks `{opening}` or `{closing}` behind it. Put the marks back.')
+    raise UserError(f'expected `{opening}` and `{closing}` in a document; put the marks back')
   return f'{before}{opening}\n{content}\n{closing}{after}'
+
+
+def rendered() -> dict[Path, str]:
+  """Every file that this verb writes -> its content."""
+  files = {PAGE: page(), FIGURES / 'results.svg': picture()}
+  files |= {FIGURES / name: svg for name, svg in figures_of_models().items()}
+  for document, renderers in blocks().items():
+    text = (ROOT / document).read_text()
+    for name, render in renderers.items():
+      text = with_block(text, name, render())
+    files[ROOT / document] = text
+  return files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -213,9 +215,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
   del arguments
-  texts = {PAGE: page(), README: readme(README.read_text()), RUNNING: running(RUNNING.read_text()), PICTURE: picture()}
-  texts |= {REPORT: report(REPORT.read_text())} | {FIGURES / name: svg for name, svg in figures_of_models().items()}
-  texts |= {COMPILED: compiled(COMPILED.read_text())}
-  texts |= {DRILL: drilled(DRILL.read_text()), LONG: long.picture(read_json(RESULTS / 'long.json'))}
-  for file, text in texts.items():
+  for file, text in rendered().items():
     write(file, text)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from experiments.render import plus_minus
+from experiments.summary import plus_minus
 
 LEFT, BAR, ROW, WIDTH, HEAD = 184, 430, 22, 740, 64  # pixels
 INK, PALE = '#1f2328', '#d0d7de'

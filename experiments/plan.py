@@ -20,10 +20,18 @@ class Planned(NamedTuple):
   fingerprint: str = ''  # of a folder of photographs: what its name in the config does not say
 
   @property
+  def _data(self) -> str:
+    return f'{self.config}{"_quick" * self.quick}{self.fingerprint and "_"}{self.fingerprint[:8]}'
+
+  @property
+  def file(self) -> str:
+    """The name of the file of results that its line is in."""
+    return f'{self._data}.jsonl'
+
+  @property
   def name(self) -> str:
-    """Of its workdir and its file of results: what it runs."""
-    data = f'{self.config}{"_quick" * self.quick}{self.fingerprint and "_"}{self.fingerprint[:8]}'
-    words = [data, self.row.method, *(f'{k}={v}' for k, v in self.row.overrides)]
+    """The name of its workdir and of its line of results: what it runs."""
+    words = [self._data, self.row.method, *(f'{k}={v}' for k, v in self.row.overrides)]
     return '-'.join([*words, f'tasks={self.tasks}', f'trial={self.trial}'])
 
   @property

@@ -24,10 +24,10 @@ from abd_jax.report.tables import table
 from abd_jax.run import queue
 from abd_jax.run.extend import task_sizes
 from experiments import options
-from experiments.files import write_json
 from experiments.jobs import job, load_config, tell
-from experiments.render import percent
 from experiments.settings import SETTINGS
+from experiments.store import write_json
+from experiments.summary import percent
 
 # Table F: the ranges, of which the paper chose 1, 1, 50, 1e-3, 1e3, 0.1 and 0.1 (its text and code: 1).
 TABLE_F = {
@@ -161,7 +161,7 @@ def _read(folders: list[Path], folds: int) -> dict:
 
 def render(found: dict) -> str:
   """The points of a grid with their ranks, or those of a named list."""
-  points, of_folds = points_of(found), 'accuracy % on the folds'
+  points, of_folds = found['points'], 'accuracy % on the folds'
   if 'name' in points[0]:
     return table(('setting', of_folds), [(one['name'], _shown(one['accuracy'])) for one in points])
   fields = list(points[0]['point'])
@@ -180,14 +180,6 @@ def _shown(accuracy: list[float | None]) -> str:
   known = [value for value in accuracy if value is not None]
   diverged = f', {len(accuracy) - len(known)} diverged' if len(known) < len(accuracy) else ''
   return percent(known) + diverged
-
-
-def points_of(found: dict) -> list[dict]:
-  """Of a file of results, also of one from when named settings had a module of their own."""
-  if 'rows' not in found:
-    return found['points']
-  finals = lambda row: [trial['final_accuracy'] for trial in row['trials']]
-  return [{'name': name, 'point': row['overrides'], 'accuracy': finals(row)} for name, row in found['rows'].items()]
 
 
 def parse_grid(words: list[str]) -> dict[str, tuple]:

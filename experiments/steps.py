@@ -1,4 +1,4 @@
-"""The steps of configs/cifar100.py on random images: what there is to be timed and checked."""
+"""The kinds of step that `hardware` times and compiles: those of configs/cifar100.py, on random images."""
 
 import os
 import time
@@ -22,56 +22,63 @@ from abd_jax.steps.components import Components, make_components
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StudentInputs
 from abd_jax.steps.inversion import init_generator, make_inversion_step
 from abd_jax.steps.student import init_student, make_predict, make_train_step
+from experiments import hlo
 from experiments.jobs import load_config
 
 IMAGE, CLASSES, TASK_IMAGES, EVALUATED = (32, 32, 3), 100, 5000, 512
 PRECISIONS = ('float32', 'bfloat16')
+STEPS = ('base', 'abd', 'inversion', 'evaluation')  # base: plain cross-entropy; abd: from task 2 on
 PyTree = Any
 
 
 class Setting(NamedTuple):
-  """Fresh networks, and the second of ten tasks, of random images."""
+  """Fresh networks, and the second of ten tasks, of random images. `student`, `generator`, `data` may be shapes."""
 
   config: Config
   components: Components
   student: TrainState
   generator: TrainState
   data: PhaseData  # with one teacher
-  images: int  # of the task
+  images: np.ndarray  # u8[n, 32, 32, 3], those of the task
 
   def rows(self, phase: Phase, start: int, stop: int) -> StudentInputs:
     """The inputs of those steps of a phase."""
-    return EpochIndices((0, 1, 0), np.arange(self.images), self.config.student.batch_size, phase)(start, stop)
+    return EpochIndices((0, 1, 0), np.arange(len(self.images)), self.config.student.batch_size, phase)(start, stop)
 
 
-def setting(fields: dict, devices: list[Any], num_images: int, kernels: Kernels | None = None) -> Setting:
-  """Of configs/cifar100.py with other `fields`, on `devices` (of jax.devices()); kernels: if not those for them."""
+def setting(
+  fields: dict, devices: list[Any], num_images: int, kernels: Kernels | None = None, only_shapes: bool = False
+) -> Setting:
+  """Builds configs/cifar100.py with other `fields` on `devices`.
+
+  kernels: the forms of operations, by default those for the devices. only_shapes: allocates nothing on the devices,
+  which may then be those of a topology.
+  """
   config, mesh = load_config('cifar100', '', fields), DataMesh(devices)
   components = make_components(config, CLASSES, IMAGE, mesh, kernels=kernels)
-  make_student = lambda seed: mesh.replicate(jax.jit(partial(init_student, components, IMAGE, None, seed))())
-  generator = mesh.replicate(jax.jit(partial(init_generator, components, 0, 0))())
+  place = partial(_shapes, mesh) if only_shapes else mesh.replicate
+  made = lambda init, *arguments: place((jax.eval_shape if only_shapes else _call)(partial(init, *arguments)))
+  generator = made(init_generator, components, 0, 0)
+  student, taught = (made(init_student, components, IMAGE, None, seed) for seed in (0, 1))
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (num_images, *IMAGE), np.uint8)
   labels = rng.integers(10, 20, num_images).astype(np.int32)
   classes = Classes(np.repeat(np.arange(10, dtype=np.int32), 10), np.int32(1))
-  data = mesh.replicate(PhaseData(images, labels, classes, (), np.uint32(0)))
-  teacher = freeze(make_student(1), generator)
-  return Setting(config, components, make_student(0), generator, data.replace(teachers=(teacher,)), num_images)
+  data = place(PhaseData(images, labels, classes, (), np.uint32(0))).replace(teachers=(freeze(taught, generator),))
+  return Setting(config, components, student, generator, data, images)
 
 
-class Kind(NamedTuple):
-  """A compiled kind of step, ready to be timed."""
+def _call(function: Callable[[], PyTree]) -> PyTree:
+  return jax.jit(function)()
 
-  run: Callable[[], Any]  # `steps` more steps, waited for
-  steps: int
-  images: int  # a step
-  flops: float  # a step, as XLA counts them for this device once it is compiled
-  memory_bytes: int  # of a step: arguments, results that are not laid over them, and temporaries
-  compile_seconds: float
+
+def _shapes(mesh: DataMesh, tree: PyTree) -> PyTree:
+  """The tree's shapes, replicated over the devices."""
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=mesh.replicated), tree)
 
 
 class Part(NamedTuple):
-  """A kind of step with what it is given."""
+  """A kind of step with its arguments."""
 
   step: Step
   state: TrainState
@@ -81,13 +88,12 @@ class Part(NamedTuple):
 
 
 def parts(here: Setting, steps: int) -> dict[str, Part]:
-  """Every kind of step, with the inputs of so many."""
+  """Every kind in STEPS, with the inputs of so many steps."""
   method, batch_size = methods.get(here.config), here.config.student.batch_size
   predict, rates = make_predict(here.components, method), ConstantRate(here.config.inversion)
   base = methods.get(load_config('cifar100', 'method=base')).first[0]
   untaught, imageless = here.data.replace(teachers=()), here.data.replace(images=None, labels=None)
-  images: Any = here.data.images
-  batches = np.broadcast_to(np.asarray(images[:EVALUATED]), (steps, EVALUATED, *IMAGE))
+  batches = np.broadcast_to(here.images[:EVALUATED], (steps, EVALUATED, *IMAGE))
   evaluate = Step(lambda state, _, batch, data: (state, predict(freeze(state), batch, data.classes)))
 
   def training(phase: Phase, data: PhaseData) -> Part:
@@ -103,52 +109,36 @@ def parts(here: Setting, steps: int) -> dict[str, Part]:
   }
 
 
+class Kind(NamedTuple):
+  """A compiled kind of step, ready to be timed."""
+
+  run: Callable[[], Any]  # runs `steps` more steps and waits for them
+  steps: int
+  images: int  # a step
+  program: dict  # what the compiler says of one step, see `said`
+  compile_seconds: float
+
+
 def kinds(fields: dict, scan_steps: int, kernels: Kernels | None = None) -> dict[str, Kind]:
-  """Every kind of step, compiled as runs compile it; `scan_steps` in one scan, or single ones if 0 (CPU)."""
+  """Every kind of step, compiled as runs compile it; `scan_steps` in one scan, or single steps if 0 (CPU)."""
   here = setting(fields, jax.devices(), TASK_IMAGES, kernels)
-  return {name: compiled(*part, scan_steps) for name, part in parts(here, scan_steps or 1).items()}
+  return {name: compiled(part, scan_steps) for name, part in parts(here, scan_steps or 1).items()}
 
 
-def cpu_device() -> Any:
-  """Raises UserError where JAX_PLATFORMS leaves the CPU out."""
-  try:
-    return jax.devices('cpu')[0]
-  except RuntimeError:
-    platforms = os.environ.get('JAX_PLATFORMS', '')
-    raise UserError(
-      f'JAX_PLATFORMS={platforms} leaves out the CPU, which counts FLOPs. Set it to {platforms},cpu.'
-    ) from None
-
-
-def flops(fields: dict) -> dict[str, float]:
-  """Those of a step of each kind, a device's share, before it is compiled.
-
-  Counted on the CPU, in the forms that this host's devices are given: of a GPU's convolutions XLA counts none.
-  """
-  cpu, kernels = cpu_device(), kernels_for(DataMesh(jax.devices()))
-  with jax.default_device(cpu):
-    here = setting(fields, [cpu], TASK_IMAGES, kernels)
-    lowered = {name: Chunk(one.step).lower(*one[1:4]) for name, one in parts(here, 1).items()}
-  return {name: (one.cost_analysis() or {})['flops'] / jax.device_count() for name, one in lowered.items()}
-
-
-def compiled(step: Step, state: TrainState, inputs: PyTree, data: PhaseData, images: int, scan_steps: int) -> Kind:
-  """inputs: of all steps, with a leading axis of steps; images: a step."""
+def compiled(part: Part, scan_steps: int) -> Kind:
+  step, state, inputs, data, images = part
   single, seconds = _compiled(Chunk(step), state, jax.tree.map(lambda leaf: leaf[:1], inputs), data)
-  memory = single.memory_analysis()
-  sizes = (getattr(memory, f'{part}_size_in_bytes') for part in ('argument', 'output', 'temp'))
   chunk = Chunk(step, scan_steps=scan_steps)
   if scan_steps:
     _, seconds = _compiled(chunk, state, inputs, data)
-  now = jax.tree.map(jnp.copy, state)  # chunks reuse the buffers of the state that they are given
+  now = jax.tree.map(jnp.copy, state)  # a chunk reuses the buffers of the state that it is given
 
   def run():
     nonlocal now
     now, metrics = jax.block_until_ready(chunk(now, inputs, data))
     return metrics
 
-  size = sum(sizes) - memory.alias_size_in_bytes
-  return Kind(run, scan_steps or 1, images, single.cost_analysis()['flops'], size, seconds)
+  return Kind(run, scan_steps or 1, images, said(single, state), seconds)
 
 
 def _compiled(chunk: Chunk, *arguments: PyTree) -> tuple[Any, float]:
@@ -156,3 +146,42 @@ def _compiled(chunk: Chunk, *arguments: PyTree) -> tuple[Any, float]:
   began = time.perf_counter()
   program = chunk.lower(*arguments).compile()
   return program, time.perf_counter() - began
+
+
+def said(program: Any, state: TrainState) -> dict[str, Any]:
+  """What the compiler says of a program: bytes and costs on each device, kernels, collectives.
+
+  `donated` counts the arrays of the state, `aliased` those whose memory is reused. A GPU's compiler gives no costs.
+  """
+  memory, cost = program.memory_analysis(), program.cost_analysis() or {}
+  sizes = {part: getattr(memory, f'{part}_size_in_bytes') for part in ('argument', 'output', 'alias', 'temp')}
+  return {
+    'bytes_a_device': sizes,
+    'gflop_a_device': cost.get('flops', 0) / 1e9 or None,
+    'gb_moved_a_device': cost.get('bytes accessed', 0) / 1e9 or None,
+    'donated': len(jax.tree.leaves(state)),
+    **hlo.read(program.as_text() or ''),
+  }
+
+
+def cpu_device() -> Any:
+  """Raises UserError if JAX_PLATFORMS excludes the CPU."""
+  try:
+    return jax.devices('cpu')[0]
+  except RuntimeError:
+    platforms = os.environ.get('JAX_PLATFORMS', '')
+    raise UserError(
+      f'JAX_PLATFORMS={platforms} excludes the CPU, which counts FLOPs; set it to {platforms},cpu'
+    ) from None
+
+
+def flops(fields: dict) -> dict[str, float]:
+  """FLOPs of a step of each kind, a device's share, before it is compiled.
+
+  Counted on the CPU, with the forms of operations of this host's devices: XLA counts none of a GPU's convolutions.
+  """
+  cpu, kernels = cpu_device(), kernels_for(DataMesh(jax.devices()))
+  with jax.default_device(cpu):
+    here = setting(fields, [cpu], TASK_IMAGES, kernels)
+    lowered = {name: Chunk(one.step).lower(*one[1:4]) for name, one in parts(here, 1).items()}
+  return {name: (one.cost_analysis() or {})['flops'] / jax.device_count() for name, one in lowered.items()}

@@ -1,9 +1,12 @@
-"""What a table's runs add up to."""
+"""What a table's runs add up to, as numbers, Markdown and CSV."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from abd_jax.protocol import metrics
+from abd_jax.report.tables import table as markdown
 from experiments.paper import Row, Table
 from experiments.plan import Cell, Planned, by_cell, upper_bound
 
@@ -31,7 +34,7 @@ def _line(table: Table, cell: Cell, cells: dict[Cell, Trials], planned: list[Pla
   line['deviation'] = _difference(line['accuracy'], line['paper_accuracy'])
   seconds = [sum(result['seconds'].values()) for result in results]
   line['seconds'] = min(seconds, default=None)  # other work beside a run slows it down, or stops it for hours
-  line['devices'] = sorted({hardware(result) for result in results})
+  line['devices'] = sorted({machine(result) for result in results})
   line['commits'] = sorted({short_commit(result) for result in results})
   line['command'] = next(one.command for one in planned if Cell(one.row, one.tasks) == cell)
   return line
@@ -93,7 +96,7 @@ def _difference(ours: float | None, theirs: float | None) -> float | None:
   return None if ours is None or theirs is None else ours - theirs
 
 
-def hardware(result: dict) -> str:
+def machine(result: dict) -> str:
   """What it ran on: the CPU's model where it is known, else the device's kind."""
   device = result['device']
   return (device['kind'] == 'cpu' and device.get('cpu_model')) or device['kind']
@@ -103,3 +106,74 @@ def short_commit(result: dict) -> str:
   """Seven digits, and the '+' of a checkout with changed files."""
   commit = result['commit'] or 'unknown'
   return commit if commit == 'unknown' else commit[:7] + '+' * commit.endswith('+')
+
+
+def plus_minus(mean: float | None, std: float | None, sign: str = '') -> str:
+  """'81.2 ± 1.9'; sign '+': '+81.2 ± 1.9'."""
+  if mean is None:
+    return '-'
+  return f'{mean:{sign}.1f}' if std is None else f'{mean:{sign}.1f} ± {std:.1f}'
+
+
+def percent(fractions: Sequence[float]) -> str:
+  """Their mean and deviation."""
+  return plus_minus(*mean_std([100 * value for value in fractions]))
+
+
+def _number(value: float | None, form: str) -> str:
+  return '-' if value is None else f'{value:{form}}'
+
+
+def _difference_cell(line: dict) -> str:
+  """'-20.5 ± 5.1 (3), lower'."""
+  if not line['pairs']:
+    return '-'
+  return f'{plus_minus(line["difference"], line["difference_se"], "+")} ({line["pairs"]})' + ', lower' * bool(
+    line['lower']
+  )
+
+
+# Header -> the cell of a line of `summarise`.
+COLUMNS: dict[str, Callable[[dict], str]] = {
+  'method': lambda line: line['method'],
+  'replay': lambda line: line['replay'],
+  'tasks': lambda line: str(line['tasks']),
+  'n': lambda line: str(line['n'] or 'not run'),
+  'final accuracy %': lambda line: plus_minus(line['accuracy'], line['accuracy_std']),
+  'spread': lambda line: _number(line['spread'], '.1f'),
+  'Omega %': lambda line: plus_minus(line['omega'], line['omega_std']),
+  'difference (pairs)': _difference_cell,
+  'paper': lambda line: plus_minus(line['paper_accuracy'], line['paper_accuracy_std']),
+  'paper Omega': lambda line: plus_minus(line['paper_omega'], line['paper_omega_std']),
+  'deviation': lambda line: _number(line['deviation'], '+.1f'),
+  's a run': lambda line: _number(line['seconds'], '.0f'),
+  'on': lambda line: ', '.join(line['devices']) or '-',
+  'commit': lambda line: ', '.join(line['commits']) or '-',
+  'a run': lambda line: f'`{line["command"]}`',
+}
+
+
+def as_markdown(lines: list[dict], columns: Sequence[str]) -> str:
+  """A table of some COLUMNS."""
+  return markdown(columns, [[COLUMNS[column](line) for column in columns] for line in lines])
+
+
+def with_notes(lines: list[dict], columns: Sequence[str], complaints: list[str]) -> str:
+  """The table, and below it what its reader must know: complaints about files of results, what the columns mean."""
+  notes = list(complaints)
+  if references := dict.fromkeys(line['reference'] for line in lines if line['reference']):
+    notes.append(
+      f'difference: of the final accuracy to that of {" or ".join(references)}, over the trials that both have, mean ± '
+      'standard error; lower: below -2 standard errors'
+    )
+  if any(line['spread'] is not None for line in lines):
+    notes.append('spread: points from the worst trial to the best')
+  return '\n'.join([as_markdown(lines, columns), *([''] if notes else []), *(f'- {note}' for note in notes)])
+
+
+def as_csv(lines: list[dict]) -> str:
+  text = io.StringIO()
+  writer = csv.DictWriter(text, list(lines[0]), lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(line | {key: ' '.join(line[key]) for key in ('devices', 'commits')} for line in lines)
+  return text.getvalue()

@@ -18,11 +18,10 @@ from typing import NamedTuple
 from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError, nearest
 from experiments import options, runs
-from experiments.files import write
 from experiments.paper import SPLITS, TABLES, Table
 from experiments.plan import Planned, ad_hoc, plan
-from experiments.render import as_csv, with_notes
-from experiments.summary import summarise
+from experiments.store import write
+from experiments.summary import as_csv, summarise, with_notes
 
 SHOWN = (
   'method', 'replay', 'tasks', 'n', 'final accuracy %', 'spread', 'Omega %', 'difference (pairs)', 'paper',

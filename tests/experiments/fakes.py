@@ -1,14 +1,12 @@
-"""Files of results that no run wrote, and runs of a moment."""
-
-import json
+"""Results that no run wrote, and runs that take a moment."""
 
 from conftest import TINY
 
-from experiments import plan, runs
+from experiments import plan, runs, store
 
 
 def result(planned, accuracy, upper=1.0):
-  """A result file's content: two tasks, everything right but for `accuracy` at the end."""
+  """Results of two tasks, all correct except for `accuracy` at the end."""
   matrix = [[upper], [accuracy, accuracy]]
   return dict.fromkeys(runs.KEPT) | {
     'schema_version': runs.SCHEMA,
@@ -30,9 +28,13 @@ def result(planned, accuracy, upper=1.0):
 
 
 def write(folder, planned, accuracy=0.5, **fields):
-  """The file of a run's results, with other `fields`."""
-  folder.mkdir(parents=True, exist_ok=True)
-  (folder / f'{planned.name}.json').write_text(json.dumps(result(planned, accuracy) | fields))
+  """Adds the line of a run's results, with other `fields`."""
+  store.add_run(folder / planned.file, planned.name, result(planned, accuracy) | fields)
+
+
+def names(folder):
+  """The runs that have results in a folder, by file and name."""
+  return [name for file in sorted(folder.glob('*.jsonl')) for name in store.read_runs(file)]
 
 
 def tiny_runs(monkeypatch):

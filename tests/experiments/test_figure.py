@@ -12,7 +12,7 @@ from fakes import tiny_runs, write
 from abd_jax.errors import UserError
 from abd_jax.report import figures
 from experiments import __main__ as command
-from experiments import diagnosis, runs
+from experiments import diagnosis, runs, store
 from experiments.paper import TABLES
 from experiments.plan import plan
 
@@ -52,7 +52,7 @@ ABD = 'digits-abd-tasks=5-trial=0'
 def ask(tmp_path, monkeypatch, compile_once, digits_data, capsys):
   """ask(figure, *words) -> what is printed of tiny runs in tmp_path."""
   tiny_runs(monkeypatch)
-  places = [f'--{name}={tmp_path / name}' for name in ('runs', 'output')] + [f'--measured={tmp_path / "m.json"}']
+  places = [f'--{name}={tmp_path / name}' for name in ('runs', 'output')] + [f'--measured={tmp_path / "m.jsonl"}']
 
   def run(figure, *words):
     capsys.readouterr()
@@ -86,22 +86,20 @@ def test_models_are_looked_at_once_and_figures_need_no_workdir_after(ask, diagno
 def test_what_ran_with_another_config_or_is_damaged_is_not_drawn(ask, diagnosed, tmp_path):
   shutil.copytree(diagnosed, tmp_path / 'runs' / ABD)
   ask('2', f'--only={ABD}')
-  content = json.loads((tmp_path / 'm.json').read_text())
-  content['runs'][ABD]['config']['inversion.lr'] = 7.0
-  (tmp_path / 'm.json').write_text(json.dumps(content))
+  (content,) = store.read_runs(tmp_path / 'm.jsonl').values()
+  content['config']['inversion.lr'] = 7.0
+  store.add_run(tmp_path / 'm.jsonl', ABD, content)
   with pytest.raises(UserError, match='no finished run of digits in 5 tasks'):
     ask('2', '--max_runs=0')
-  for damage in ('{', '[]', '{"schema_version": 99}'):
-    (tmp_path / 'm.json').write_text(damage)
-    with pytest.raises(UserError, match=r'm\.json is') as error:
-      ask('2', '--max_runs=0')
-    assert '\n' not in str(error.value)
+  (tmp_path / 'm.jsonl').write_text('{')
+  with pytest.raises(UserError, match=r'm\.jsonl, line 1'):
+    ask('2', '--max_runs=0')
 
 
 def test_runs_that_lack_are_begun_and_resumed(ask, tmp_path):
   with pytest.raises(UserError, match='no finished run'):
     ask('2', f'--only={ABD}', '--max_seconds=0.01')
-  assert (tmp_path / 'runs' / ABD / 'config.json').exists() and not (tmp_path / 'm.json').exists()
+  assert (tmp_path / 'runs' / ABD / 'config.json').exists() and not (tmp_path / 'm.jsonl').exists()
 
 
 def test_trials_are_summed_up_and_those_without_dreams_left_out():
@@ -124,6 +122,7 @@ def measured(planned, dreamed):
   distance = {'final': {name: {'new': 2.0, 'dreamed': dreamed} for name in ('mid', 'mmd2')}}
   dreams = [{'task': 0, 'agreement': 0.4, 'chance': 0.5}] if dreamed else []
   return {
+    'schema_version': runs.SCHEMA,
     'command': planned.command,
     'config': runs.fields_of(planned.load({})),
     'diagnosis': {

@@ -1,12 +1,16 @@
 """experiments.jobs and .files: runs of the queue, and files written whole."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import REPO
 
 from abd_jax.errors import InUse, Paused, UserError
 from abd_jax.run import queue
 from abd_jax.run.workdir import Workdir
-from experiments.files import read_json, write
 from experiments.jobs import job, load_config
+from experiments.store import read_json, read_runs, write
 
 
 def test_two_processes_share_a_list_of_runs(tmp_path, digits_data, tiny_config, compile_once):
@@ -36,7 +40,18 @@ def test_a_value_of_another_type_is_told():
 def test_files_are_written_with_their_folder_or_refused_in_one_line(tmp_path):
   write(tmp_path / 'new' / 'file.json', '{"a": 1}')
   assert read_json(tmp_path / 'new' / 'file.json') == {'a': 1}
-  with pytest.raises(UserError, match='cannot be written'):
+  with pytest.raises(UserError, match='cannot write'):
     write(tmp_path / 'new' / 'file.json' / 'below', '')
   with pytest.raises(UserError, match='missing or damaged'):
     read_json(tmp_path / 'nothing.json')
+
+
+def test_processes_that_add_runs_at_once_lose_none_and_a_repeated_run_replaces_its_line(tmp_path, cli_env):
+  code = 'import sys; from pathlib import Path; from experiments.store import add_run\n'
+  code += '[add_run(Path(sys.argv[1]), f"{sys.argv[2]}-{k % 20}", {"k": k}) for k in range(40)]'
+  words = [sys.executable, '-c', code, str(tmp_path / 'digits.jsonl')]
+  both = [subprocess.Popen([*words, name], env=cli_env, cwd=REPO) for name in 'ba']
+  assert [process.wait() for process in both] == [0, 0]
+  runs = read_runs(tmp_path / 'digits.jsonl')
+  assert list(runs) == sorted(f'{name}-{k}' for name in 'ab' for k in range(20))
+  assert all(content == {'k': int(name[2:]) + 20} for name, content in runs.items())

@@ -13,9 +13,9 @@ from abd_jax.protocol.tasks import Tasks, class_order
 from abd_jax.run.queue import Job
 from experiments import __main__ as command
 from experiments import search
-from experiments.files import RESULTS, read_json
 from experiments.jobs import load_config
 from experiments.settings import SETTINGS, Settings
+from experiments.store import RESULTS, read_json
 
 FIELDS = {name: value for name, value in TINY.items() if name != 'task_sizes'}
 
@@ -142,18 +142,10 @@ def test_named_settings_keep_their_order_and_all_tasks():
 
 def test_settings_of_digits_are_those_that_were_compared():
   settings, stored = SETTINGS['digits'], read_json(RESULTS / 'digits_settings.json')
-  points = {one['name']: one['point'] for one in search.points_of(stored)}
+  points = {one['name']: one['point'] for one in stored['points']}
   assert points == json.loads(json.dumps(settings.fields))
   for fields in settings.fields.values():
     load_config('digits', '', fields)
-
-
-@pytest.mark.parametrize('name', ['digits_settings', 'search_digits'])
-def test_files_of_results_are_rendered_whatever_their_age(name):
-  found = read_json(RESULTS / f'{name}.json')
-  assert len(search.render(found).splitlines()) == 2 + len(search.points_of(found))
-  new = {'points': search.points_of(found)}
-  assert search.render(new) == search.render(found)
 
 
 def test_accuracies_are_those_of_their_point():

@@ -9,7 +9,7 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from fakes import result, tiny_runs, write
+from fakes import names, result, tiny_runs, write
 from PIL import Image
 
 from abd_jax.config import flatten
@@ -18,10 +18,11 @@ from abd_jax.errors import UserError
 from abd_jax.run.workdir import Workdir
 from abd_jax.train import train_and_evaluate
 from experiments import __main__ as command
-from experiments import render, runs, summary, table
+from experiments import runs, summary, table
 from experiments.jobs import load_config
 from experiments.paper import SPLITS, TABLES
 from experiments.plan import ad_hoc, plan
+from experiments.store import read_runs
 
 
 @pytest.fixture
@@ -92,13 +93,13 @@ def test_differences_are_paired_by_trial(tmp_path):
   assert of_row('DGR') == (pytest.approx(-30), None, 1, None, 'Always Be Dreaming')  # one pair says nothing
   assert of_row('Upper bound')[2:4] == (4, False) and of_row('Upper bound')[0] == pytest.approx(1.5)
   assert of_row('Always Be Dreaming') == of_row('DeepInversion') == (None, None, 0, None, '')
-  cell = lambda name: render.COLUMNS['difference (pairs)'](lines[name])
+  cell = lambda name: summary.COLUMNS['difference (pairs)'](lines[name])
   assert [cell(name) for name in ('LwF', 'Base', 'DGR', 'DeepInversion')] == [
     '-9.3 ± 1.8 (3), lower', '-5.0 ± 5.0 (2)', '-30.0 (1)', '-'
   ]  # fmt: skip
-  (row,) = [row for row in csv.DictReader(render.as_csv(list(lines.values())).splitlines()) if row['method'] == 'LwF']
+  (row,) = [row for row in csv.DictReader(summary.as_csv(list(lines.values())).splitlines()) if row['method'] == 'LwF']
   assert (row['pairs'], row['lower'], row['reference']) == ('3', 'True', 'Always Be Dreaming')
-  assert 'below -2 standard errors' in render.with_notes(list(lines.values()), table.SHOWN, [])
+  assert 'below -2 standard errors' in summary.with_notes(list(lines.values()), table.SHOWN, [])
 
 
 def test_each_weight_of_equation_11_has_a_full_method_of_its_own(tmp_path):
@@ -115,49 +116,49 @@ def test_each_weight_of_equation_11_has_a_full_method_of_its_own(tmp_path):
   assert lines['Full method, released weight']['difference'] is None
 
 
-def test_a_missing_an_old_and_a_damaged_result_are_each_named(planned, tmp_path):
+def test_a_missing_run_and_one_of_another_schema_are_named(planned, tmp_path):
   for one in planned:
-    write(tmp_path, one)
-  of = lambda method, trial: one_of(planned, method, trial)
-  (tmp_path / f'{of("base", 0).name}.json').unlink()
-  write(tmp_path, of('lwf', 1), schema_version=0)
-  (tmp_path / f'{of("dgr", 0).name}.json').write_text('{"schema_version": 1, "met')
+    if (one.row.method, one.trial) != ('base', 0):
+      write(tmp_path, one)
+  absent, old = one_of(planned, 'base', 0), one_of(planned, 'lwf', 1)
+  write(tmp_path, old, schema_version=0)
   lines, complaints = lines_of(planned, tmp_path)
-  text = render.with_notes(list(lines.values()), table.SHOWN, complaints)
-  assert [lines[name]['n'] for name in ('Base', 'LwF', 'DGR', 'DeepInversion')] == [1, 1, 1, 2]
-  assert f'{of("base", 0).name}.json is missing' in text
-  assert f'{of("lwf", 1).name}.json is of schema 0' in text and f'{of("dgr", 0).name}.json is damaged' in text
-  assert len(complaints) == 3
-  assert 'not run' not in text
+  assert [lines[name]['n'] for name in ('Base', 'LwF', 'DeepInversion')] == [1, 1, 2]
+  first, second = sorted(complaints)
+  assert first.startswith(f'{absent.name} is missing') and second.startswith(f'{old.name} has schema 0')
+  assert all(one in summary.with_notes(list(lines.values()), table.SHOWN, complaints) for one in complaints)
 
 
-def test_a_result_of_another_config_is_named(planned, tmp_path):
+def test_a_damaged_line_is_named(planned, tmp_path):
+  write(tmp_path, planned[0])
+  with (tmp_path / planned[0].file).open('a') as file:
+    file.write('{"name": "digits-')
+  with pytest.raises(UserError, match=r'digits\.jsonl, line 2'):
+    runs.gather(planned, tmp_path)
+
+
+def test_a_result_of_another_config_is_named_and_fields_added_since_count_as_their_default(planned, tmp_path):
   first = planned[0]
   stored = result(first, 0.5)['config']  # with lists for tuples
   assert stored['student.milestones'] == list(flatten(load_config('digits').to_dict())['student.milestones'])
-  write(tmp_path, first, config=stored | {'student.epochs': 3, 'a.field.of.old': 1})
-  lines, (complaint,) = lines_of(planned, tmp_path)
-  assert lines['Upper bound']['n'] == 0
-  assert complaint.startswith(f'{first.name}.json ran with config.student.epochs=3, now 45')
-  write(tmp_path, first, config=stored | {'a.field.of.old': 1})
-  assert lines_of(planned, tmp_path)[0]['Upper bound']['n'] == 1
-
-
-def test_a_field_that_came_after_a_result_counts_as_its_default(planned, tmp_path):
-  of_default, of_digits = ({**result(planned[0], 0.5)['config']} for _ in range(2))
-  del of_default['lwf.weight'], of_digits['student.epochs']
-  write(tmp_path, planned[0], config=of_default)
-  assert lines_of(planned, tmp_path)[0]['Upper bound']['n'] == 1
-  write(tmp_path, planned[0], config=of_digits)
-  _, (complaint,) = lines_of(planned, tmp_path)
-  assert 'ran with config.student.epochs=250, now 45' in complaint
+  without = lambda field: {name: value for name, value in stored.items() if name != field}
+  for config, field in (
+    (stored | {'student.epochs': 3, 'a.field.of.old': 1}, 'student.epochs=3, expected 45'),
+    (without('student.epochs'), 'student.epochs=250, expected 45'),
+  ):
+    write(tmp_path, first, config=config)
+    lines, (complaint,) = lines_of(planned, tmp_path)
+    assert lines['Upper bound']['n'] == 0 and complaint.startswith(f'{first.name} ran with config.{field}')
+  for config in (stored | {'a.field.of.old': 1}, without('lwf.weight')):
+    write(tmp_path, first, config=config)  # replaces the line
+    assert lines_of(planned, tmp_path)[0]['Upper bound']['n'] == 1
 
 
 def test_a_row_without_a_result_says_so(planned, tmp_path):
   write(tmp_path, planned[0])
   lines, complaints = lines_of(planned, tmp_path)
-  assert complaints == [f'{planned[len(TABLES["1"].rows)].name}.json is missing: run it.']  # the other trial's
-  text = render.with_notes(list(lines.values()), table.SHOWN, complaints)
+  assert complaints == [f'{planned[len(TABLES["1"].rows)].name} is missing; run it']  # the other trial's
+  text = summary.with_notes(list(lines.values()), table.SHOWN, complaints)
   assert text.count('not run') == len(TABLES['1'].rows) - 1
 
 
@@ -167,7 +168,7 @@ def test_what_it_ran_on_and_changed_files_are_shown(planned, tmp_path):
   write(tmp_path, new, device={'kind': 'cpu', 'cpu_model': 'A Chip @ 2 GHz'}, commit='abcdef0123456+')
   write(tmp_path, gpu, device={'kind': 'NVIDIA H100', 'cpu_model': 'A Chip @ 2 GHz'})
   lines, _ = lines_of(planned, tmp_path)
-  shown = lambda name: [render.COLUMNS[column](lines[name]) for column in ('on', 'commit')]
+  shown = lambda name: [summary.COLUMNS[column](lines[name]) for column in ('on', 'commit')]
   assert shown('Base') == ['cpu', 'unknown']
   assert shown('LwF') == ['A Chip @ 2 GHz', 'abcdef0+']
   assert shown('Always Be Dreaming') == ['NVIDIA H100', 'abcdef0']
@@ -231,7 +232,7 @@ def test_a_table_resumes_where_it_was_stopped(tmp_path, monkeypatch, capsys, dig
   assert 'not run' not in text
   assert (folders['output'] / 'table_1_digits.md').read_text() == text
   assert len((folders['output'] / 'table_1_digits.csv').read_text().splitlines()) == 3
-  config = json.loads((folders['results'] / 'digits_quick-base-tasks=5-trial=0.json').read_text())['config']
+  config = read_runs(folders['results'] / 'digits_quick.jsonl')['digits_quick-base-tasks=5-trial=0']['config']
   assert not {'data.dir', 'oracle_dir', 'max_seconds'} & config.keys()
 
 
@@ -245,7 +246,7 @@ def test_a_run_that_diverges_holds_up_no_other(tmp_path, monkeypatch, capsys, di
   for _ in range(2):  # the same command comes as far
     with pytest.raises(UserError, match=r'^digits_quick-base-.*: task 1, learning: .* not finite'):
       command.run(words)
-    assert [file.name for file in (tmp_path / 'results').iterdir()] == ['digits_quick-lwf-tasks=5-trial=0.json']
+    assert names(tmp_path / 'results') == ['digits_quick-lwf-tasks=5-trial=0']
     assert '| LwF' in capsys.readouterr().out
 
 
@@ -253,7 +254,7 @@ def test_results_of_other_photographs_are_not_taken_for_these(tmp_path):
   of = lambda fingerprint: plan(TABLES['1'], 'digits', trials=1)[0]._replace(fingerprint=fingerprint)
   birds, cats = of('0123456789abcdef'), of('0123456f00000000')
   write(tmp_path, birds)
-  assert runs.read(birds, tmp_path)[0] is not None and runs.read(cats, tmp_path) == (None, '')
+  assert runs.missing([birds, cats], tmp_path) == [cats]
   assert birds.name.startswith('digits_01234567-') and birds.load({}).data.fingerprint == '0123456789abcdef'
 
 
@@ -291,10 +292,10 @@ def test_runs_at_once_are_processes_whose_results_are_kept(tmp_path, monkeypatch
     train_and_evaluate(own[0].config, str(own[0].workdir))  # the first of them; the second fails
     return {own[0].name: 0, own[1].name: 2}
 
-  monkeypatch.setattr(runs.processes, 'run_all', run_all)
+  monkeypatch.setattr(runs.queue, 'run_all', run_all)
   words = ['table', '--table=1', '--config=digits', '--trials=1', '--quick', '--at_once=2', '--max_seconds=9']
   words += [f'--{name}={tmp_path / name}' for name in ('runs', 'results', 'output')]
-  with pytest.raises(UserError, match=r'digits_quick-lwf-tasks=5-trial=0: it ended with exit code 2'):
+  with pytest.raises(UserError, match=r'digits_quick-lwf-tasks=5-trial=0: exit code 2'):
     command.run(words)
   assert 'LwF' in (tmp_path / 'output' / 'table_1_digits.md').read_text()  # all the same
   assert [file.name for file in (tmp_path / 'results').iterdir()] == ['digits_quick-base-tasks=5-trial=0.json']
