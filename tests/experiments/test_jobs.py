@@ -6,25 +6,9 @@ import sys
 import pytest
 from conftest import REPO
 
-from abd_jax.errors import InUse, Paused, UserError
-from abd_jax.run import queue
-from abd_jax.run.workdir import Workdir
-from experiments.jobs import job, load_config
+from abd_jax.errors import UserError
+from experiments.jobs import load_config
 from experiments.store import read_json, read_runs, write
-
-
-def test_two_processes_share_a_list_of_runs(tmp_path, digits_data, tiny_config, compile_once):
-  configs = [tiny_config(method='base', seed=seed) for seed in (1, 2)]
-  ask = lambda max_seconds=0.0: queue.execute(
-    [job(config, tmp_path / str(config.seed)) for config in configs], max_seconds
-  )
-  with Workdir(str(tmp_path / '1'), configs[0].to_dict()):  # another process has the first
-    with pytest.raises(InUse):
-      ask().complete()
-    assert (tmp_path / '2' / 'results.json').exists()
-  with pytest.raises(Paused):
-    ask(1e-3).complete()
-  assert [results['seed'] for results in ask().complete()] == [1, 2]
 
 
 def test_a_method_is_no_field():
