@@ -15,7 +15,7 @@ import sys
 
 from absl import logging
 
-from abd_jax.devices.malloc import keep_freed_memory
+from abd_jax.devices.backend import keep_freed_memory
 from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
 from abd_jax.run.console import stop_at_once
 

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(words: list[str]) -> None:
   """The verb. Raises UserError."""
-  from abd_jax.devices.malloc import keep_freed_memory
+  from abd_jax.devices.backend import keep_freed_memory
 
   keep_freed_memory()
   main(words)

@@ -19,7 +19,7 @@ import sys
 
 from abd_jax.commands.options import parse
 from abd_jax.config import Config, check, load_config
-from abd_jax.devices.memory import check_memory
+from abd_jax.devices.environment import check_memory
 from abd_jax.errors import Paused, UserError
 
 
@@ -40,7 +40,7 @@ def before_jax(config: Config) -> None:
   """Checks `config`, and does what must come before JAX starts. Raises UserError for a mistake, or for no cluster."""
   check(config)  # before JAX is imported, which takes seconds
   check_memory()
-  from abd_jax.devices.malloc import keep_freed_memory
+  from abd_jax.devices.backend import keep_freed_memory
 
   keep_freed_memory()  # before JAX starts its threads
   cluster = config.cluster

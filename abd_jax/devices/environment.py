@@ -1,19 +1,42 @@
-"""Facts about where a run ran."""
+"""Facts about where a run runs: versions, commit, devices and memory."""
 
 import os
 import platform
 import resource
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
+from abd_jax.errors import UserError
+
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
+GIB = 2**30
+RESIDENT = GIB // 2  # what the smallest run keeps in memory
+ADDRESSES = 2 * GIB  # of address space, which JAX and its threads reserve and mostly do not use
+_CGROUP = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'))
 
 
-def cpu_model() -> str:
-  """The processor's name, as results differ in their last bits from one to another."""
+def environment(count: int | None = None) -> dict:
+  """Versions, device and commit, for results.json. count: how many devices are used, if not all."""
+  first = jax.devices()[0]
+  return {
+    'versions': {'python': platform.python_version()} | {name: version(name) for name in PACKAGES},
+    'device': {
+      'platform': first.platform,
+      'kind': first.device_kind,
+      'count': jax.device_count() if count is None else count,
+      'cpu_cores': os.cpu_count(),
+      'cpu_model': _cpu_model(),
+    },
+    'commit': _commit(),
+  }
+
+
+def _cpu_model() -> str:
+  """The processor's name: results differ in their last bits from one model to another."""
   try:
     lines = Path('/proc/cpuinfo').read_text().splitlines()
   except OSError:
@@ -22,46 +45,10 @@ def cpu_model() -> str:
   return names[0] if names else platform.processor() or platform.machine()
 
 
-def peak_memory() -> dict[str, int]:
-  """Most bytes so far: 'host' of this process, 'device' on its first device where that counts them."""
-  unit = 1 if platform.system() == 'Darwin' else 1024
-  host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-  stats = jax.local_devices()[0].memory_stats() or {}
-  return {'host': host} | ({'device': stats['peak_bytes_in_use']} if 'peak_bytes_in_use' in stats else {})
-
-
-def device(count: int | None = None) -> dict:
-  """What a run computes on, and how many of it; count: if not all that there are."""
-  first = jax.devices()[0]
-  return {
-    'platform': first.platform,
-    'kind': first.device_kind,
-    'count': jax.device_count() if count is None else count,
-    'cpu_cores': os.cpu_count(),
-    'cpu_model': cpu_model(),
-  }
-
-
-def _version(package: str) -> str | None:
-  try:
-    return version(package)
-  except PackageNotFoundError:  # a benchmark needs no data sets
-    return None
-
-
-def environment(count: int | None = None) -> dict:
-  """Versions, device and commit, for results.json. count: as of `device`."""
-  return {
-    'versions': {'python': platform.python_version()} | {name: _version(name) for name in PACKAGES},
-    'device': device(count),
-    'commit': _commit(),
-  }
-
-
 def _commit() -> str | None:
-  """The commit of the code that runs, '+' appended if files but results differ from it; None outside a checkout.
+  """The commit of the running code, with '+' if files other than results differ from it; None outside a checkout.
 
-  An installed package may lie in the checkout of something else, which does not track it.
+  An installed package may lie in the checkout of another project, which does not track it.
   """
   git = lambda *words: subprocess.run(
     ['git', '--no-optional-locks', *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
@@ -72,3 +59,61 @@ def _commit() -> str | None:
     return git('rev-parse', 'HEAD') + ('+' if changed else '')
   except (OSError, subprocess.CalledProcessError):
     return None
+
+
+def peak_memory() -> dict[str, int]:
+  """Most bytes so far: 'host' of this process, 'device' of its first device if that counts them."""
+  unit = 1 if platform.system() == 'Darwin' else 1024
+  host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return {'host': host} | ({'device': stats['peak_bytes_in_use']} if 'peak_bytes_in_use' in stats else {})
+
+
+def check_memory(images: int = 0) -> None:
+  """Raises UserError if this process may use too little memory for a run, which would hang or abort.
+
+  images: bytes of the images that the run keeps on the host.
+  """
+  allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+  limits = [(RESIDENT, _physical(), 'this machine, or the container, has')]
+  if allowed != resource.RLIM_INFINITY:
+    limits.append((ADDRESSES, allowed, 'ulimit -v allows'))
+  for least, there, limit in limits:
+    if there < least + images:
+      raise UserError(
+        f'a run needs at least {(least + images) / GIB:.1f} GiB of memory, but {limit} {there / GIB:.1f}. Allow it '
+        'more, or lower config.data.device_mib so that images are streamed.'
+      )
+
+
+def _physical() -> int:
+  """Bytes of this machine, or of the container."""
+  sizes = [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')]
+  for file in _CGROUP:
+    try:
+      sizes.append(int(file.read_text()))
+    except (OSError, ValueError):  # no such file, or no limit: 'max'
+      continue
+  return min(sizes)
+
+
+def bytes_of(program: Any) -> int:
+  """Bytes that a compiled program (jax.stages.Compiled) takes on each device, with its arguments; 0 if unknown."""
+  analysis = program.memory_analysis()
+  if analysis is None:  # not every backend has one
+    return 0
+  sizes = (getattr(analysis, f'{part}_size_in_bytes') for part in ('argument', 'output', 'temp', 'generated_code'))
+  return sum(sizes) - analysis.alias_size_in_bytes
+
+
+def device_bytes() -> int:
+  """The memory of each device; 0 if unknown."""
+  device = jax.local_devices()[0]
+  return _physical() if device.platform == 'cpu' else (device.memory_stats() or {}).get('bytes_limit', 0)
+
+
+def in_units(size: int) -> str:
+  """Bytes as in '1.2 GiB'."""
+  if not size:
+    return 'unknown memory'
+  return f'{size / GIB:.1f} GiB' if size >= GIB else f'{size / 2**20:.0f} MiB'

@@ -1,4 +1,4 @@
-"""Several hosts agreeing: what one of them says, and when all have come to the same point."""
+"""Several hosts as one run: how they meet, agree on values, and wait for each other."""
 
 import hashlib
 import json
@@ -14,39 +14,40 @@ from jax.experimental import multihost_utils
 from abd_jax.errors import InUse, UserError
 
 Given = TypeVar('Given')
-PATIENCE = 300.0  # seconds that the first process is waited for
+PATIENCE = 300.0  # seconds to wait for the first process
 
 
 def join_cluster(coordinator: str, count: int, rank: int) -> None:
-  """Makes this process one of several. '', 0 and -1: as the cluster says. Raises UserError if there is none."""
-  known = lambda value, unset: None if value == unset else value
+  """Makes this process one of `count`. '', 0 and -1: as the cluster's own variables say.
+
+  Raises:
+    UserError: there is no cluster, the address is none, or the first process does not answer.
+  """
   if coordinator:
     host, port = _address(coordinator)
     if rank > 0:
       _wait_for(host, port)
-  jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM away from abd_jax.run.signals
+  jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM, by which runs pause
   try:
-    jax.distributed.initialize(known(coordinator, ''), known(count, 0), known(rank, -1))
+    jax.distributed.initialize(coordinator or None, count or None, None if rank < 0 else rank)
   except Exception as error:  # of many kinds, depending on the cluster
     reason = ' '.join(str(error).split())[:160]
     raise UserError(
-      f'no cluster to be one of ({reason}). Give each --config.cluster.coordinator=HOST:PORT, .count and .rank, '
-      'or leave --config.distributed out.'
+      f'expected a cluster, found none ({reason}). Give each process --config.cluster.coordinator=HOST:PORT, .count '
+      'and .rank, or leave --config.distributed out.'
     ) from error
 
 
 def place() -> str:
-  """Which process this is, by its rank, and how many of the devices it has."""
-  return (
-    f'process {jax.process_index()}, of 0 to {jax.process_count() - 1}: {jax.local_device_count()} of '
-    f'{jax.device_count()} devices'
-  )
+  """The rank of this process, and its share of the devices, in words."""
+  last, own = jax.process_count() - 1, jax.local_device_count()
+  return f'process {jax.process_index()}, of 0 to {last}: {own} of {jax.device_count()} devices'
 
 
 def _address(coordinator: str) -> tuple[str, int]:
   host, _, port = coordinator.rpartition(':')
   if not (host and port.isdecimal() and 0 < int(port) < 65536):
-    raise UserError(f'config.cluster.coordinator={coordinator} must be HOST:PORT, such as 10.0.0.1:1234.')
+    raise UserError(f'config.cluster.coordinator: expected HOST:PORT, such as 10.0.0.1:1234, got {coordinator!r}.')
   return host.strip('[]'), int(port)
 
 
@@ -71,23 +72,23 @@ def is_main() -> bool:
 
 
 def any_says(mine: bool) -> bool:
-  """Whether any host says so: clocks and signals differ between hosts, and all must save together."""
+  """Whether `mine` is true on any host: clocks and signals differ between hosts, and all must save together."""
   if jax.process_count() == 1:
     return mine
   return bool(multihost_utils.process_allgather(np.asarray(mine)).any())
 
 
 def barrier(name: str) -> None:
-  """Returns once every host has come here."""
+  """Returns once every host has called this."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
 
 def all_or_none(function: Callable[[], Given]) -> Given:
-  """What `function` gives on this host, once it has given something on every host.
+  """What `function` returns on this host, once it has returned on every host.
 
-  Raises what it raises here; UserError if it has raised on another host, which would be waited for without end.
-  function: calls nothing that waits for other hosts.
+  Raises what it raises here, and UserError if it raised on another host: waiting for that one would never end.
+  function: must not wait for other hosts.
   """
   if jax.process_count() == 1:
     return function()
@@ -100,14 +101,14 @@ def all_or_none(function: Callable[[], Given]) -> Given:
   if error is not None:
     raise error
   if failed.any():
-    raise UserError(f'process {int(np.argmax(failed))} of this run cannot begin. What it has said itself tells why.')
+    raise UserError(f'process {int(np.argmax(failed))} of this run cannot begin. Its own message says why.')
   return cast(Given, given)
 
 
 def must_agree(what: str, function: Callable[[], Any]) -> None:
-  """Returns if `function` gives the same on every host. Raises UserError, on all, if it does not.
+  """Raises UserError on every host if `function` does not return the same on all of them.
 
-  function: as of `all_or_none`; of what JSON can hold. Of a single host it is not called.
+  function: as for `all_or_none`; returns what JSON can hold. A single host does not call it.
   """
   if jax.process_count() == 1:
     return
@@ -115,13 +116,13 @@ def must_agree(what: str, function: Callable[[], Any]) -> None:
   digest = np.frombuffer(hashlib.sha256(mine).digest(), np.uint32)
   every = multihost_utils.process_allgather(digest)
   if (others := (every != every[0]).any(1)).any():
-    raise UserError(f'process {int(np.argmax(others))} has another {what} than process 0. Start all of them alike.')
+    raise UserError(f'process {int(np.argmax(others))} has another {what} than process 0. Start all with the same.')
 
 
 def word_of_main(function: Callable[[], Any]) -> Any:
-  """What `function` gives or raises on the main host, on every host; elsewhere it is not called.
+  """What `function` returns on the main host, on every host; the others do not call it.
 
-  function: returns what JSON can hold. What it raises reaches the others as a UserError, or as InUse if it is that.
+  function: returns what JSON can hold. The others raise what it raises as a UserError, or as InUse if it is that.
   """
   if jax.process_count() == 1:
     return function()
@@ -130,7 +131,7 @@ def word_of_main(function: Callable[[], Any]) -> Any:
   if is_main():
     try:
       said = {'value': function()}
-    except Exception as error:  # the others wait for its word, whatever it is
+    except Exception as error:  # the others wait for an answer
       own, said = error, {'error': str(error), 'in_use': isinstance(error, InUse)}
   said = json.loads(_broadcast(json.dumps(said).encode()))
   if own is not None:
@@ -141,7 +142,7 @@ def word_of_main(function: Callable[[], Any]) -> Any:
 
 
 def _broadcast(text: bytes) -> bytes:
-  """The main host's bytes: their number first, for all must give arrays of one shape."""
+  """The main host's bytes. Their number goes first, as all hosts must give arrays of one shape."""
   length = int(multihost_utils.broadcast_one_to_all(np.asarray(len(text), np.int32)))
   mine = np.frombuffer(text.ljust(length, b' ')[:length], np.uint8)
   return np.asarray(multihost_utils.broadcast_one_to_all(mine)).tobytes()

@@ -1,7 +1,7 @@
 """Where arrays live: the only file that names a mesh axis.
 
-Batches are split over the axis 'batch', everything else is replicated. Steps are ordinary `jit` functions of
-global arrays, so batch norm sees the global batch and results do not depend on the number of devices.
+Batches are split over the axis 'batch'; everything else is replicated. Steps are ordinary `jit` functions of global
+arrays, so batch norm sees the global batch and results do not depend on the number of devices.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class DataMesh:
     self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     self.replicated = NamedSharding(self._mesh, PartitionSpec())
     self.split = NamedSharding(self._mesh, PartitionSpec(AXIS))
-    self.split_in_steps = NamedSharding(self._mesh, PartitionSpec(None, AXIS))  # of batches of several steps
+    self.split_in_steps = NamedSharding(self._mesh, PartitionSpec(None, AXIS))  # for batches of several steps
 
   @property
   def size(self) -> int:
@@ -31,7 +31,7 @@ class DataMesh:
 
   @property
   def platform(self) -> str:
-    """'cpu', 'gpu' or 'tpu': what programs are compiled for, whatever this process runs on."""
+    """'cpu', 'gpu' or 'tpu', of these devices; this process may run on another."""
     return self._mesh.devices.flat[0].platform
 
   def replicate(self, tree: PyTree) -> PyTree:
@@ -39,12 +39,12 @@ class DataMesh:
     return jax.tree.map(lambda leaf: _place(leaf, self.replicated), tree)
 
   def local_rows(self, size: int) -> np.ndarray:
-    """Which rows of a batch of `size` this host's devices hold: disjoint shares, in the order of the mesh."""
+    """The rows of a batch of `size` that this host's devices hold. Hosts hold disjoint rows, in the mesh's order."""
     slices = self.split.addressable_devices_indices_map((size,)).values()
     return np.sort(np.concatenate([np.arange(size)[one] for one in slices]))
 
   def split_steps(self, local: np.ndarray, size: int) -> jax.Array:
-    """Batches of k steps, [k, size, ...], of which each host has its `local_rows`."""
+    """Batches of k steps, [k, size, ...], from each host's `local_rows` of them."""
     shape = (local.shape[0], size, *local.shape[2:])
     return jax.make_array_from_process_local_data(self.split_in_steps, local, shape)
 
@@ -53,13 +53,13 @@ class DataMesh:
     return jax.lax.with_sharding_constraint(batch, self.split)
 
   def gather(self, array: jax.Array) -> jax.Array:
-    """Inside jit: tells the compiler to lay `array` whole on every device."""
+    """Inside jit: tells the compiler to put the whole `array` on every device."""
     return jax.lax.with_sharding_constraint(array, self.replicated)
 
   def gather_by_sum(self, array: jax.Array) -> jax.Array:
-    """The same for one row of each device, exactly: a sum of rows that are zero elsewhere.
+    """The same for one row of each device, exactly, as a sum of rows that are zero elsewhere.
 
-    A TPU's compiler does the sums of several layers at once, but gathers for each by itself.
+    The TPU compiler merges the sums of several layers, but not their gathers.
     """
     own = np.eye(self.size, dtype=bool).reshape(self.size, self.size, *(1,) * (array.ndim - 1))
     return self.gather(jnp.where(own, array[:, None], 0).sum(0))
@@ -67,12 +67,12 @@ class DataMesh:
 
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
   leaf = np.asarray(leaf)
-  # Works with several processes too, where each makes only its own shards.
+  # With several processes, each makes only its own shards.
   return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
 
 def placement_of_slices(sharding: Any) -> Any:
-  """Where JAX puts array[k] of an array that lies so: what is split stays split."""
+  """The sharding of array[k], of an array with this sharding: split axes stay split."""
   if not isinstance(sharding, NamedSharding):
     return sharding
   return NamedSharding(sharding.mesh, PartitionSpec(*(() if sharding.num_devices == 1 else sharding.spec[1:])))

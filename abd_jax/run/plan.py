@@ -14,8 +14,7 @@ from abd_jax.data.records import Split
 from abd_jax.data.sources import Dataset, TaskStream
 from abd_jax.devices import backend
 from abd_jax.devices.backend import pin_numbers
-from abd_jax.devices.environment import environment
-from abd_jax.devices.memory import check_memory
+from abd_jax.devices.environment import check_memory, environment
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.files import RESULTS_SCHEMA

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from abd_jax.devices.memory import bytes_of, device_bytes, in_units
+from abd_jax.devices.environment import bytes_of, device_bytes, in_units
 from abd_jax.errors import UserError
 from abd_jax.run.console import Console
 from abd_jax.run.plan import Plan

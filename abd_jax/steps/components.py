@@ -10,11 +10,11 @@ import optax
 from abd_jax.data.augment import Augment, make_augment
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
+from abd_jax.models.cast_and_fold import Narrow, fold, narrow, with_narrow
 from abd_jax.models.generator import Generator
 from abd_jax.models.kernels import Kernels, kernels_for
 from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Classifier, ResNet
-from abd_jax.models.working import Narrow, fold, narrow, with_narrow
 from abd_jax.state import FrozenModel, TrainState
 from abd_jax.steps import optim
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from abd_jax import losses
+from abd_jax.models.cast_and_fold import Narrow, with_narrow
 from abd_jax.models.generator import stop_redundant_bias_gradients
 from abd_jax.models.norm import batch_and_stored_stats, update_running_stats
-from abd_jax.models.working import Narrow, with_narrow
 from abd_jax.state import FrozenModel, PhaseData, TrainState
 from abd_jax.steps import optim
 from abd_jax.steps.chunks import Step

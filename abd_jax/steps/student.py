@@ -9,8 +9,8 @@ import numpy as np
 
 from abd_jax.losses import mask_logits
 from abd_jax.methods.types import LossInputs, Method, Output, Phase, StartTask
+from abd_jax.models.cast_and_fold import Narrow, with_narrow
 from abd_jax.models.norm import update_running_stats
-from abd_jax.models.working import Narrow, with_narrow
 from abd_jax.state import Classes, FrozenModel, PhaseData, TrainState
 from abd_jax.steps import inversion, optim
 from abd_jax.steps.chunks import Step

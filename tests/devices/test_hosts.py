@@ -64,12 +64,12 @@ def assert_as_good_as_same(path, reference, least):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', ['abd', 'e2e'])
-def test_two_hosts_learn_what_one_does(tmp_path, cli_env, digits_data, method):
-  """Losses of learning and dreaming, accuracies; a memory chosen by features too."""
+@pytest.mark.parametrize(('method', 'fields'), [('abd', {}), ('e2e', {}), ('abd', {'data.device_mib': 0})])
+def test_two_hosts_learn_what_one_does(tmp_path, cli_env, digits_data, method, fields):
+  """Losses of learning and dreaming, accuracies; a memory chosen by features; each host streaming its own rows."""
   port = free_port()
   finish(start(cli_env, 0, 0, tmp_path / 'one', method))
-  finish(*(start(cli_env, port, host, tmp_path / 'two', method) for host in (0, 1)))
+  finish(*(start(cli_env, port, host, tmp_path / 'two', method, **fields) for host in (0, 1)))
   assert_as_good_as_same(tmp_path / 'two', tmp_path / 'one', least=30 if method == 'abd' else 15)
   assert (tmp_path / 'two/dreams/task_2.png').exists() == (method == 'abd')
 
@@ -97,12 +97,20 @@ def test_two_hosts_killed_are_resumed_by_two_or_by_one(tmp_path, cli_env, digits
     assert_as_good_as_same(resumed, tmp_path / 'one', least=30)
 
 
+JOIN = """
+import sys
+import jax
+jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
+from abd_jax.errors import UserError
+"""
+
+
 def said_by_both(cli_env, script, words=lambda host: []):
   """The lines that two hosts print: processes that run `script` with a port, their rank, and `words` of their own."""
   port = free_port()
   processes = [
     subprocess.Popen(
-      [sys.executable, '-c', script, str(port), str(host), *words(host)],
+      [sys.executable, '-c', JOIN + script, str(port), str(host), *words(host)],
       env=cli_env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )
     for host in (0, 1)
@@ -110,92 +118,55 @@ def said_by_both(cli_env, script, words=lambda host: []):
   return [process.communicate(timeout=120)[0].splitlines() for process in processes]
 
 
-ALONE = """
-import sys
-import jax
-jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
-import abd_jax
-from abd_jax.devices.hosts import barrier
-if sys.argv[2] == '1':
-  print(abd_jax.load_model(sys.argv[3]).task)
-barrier('both')
-print('done')
-"""
-
-
-def test_one_host_reads_a_model_without_the_others(learn, tmp_path, cli_env):
-  """Else a base that is missing on one host leaves the others waiting."""
-  learn(tmp_path, method='base')
-  said = said_by_both(cli_env, ALONE, lambda host: [str(tmp_path)])
-  assert '2' in said[1] and [lines[-1] for lines in said] == ['done', 'done']
-
-
 AGREE = """
-import sys
-import jax
-jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
-from abd_jax.devices.hosts import must_agree
-from abd_jax.errors import UserError
-must_agree('config', lambda: {'lr': 0.1})  # as they do here
+import abd_jax
+from abd_jax.devices.hosts import barrier, must_agree, word_of_main
+def full():
+  raise OSError(28, 'No space left on device')
+if sys.argv[2] == '1':
+  print(abd_jax.load_model(sys.argv[3]).task)  # without the other host
+barrier('both')
+must_agree('config', lambda: {'lr': 0.1})
 try:
   must_agree('config', lambda: {'lr': 0.1 + int(sys.argv[2])})
 except UserError as error:
   print(error)
+try:
+  word_of_main(full)
+except Exception as error:
+  print(type(error).__name__, error)
 """
 
 
-def test_hosts_that_are_not_alike_are_told(cli_env):
-  """Their parameters would part unseen: JAX takes each host's word for what all have."""
-  said = [lines[-1] for lines in said_by_both(cli_env, AGREE)]
-  assert said == ['process 1 has another config than process 0. Start all of them alike.'] * 2
+def test_hosts_read_alone_must_agree_and_share_the_main_hosts_errors(learn, tmp_path, cli_env):
+  learn(tmp_path, method='base')
+  said = said_by_both(cli_env, AGREE, lambda host: [str(tmp_path)])
+  assert '2' in said[1]
+  assert all('process 1 has another config than process 0' in lines[-2] for lines in said)
+  assert [lines[-1].partition(' ')[0] for lines in said] == ['OSError', 'UserError']
+  assert all('No space left' in lines[-1] for lines in said)
 
 
-@pytest.mark.slow
-def test_two_hosts_stream_disjoint_shares_of_what_one_holds(tmp_path, cli_env, digits_data):
-  """Nothing is kept on the devices: each process decodes the rows of its own devices."""
-  finish(start(cli_env, 0, 0, tmp_path / 'one', 'abd'))
-  port, streamed = free_port(), {'data.device_mib': 0}
-  processes = [start(cli_env, port, host, tmp_path / 'two', 'abd', **streamed) for host in (0, 1)]
-  finish(*processes)
-  assert_as_good_as_same(tmp_path / 'two', tmp_path / 'one', least=30)
-
-
-SHARED = """
-import sys
-import jax
-jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
-from abd_jax.errors import UserError
+WORKDIR = """
 from abd_jax.run import workdir
 workdir.SHARED_WITHIN = 0.5
 try:
-  workdir.Workdir(sys.argv[3], {'a': 1})
-except UserError as error:
-  print(error)
-"""
-
-REFUSED = """
-import sys
-import jax
-jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
-from abd_jax.errors import UserError
-from abd_jax.run.workdir import Workdir
-try:
-  Workdir(sys.argv[3], {'a': int(sys.argv[4])})
+  workdir.Workdir(sys.argv[3], {'a': int(sys.argv[4])})
 except UserError as error:
   print(error)
 """
 
 
-def test_what_the_main_host_refuses_all_hosts_refuse(tmp_path, cli_env):
-  """The lock and the config are its word alone; else the others would wait for it for ever."""
+def test_all_hosts_refuse_what_the_main_host_refuses(tmp_path, cli_env):
+  """The lock and the config are checked there alone; without its answer the others would wait for ever."""
   (tmp_path / 'config.json').write_text('{"a": 1}')
-  said = [lines[-1] for lines in said_by_both(cli_env, REFUSED, lambda host: [str(tmp_path), str(2 - host)])]
+  said = [lines[-1] for lines in said_by_both(cli_env, WORKDIR, lambda host: [str(tmp_path), str(2 - host)])]
   assert said[0] == said[1] and 'config.a=1, not 2' in said[0]  # although the second host's config agrees
 
 
-def test_hosts_with_workdirs_of_their_own_are_told(tmp_path, cli_env):
-  """The second would wait for ever for a save of the first's."""
-  said = [lines[-1] for lines in said_by_both(cli_env, SHARED, lambda host: [str(tmp_path / str(host))])]
+def test_hosts_with_different_workdirs_are_refused(tmp_path, cli_env):
+  """The second would wait for ever for a save of the first."""
+  said = [lines[-1] for lines in said_by_both(cli_env, WORKDIR, lambda host: [str(tmp_path / str(host)), '1'])]
   assert 'process 1 of this run cannot begin' in said[0] and 'is not the same folder on every host' in said[1]
 
 
@@ -215,22 +186,3 @@ def test_a_mistake_on_one_host_ends_all_of_them_at_once(tmp_path, cli_env):
   assert [process.returncode for process in processes] == [2, 2] and time.monotonic() - began < 120, said
   assert 'process 1 of this run cannot begin' in said[0] and 'Traceback' not in ''.join(said), said
   assert [f'process {k}, of 0 to 1: 1 of 2 devices' in said[k] for k in (0, 1)] == [True, True], said
-
-
-WORD = """
-import sys
-import jax
-jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
-from abd_jax.devices.hosts import word_of_main
-def full():
-  raise OSError(28, 'No space left on device')
-try:
-  word_of_main(full)
-except Exception as error:
-  print(type(error).__name__, error)
-"""
-
-
-def test_whatever_ends_the_main_host_is_told_to_the_others(cli_env):
-  said = [lines[-1] for lines in said_by_both(cli_env, WORD)]
-  assert said == ['OSError [Errno 28] No space left on device', 'UserError [Errno 28] No space left on device']

@@ -10,11 +10,11 @@ import pytest
 import reference
 
 from abd_jax.data.augment import crop_by_choice, crop_by_index
+from abd_jax.models.cast_and_fold import fold, narrow, with_narrow
 from abd_jax.models.conv import conv_on_cpu, plain_conv, upsample_conv_of_four, upsample_conv_of_one
 from abd_jax.models.kernels import kernels_for
 from abd_jax.models.moments import TWO_PASSES, in_sums
 from abd_jax.models.resnet import Classifier, ResNet
-from abd_jax.models.working import fold, narrow, with_narrow
 
 SHARDS = (1, 4)
 EPS32 = float(np.finfo(np.float32).eps)

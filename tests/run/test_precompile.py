@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import abd_jax.train as train
-from abd_jax.devices.memory import bytes_of, in_units
+from abd_jax.devices.environment import bytes_of, in_units
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.run import precompile as ahead
