@@ -65,7 +65,7 @@ def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:
   def run(max_seconds: float) -> dict:
     config, workdir = planned.load({'data.dir': arguments.data_dir}), arguments.runs / planned.name
     results = job(config, workdir).run(max_seconds)
-    found = diagnose(workdir, arguments.data_dir, tell)
+    found, _ = diagnose(workdir, arguments.data_dir, tell)
     kept = {'schema_version': runs.SCHEMA}
     kept |= {key: results[key] for key in ('final_accuracy', 'versions', 'device', 'commit')}
     kept |= {'command': planned.command, 'config': runs.fields_of(config), 'diagnosis': _kept(found, planned.trial)}

@@ -171,10 +171,10 @@ def small_run(_small_runs, learn, tmp_path):
 @pytest.fixture
 def few_dreams(monkeypatch):
   """A diagnosis looks at as many as tell right from wrong in a test."""
-  from abd_jax.analysis import diagnose, examine
+  from abd_jax.analysis import diagnose
 
   monkeypatch.setattr(diagnose, 'DREAMS', 64)
-  monkeypatch.setattr(examine, 'PLANE_POINTS', 20)
+  monkeypatch.setattr(diagnose, 'PLANE_POINTS', 20)
 
 
 @pytest.fixture(scope='session')

@@ -41,29 +41,17 @@ class Read(NamedTuple):
 
 
 class Audit(NamedTuple):
-  """What a workdir holds.
-
-  Attributes:
-    method: the name of the method.
-    capacity: how many real images the method may keep.
-    images: how many it keeps now, beside its newest frozen model; None if that model cannot be read.
-    memories: the folder of each frozen model that can be read -> the number of real images beside it.
-    arrays: all arrays in teachers/ and checkpoints/.
-    reads: what was read, in this order.
-    unreadable: a line for each store of arrays that cannot be read, so that it may hold anything.
-    findings: a line for each place of images that the method should not have, and for each wrong read.
-    notes: a line for each place of images outside the run.
-  """
+  """What a workdir holds."""
 
   method: str
-  capacity: int
-  images: int | None
-  memories: dict[str, int]
-  arrays: list[StoredArray]
-  reads: list[Read]
-  unreadable: list[str]
-  findings: list[str]
-  notes: list[str]
+  capacity: int  # real images that the method may keep
+  images: int | None  # real images beside its newest frozen model; None if that cannot be read
+  memories: dict[str, int]  # folder of each frozen model that can be read -> real images beside it
+  arrays: list[StoredArray]  # all of teachers/ and checkpoints/
+  reads: list[Read]  # in this order
+  unreadable: list[str]  # a line for each store of arrays that cannot be read, so that it may hold anything
+  findings: list[str]  # a line for each place of images that the method should not have, and for each wrong read
+  notes: list[str]  # a line for each place of images outside the run
 
 
 def audit(workdir: str | Path) -> Audit:

@@ -1,8 +1,10 @@
-"""How far apart two sets of features are: the paper's MID (Eq. 10) and the unbiased MMD^2 of Gretton et al. (2012).
+"""How far apart two sets of features are: MID (Eq. 10), unbiased MMD^2 (Gretton et al., 2012), and unbiased linear CKA.
 
-What the paper leaves open is decided here. MID: the standard deviation is the population's (ddof 0), and a feature
-that does not vary in the reference has no unit to measure in, so it is left out; `dead` counts those. MMD^2: a Gaussian
-kernel exp(-d^2 / (2 s^2)), s the median distance between different images of both sets together, unless one is given.
+The paper leaves open: MID divides by the population's standard deviation (ddof 0) and leaves out features that do not
+vary in the reference, which `dead` finds. The Gaussian kernel of MMD^2, exp(-d^2 / (2 s^2)), takes as s the median
+distance between different images of both sets together.
+
+Every function takes features f[n, d] of n images and gives nan for too few images.
 """
 
 import numpy as np
@@ -18,45 +20,37 @@ def dead(reference: np.ndarray) -> np.ndarray:
 def mid(reference: np.ndarray, other: np.ndarray) -> float:
   """Mean Image Distance, Eq. 10: || (mean of reference - mean of other) / std of reference ||_2.
 
-  reference: f[n, d]; other: f[m, d]. Raises ValueError for a reference of fewer than two images, which has no
-  standard deviation, and for an empty other.
+  reference: f[n, d], n at least 2; other: f[m, d], m at least 1.
   """
-  reference, other = _checked(reference, other)
   if len(reference) < 2 or not len(other):
-    raise ValueError(f'MID needs two images of reference and one more, not {len(reference)} and {len(other)}')
+    return float('nan')
+  reference, other = np.asarray(reference, np.float64), np.asarray(other, np.float64)
   alive = ~dead(reference)
   difference = (reference.mean(0) - other.mean(0))[alive]
   return float(np.linalg.norm(difference / reference.std(0)[alive]))
 
 
 def median_distance(points: np.ndarray) -> float:
-  """The median Euclidean distance between different rows of f[n, d]; of those apart, if half of them are not."""
+  """The median Euclidean distance between different rows of f[n, d]; if that is 0, between rows that differ."""
   distances = np.sqrt(_squared_distances(points, points)[np.triu_indices(len(points), 1)])
   apart = distances[distances > 0]
   return float(np.median(distances)) or (float(np.median(apart)) if len(apart) else 0.0)
 
 
 def mmd2(a: np.ndarray, b: np.ndarray, bandwidth: float | None = None) -> float:
-  """The unbiased estimate of MMD^2 between f[n, d] and f[m, d]; 0 on average, and so at times below it, if alike.
+  """The unbiased estimate of MMD^2 between f[n, d] and f[m, d], n and m at least 2. It can be below 0.
 
-  bandwidth: s of the kernel; None for the median distance. Raises ValueError for fewer than two images in either.
+  bandwidth: s of the kernel; None for the median distance.
   """
-  a, b = _checked(a, b)
   if min(len(a), len(b)) < 2:
-    raise ValueError(f'MMD^2 needs two images of each, not {len(a)} and {len(b)}')
+    return float('nan')
+  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
   bandwidth = median_distance(np.concatenate([a, b])) if bandwidth is None else bandwidth
   if bandwidth == 0:  # all images have the same features
     return 0.0
   kernel = lambda x, y: np.exp(-_squared_distances(x, y) / (2 * bandwidth**2))
   within = lambda x: (kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))
   return float(within(a) + within(b) - 2 * kernel(a, b).mean())
-
-
-def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-  if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-    raise ValueError(f'features must be f[n, d] and f[m, d], not {a.shape} and {b.shape}')
-  return a, b
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -69,3 +63,31 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     np.fill_diagonal(squared, 0)
   # What rounding alone leaves is no distance.
   return np.where(squared <= 1e-12 * max(squared.max(initial=0.0), (a**2).max(initial=0.0)), 0.0, squared)
+
+
+def cka(a: np.ndarray, b: np.ndarray) -> float:
+  """Linear CKA (Kornblith et al., 2019) between f[n, d] and f[n, e] of the same n images in the same order, n >= 4.
+
+  1 for features equal up to rotation and scale; 0 on average for unrelated ones, as HSIC is the unbiased estimate of
+  Song et al. (2012): the usual one is far above 0 where images are not many more than features. nan if either set
+  does not vary.
+  """
+  if len(a) < 4:
+    return float('nan')
+  gram_a, gram_b = _gram(a), _gram(b)
+  own = _hsic(gram_a, gram_a) * _hsic(gram_b, gram_b)
+  return float(_hsic(gram_a, gram_b) / np.sqrt(own)) if own > 0 else float('nan')
+
+
+def _gram(features: np.ndarray) -> np.ndarray:
+  centred = np.asarray(features, np.float64)
+  centred = centred - centred.mean(0)
+  gram = centred @ centred.T
+  np.fill_diagonal(gram, 0)
+  return gram
+
+
+def _hsic(k: np.ndarray, m: np.ndarray) -> float:
+  """The unbiased estimate from two Gram matrices with zero diagonals."""
+  n, sums = len(k), k.sum(1) @ m.sum(1)
+  return ((k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * sums / (n - 2)) / (n * (n - 3))

@@ -1,20 +1,102 @@
-"""What dreams are worth: judged by another classifier, by their variety, by how near they come to private images."""
+"""What dreams are worth: what another classifier sees in them, how varied they are, how near to private images."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from abd_jax.analysis.distances import dead
+from abd_jax.run.load import LoadedModel
 
 JUDGE_SIDE = 16  # pixels that the judge sees of a larger image
 JUDGE_IMAGES = 4000  # that it learns from
+FEATURE_IMAGES = 20_000  # training images whose features are computed, at most
+PAIRS = 8  # dreams shown beside the training image nearest to them
+
+
+class Dreams(NamedTuple):
+  """What a model dreams."""
+
+  images: np.ndarray  # f32[n, h, w, c], normalised
+  probabilities: np.ndarray  # f32[n, classes], by the model
+  pixels: np.ndarray  # f32[n, h, w, c] in [0, 1]
+
+  @property
+  def labels(self) -> np.ndarray:
+    """i[n]: the class that the model sees in each."""
+    return self.probabilities.argmax(1)
+
+
+class RealImages(NamedTuple):
+  """Raw images u8[n, h, w, c] and learning labels i32[n] of the classes that a run has learnt."""
+
+  train: np.ndarray
+  train_labels: np.ndarray
+  test: np.ndarray
+  test_labels: np.ndarray
+  white: float  # the raw value of white
+
+  def fraction(self, images: np.ndarray) -> np.ndarray:
+    """f32: raw images as values in [0, 1]."""
+    return (images / self.white).astype(np.float32)
+
+  def of_classes(self, classes: int) -> 'RealImages':
+    """Those of the first `classes` learning labels."""
+    trained, tested = self.train_labels < classes, self.test_labels < classes
+    train, test = (self.train[trained], self.train_labels[trained]), (self.test[tested], self.test_labels[tested])
+    return RealImages(*train, *test, self.white)
+
+
+def quality(model: LoadedModel, dreams: Dreams, real: RealImages) -> tuple[dict, dict[str, np.ndarray]]:
+  """(an entry of `dreams` in diagnosis.json, pictures u8 of the dreams nearest to training images).
+
+  real: of the classes that the model has learnt.
+  """
+  labels, train, test = dreams.labels, real.fraction(real.train), real.fraction(real.test)
+  classifier = judge(train, real.train_labels)
+  agreement = lambda images, those: None if classifier is None else float(np.mean(classifier.predict(images) == those))
+  features = lambda images: list(model.layers(images).values())[-1]
+  of_dreams, of_test = features(dreams.images), features(model.normalise(real.test))
+  of_train = features(model.normalise(evenly(real.train, FEATURE_IMAGES)))
+  near = privacy(dreams.pixels, train, test)
+  scaled_train, scaled_dreams, scaled_test = in_deviations(of_train, of_dreams, of_test)
+  variety = diversity(of_dreams, labels, of_test, real.test_labels)
+  first = np.argsort(near.dreamed)[:PAIRS]
+  confidence = dreams.probabilities.max(1)
+  per_class = [confidence[labels == label] for label in range(dreams.probabilities.shape[1])]
+  return {
+    'task': model.task,
+    'dreams': len(labels),
+    'agreement': agreement(dreams.pixels, labels),
+    'judge_accuracy': agreement(test, real.test_labels),
+    'chance': 1 / len(model.class_names),
+    'confidence': float(confidence.mean()),
+    'class_confidence': [float(one.mean()) if len(one) else None for one in per_class],
+    'histogram': np.bincount(labels, minlength=len(model.class_names)).tolist(),
+    'diversity': None if np.isnan(variety) else variety,
+    **near.summary(),
+    'features': privacy(scaled_dreams, scaled_train, scaled_test).summary(),
+    'pair_distances': near.dreamed[first].tolist(),
+  }, {
+    f'nearest_dreamed_{model.task}': picture(dreams.pixels[first]),
+    f'nearest_real_{model.task}': picture(train[near.nearest[first]]),
+  }
+
+
+def evenly(rows: np.ndarray, most: int) -> np.ndarray:
+  """Every k-th row, at most `most`."""
+  return rows[:: -(-len(rows) // most)]
+
+
+def picture(pixels: np.ndarray) -> np.ndarray:
+  """u8 of values in [0, 1]."""
+  return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
 def judge(images: np.ndarray, labels: np.ndarray, seed: int = 0) -> Any:
   """A classifier of images f[n, h, w, c] that shares nothing with the network: `predict(f[m, h, w, c]) -> i[m]`.
 
   scikit-learn's support vector machine with a Gaussian kernel on the pixels, larger images averaged down to about
-  16x16, on at most 4,000 images. None where those are of one class: there is nothing to tell apart.
+  16x16, on at most 4,000 images. None if all images are of one class.
   """
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import FunctionTransformer
@@ -49,31 +131,33 @@ def diversity(dreamed: np.ndarray, dreamed_labels: np.ndarray, real: np.ndarray,
 
 
 class Privacy(NamedTuple):
-  """How near dreams are to training images, in root-mean-square difference of pixels in [0, 1], or of features.
+  """How near dreams are to training images: root-mean-square difference of pixels in [0, 1], or of features."""
 
-  Attributes:
-    dreamed: f[n], each dream's distance to the training image nearest to it.
-    unseen: f[m], the same of test images: how near an image comes that nobody copied.
-    nearest: i[n], the row of the training image nearest to each dream.
-    closer: the share of dreams nearer to a training image than to any test image, among as many of each; a dream that
-      leans to neither counts half, so 0.5 is to be expected.
-  """
-
-  dreamed: np.ndarray
-  unseen: np.ndarray
-  nearest: np.ndarray
-  closer: float
+  dreamed: np.ndarray  # f[n], the distance of each dream to the nearest training image
+  unseen: np.ndarray  # f[m], the same of test images, which nobody copied
+  nearest: np.ndarray  # i[n], the row of the training image nearest to each dream
+  closer: float  # the share of dreams nearer to a training image than to any of as many test images; ties count half
 
   @property
   def suspicious(self) -> float:
     """The share of dreams nearer to a training image than 99 % of test images are; about 0.01 is to be expected."""
     return float(np.mean(self.dreamed < np.quantile(self.unseen, 0.01)))
 
+  def summary(self) -> dict[str, Any]:
+    """For JSON; of distances the minimum, the quartiles and the maximum."""
+    quantiles = lambda values: np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
+    return {
+      'nearest_dreamed': quantiles(self.dreamed),
+      'nearest_unseen': quantiles(self.unseen),
+      'suspicious': self.suspicious,
+      'closer': self.closer,
+    }
+
 
 def privacy(dreamed: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0) -> Privacy:
-  """The figure for dreams of a model of the images `train`, `test` being others of the same kind.
+  """Of dreams of a model of the images `train`; `test`: other images of the same kind.
 
-  All are pixels f[n, h, w, c] or features f[n, d]. seed: of which of the more numerous images are left out of `closer`.
+  All are pixels f[n, h, w, c] or features f[n, d]. seed: draws as many training images as test images for `closer`.
   """
   dreamed, train, test = (np.reshape(images, (len(images), -1)).astype(np.float32) for images in (dreamed, train, test))
   ours, nearest = _nearest(dreamed, train)
@@ -95,7 +179,7 @@ def _nearest(images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndar
 def in_deviations(reference: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
   """Each set of features f[n, d] in units of the reference's standard deviations, without features that do not vary.
 
-  Where none of them varies there is no unit, and all stay as they are.
+  If no feature varies, there is no unit and all stay as they are.
   """
   alive = ~dead(reference)
   if not alive.any():

@@ -8,15 +8,10 @@ PERPLEXITY = 30.0
 
 
 def tsne(sets: Sequence[np.ndarray], seed: int = 0) -> list[np.ndarray]:
-  """f32[n, 2] for each of the sets f[n, d], embedded together; perplexity 30, less for few points, start by PCA.
-
-  Raises ValueError for fewer than three points in all.
-  """
+  """f32[n, 2] for each of the sets f[n, d], three points at least, embedded together. Few lower the perplexity."""
   from sklearn.manifold import TSNE
 
   points = np.concatenate(sets).astype(np.float32)
-  if len(points) < 3:
-    raise ValueError(f't-SNE needs three points, not {len(points)}')
   if np.ptp(points, axis=0).max() == 0:  # scikit-learn would divide by their spread
     placed = np.zeros((len(points), 2), np.float32)
   else:

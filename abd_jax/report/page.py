@@ -121,10 +121,8 @@ def _matrices(run: RunRecord) -> list[str]:
   tasks = [str(k + 1) for k in range(len(run.rows))]
   matrix = charts.heat(run.rows, tasks, tasks, 'Accuracy matrix', ('learnt', 'tested on the classes of task'))
   shown = [h.figure(matrix, 'Accuracy in percent on each task (column) after learning each task (row).')]
-  counts = run.confusion if run.confusion is not None else (run.diagnosis or {}).get('confusion')
-  if counts is not None:
-    counts = np.asarray(counts)
-    names = run.class_names[: len(counts)] or tuple(str(k + 1) for k in range(len(counts)))
+  if run.confusion is not None:
+    counts, names = run.confusion, run.class_names
     shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
     confusion = charts.heat(shares, names, names, 'Confusion matrix', ('true', 'predicted'))
     words = f'Confusion after task {len(run.rows)}: share in percent of each class (row), in learning order.'

@@ -18,7 +18,7 @@ class RunRecord(NamedTuple):
   results: dict[str, Any] | None  # results.json; None if the run is not complete
   rows: list[Row]  # of the accuracy matrix, fractions, one for each complete task
   seen: Row  # accuracy over all classes seen, after each task
-  class_names: tuple[str, ...]  # in learning order, of the classes learnt so far; () if no file has them
+  class_names: tuple[str, ...]  # of the rows of `confusion`
   confusion: np.ndarray | None  # i[c, c] of the newest evaluation
   phases: list[dict[str, Any]]  # the lines of phases.jsonl
   changed: dict[str, tuple[Any, Any]]  # fields that differ from the default config: name -> (value, default)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from abd_jax.analysis.cka import cka
-from abd_jax.analysis.distances import dead, median_distance, mid, mmd2
+from abd_jax.analysis.distances import cka, dead, median_distance, mid, mmd2
 from abd_jax.analysis.embedding import tsne
 from abd_jax.analysis.probe import linear_probe
 
@@ -73,17 +72,9 @@ def test_mmd_with_dead_features_and_copies():
   assert mmd2(copies, np.ones((20, 2))) == pytest.approx(2 * (1 - np.exp(-0.5)))
 
 
-@pytest.mark.parametrize('distance', [mid, mmd2])
-def test_too_few_images_are_refused(distance):
-  with pytest.raises(ValueError, match='not 1 and 5'):
-    distance(np.zeros((1, 2)), np.zeros((5, 2)))
-  with pytest.raises(ValueError, match='not 5 and 0'):
-    distance(np.zeros((5, 2)), np.zeros((0, 2)))
-  with pytest.raises(ValueError, match='must be'):
-    distance(np.zeros((5, 2)), np.zeros((5, 3)))
-  if distance is mmd2:
-    with pytest.raises(ValueError, match='not 5 and 1'):
-      mmd2(np.zeros((5, 2)), np.zeros((1, 2)))
+@pytest.mark.parametrize(('distance', 'counts'), [(mid, (1, 5)), (mid, (5, 0)), (mmd2, (5, 1)), (cka, (3, 3))])
+def test_too_few_images_give_nan(distance, counts):
+  assert np.isnan(distance(*(gaussian(k, count, [0, 0]) for k, count in enumerate(counts))))
 
 
 def test_cka_of_turned_scaled_and_unrelated_features():
@@ -95,9 +86,6 @@ def test_cka_of_turned_scaled_and_unrelated_features():
   half = np.column_stack([features[:, :32], gaussian(20, 60, [1] * 32)])
   assert 0.3 < cka(features, half) < 0.7
   assert np.isnan(cka(features, np.ones((60, 3))))
-  for few in (features[:3], features[:5]):
-    with pytest.raises(ValueError, match='same four images'):
-      cka(features[: len(few) + (len(few) > 3)], few)
 
 
 def test_tsne_keeps_apart_what_is_apart():
@@ -112,8 +100,6 @@ def test_tsne_keeps_apart_what_is_apart():
 def test_tsne_of_hardly_anything():
   assert np.isfinite(tsne([np.zeros((3, 2)), np.ones((1, 2))])[1]).all()
   assert (tsne([np.zeros((3, 2)), np.zeros((1, 2))])[0] == 0).all()
-  with pytest.raises(ValueError, match='three points'):
-    tsne([np.zeros((1, 2)), np.ones((1, 2))])
 
 
 def test_a_probe_reads_what_is_linear_and_not_what_is_gone():

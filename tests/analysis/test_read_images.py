@@ -1,4 +1,4 @@
-"""abd_jax.analysis.images: the images of a run as it had them, without a model."""
+"""The real images of a run as it had them, without a model."""
 
 import json
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from abd_jax.analysis import images as lib
-from abd_jax.analysis.images import read_images
+from abd_jax.analysis import diagnose
+from abd_jax.analysis.diagnose import read_images
 from abd_jax.config import default, flatten
 from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError
@@ -48,7 +48,7 @@ def test_photographs_are_cut_and_labelled_as_the_run_had_them(workdir):
 
 
 def test_of_many_large_images_some_are_read_of_every_class(workdir, monkeypatch):
-  monkeypatch.setattr(lib, 'MOST_BYTES', 15 * 8 * 8 * 3)
+  monkeypatch.setattr(diagnose, 'MOST_BYTES', 15 * 8 * 8 * 3)
   real = read_images(workdir, 1)
   assert len(real.train) == 14 and set(real.train_labels) == {0, 1, 2, 3} and len(real.test) == 12
 
