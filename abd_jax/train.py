@@ -17,8 +17,7 @@ import numpy as np
 
 from abd_jax.config import changed
 from abd_jax.data import memory as memory_lib
-from abd_jax.data.memory import PooledImages
-from abd_jax.data.pipeline import StreamedPool
+from abd_jax.data.memory import Pool
 from abd_jax.devices import backend, hosts
 from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
@@ -161,8 +160,8 @@ class Learner:
     for snapshot in frozen:
       self._adopt(snapshot)
     self.student: TrainState = states.get('student') or self._first_student()
-    self._pooled: dict[int, PooledImages | StreamedPool] = {}  # of the current task
-    tested = self.stream.test_split(self.tasks.num_tasks - 1)
+    self._pooled: dict[int, Pool] = {}  # of the current task
+    tested = self.stream.test(self.tasks.num_tasks - 1)
     self.test_labels = tested.labels
     self.test_images = tested if plan.streams else tested.decode()[0]
 
@@ -223,9 +222,9 @@ class Learner:
   def _inputs(self, task: int, index: int, phase: Phase) -> AbstractContextManager[StepInputs]:
     """Each step's rows of the images on the devices, or the images themselves."""
     pooled, mesh = self._pool(task), self.plan.mesh
-    rows = self.schedule.rows(task, index, pooled.pool)
+    rows = self.schedule.rows(task, index, pooled)
     indices = EpochIndices((self.plan.seed, task, index), rows, self.config.student.batch_size, phase)
-    if isinstance(pooled, PooledImages):
+    if not pooled.streams:
       return nullcontext(indices)
     return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
 
@@ -255,7 +254,7 @@ class Learner:
 
   def _learning_steps(self, task: int) -> int:
     """The student's steps on one task."""
-    pool = self._pool(task).pool
+    pool = self._pool(task)
     return sum(self.schedule.phase_steps(task, phase, pool) for phase in self.schedule.phases(task))
 
   def picture(self, task: int) -> tuple[np.ndarray, np.ndarray]:
@@ -276,10 +275,10 @@ class Learner:
     if self.plan.method.memory:
       pooled, last = self._pool(task), len(self.plan.method.phases(task)) - 1
       features = None
-      if memory_lib.looks_at_features(self.plan.method.memory, pooled.pool):
+      if memory_lib.looks_at_features(self.plan.method.memory, pooled):
         embed = partial(self.plan.steps.embed, model)
         features = in_batches(embed, pooled.task_images, self.config.eval_batch_size)
-      rows = self.schedule.kept_rows(task, min(phase.index, last), pooled.pool, features)
+      rows = self.schedule.kept_rows(task, min(phase.index, last), pooled, features)
       memory = memory_lib.pad(pooled.take(rows), self.schedule.memory_size)
     snapshot = TaskSnapshot(model, memory)
     self._adopt(snapshot)
@@ -292,14 +291,14 @@ class Learner:
       self.memory = memory_lib.unpad(jax.device_get(snapshot.memory))
     self._pooled = {}
 
-  def _pool(self, task: int) -> PooledImages | StreamedPool:
+  def _pool(self, task: int) -> Pool:
     """The task's images and the memory's: decoded and copied once, or left on disk to be streamed."""
     if task not in self._pooled:
-      split = self.stream.task_split(task)
+      source = self.stream.task(task)
       if self.plan.streams:
-        self._pooled = {task: StreamedPool(split, self.memory)}
+        self._pooled = {task: memory_lib.streamed(source, self.memory)}
       else:
-        images, labels = split.decode()
+        images, labels = source.decode()
         self._check_range(images)
         size = self.schedule.pool_size(self.stream.sizes)
         self._pooled = {task: memory_lib.gather(images, labels, self.memory, size)}
@@ -317,9 +316,8 @@ class Learner:
   def _classes(self, task: int) -> Classes:
     return self.plan.mesh.replicate(Classes(self.tasks.task_of_class, np.int32(task)))
 
-  def _phase_data(self, task: int, pooled: PooledImages | StreamedPool | None = None) -> PhaseData:
+  def _phase_data(self, task: int, pooled: Pool | None = None) -> PhaseData:
     """What all steps of a phase read, on the devices."""
-    resident = isinstance(pooled, PooledImages)
-    images, labels = (pooled.images, pooled.labels) if resident else (None, None)
+    images, labels = (None, None) if pooled is None or pooled.streams else (pooled.images, pooled.padded_labels())
     data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.plan.seed))
     return self.plan.mesh.replicate(data)

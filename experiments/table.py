@@ -15,6 +15,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from abd_jax.data.folders import own_images
 from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError, nearest
 from experiments import options, runs
@@ -102,9 +103,9 @@ def _asked(name: str, table: Table, config: str, word: str, arguments: argparse.
 def _named_by_photographs(planned: list[Planned], data_dir: str) -> list[Planned]:
   """With the fingerprint of a folder of photographs; data sets say by their names what they are."""
   data = planned[0].load({'data.dir': data_dir}).data
-  if data.name != 'image_folder':
+  if not own_images(data.name):
     return planned
-  fingerprint = open_configured(data).fingerprint()
+  fingerprint = open_configured(data).fingerprint
   return [one._replace(fingerprint=fingerprint) for one in planned]
 
 

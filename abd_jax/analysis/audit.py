@@ -11,6 +11,7 @@ import numpy as np
 
 from abd_jax import methods
 from abd_jax.config import Config, restored
+from abd_jax.data.folders import own_images
 from abd_jax.errors import UserError
 from abd_jax.files import misfit, read_json, read_lines
 from abd_jax.protocol.tasks import Tasks
@@ -71,7 +72,7 @@ def audit(workdir: str | Path) -> Audit:
 
 def _audit(folder: Path, config: Config) -> Audit:
   has_memory = bool(methods.get(config).memory)
-  photos = config.data.dir if config.data.name == 'image_folder' else ''
+  photos = config.data.dir if own_images(config.data.name) else ''
   copies = config.data.prepared or f'{photos.rstrip("/")}.prepared'
   states = [path / 'state' for kind in KINDS for path in sorted((folder / 'checkpoints' / kind).glob('*/'))]
   models, manifest = _models(folder)

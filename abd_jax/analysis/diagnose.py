@@ -15,11 +15,11 @@ from abd_jax.analysis.dreams import Dreams, RealImages, evenly, picture
 from abd_jax.analysis.embedding import tsne
 from abd_jax.analysis.probe import linear_probe
 from abd_jax.config import restored
-from abd_jax.data.records import Split
+from abd_jax.data.records import Source
 from abd_jax.errors import UserError
 from abd_jax.files import is_intact, read_json, sealed, write_atomically
 from abd_jax.protocol import metrics
-from abd_jax.run.extend import JoinedDataset, open_stream, read_base
+from abd_jax.run.extend import open_stream, read_base
 from abd_jax.run.load import LoadedModel, load_model
 from abd_jax.run.workdir import resolve
 
@@ -113,16 +113,16 @@ def read_images(workdir: Path, upto: int, data_dir: str = '') -> RealImages:
   config = resolve(restored(read_json(workdir / 'config.json'))).unlock()
   config.data.dir = data_dir or config.data.dir
   stream = open_stream(config.lock(), read_base(config.extends) if config.extends else None, prepare=False)
-  if isinstance(stream.dataset, JoinedDataset):
+  if not len(stream.labels(0)):
     raise UserError(f'{workdir.name} extends a run on other data, whose training images it cannot read.')
   known = [original for task in range(upto + 1) for original in stream.tasks.original_ids(task)]
 
-  def part(split: Split) -> tuple[np.ndarray, np.ndarray]:
+  def part(split: Source) -> tuple[np.ndarray, np.ndarray]:
     every = max(1, -(-len(split) * int(np.prod(split.view.shape)) // MOST_BYTES))
     split = split.take(np.arange(0, len(split), every))
     return split.decode()[0], stream.tasks.learning_labels(split.labels)
 
-  splits = stream.dataset.train_split(known), stream.dataset.test_split(known)
+  splits = stream.dataset.train(known), stream.dataset.test(known)
   return RealImages(*part(splits[0]), *part(splits[1]), config.data.max_value)
 
 

@@ -22,13 +22,11 @@ from typing import Any
 import numpy as np
 
 from abd_jax.commands.options import Words, parse
-from abd_jax.data import paths
+from abd_jax.data import folders, prepare
 from abd_jax.errors import UserError
 
 FORMATS = ('table', 'csv', 'jsonl')
 BATCH = 250  # images in memory at once
-PHOTOGRAPHS = ('image_folder', 'imagenet50', 'imagenet100', 'tiny_imagenet')  # prepared by data/builders/_files.py
-_TINY = (64, 64)  # the size that Tiny-ImageNet's builder stores, whatever is cut out of it
 
 
 def run(words: list[str]) -> None:
@@ -72,11 +70,11 @@ def image_files(words: Sequence[str]) -> list[Path]:
     if word == '-':
       files += [Path(line) for line in sys.stdin.read().splitlines() if line]
     elif path.is_dir():
-      files += sorted(Path(entry.path) for entry in paths.image_files(path, any_name=True))
+      files += sorted(Path(entry.path) for entry in folders.image_files(path))
     else:
       files.append(path)
   if not files:
-    raise UserError(f'no image in {" ".join(words)}. Known by their endings: {" ".join(sorted(paths.SUFFIXES))}.')
+    raise UserError(f'no image in {" ".join(words)}. Known by their endings: {" ".join(sorted(folders.SUFFIXES))}.')
   return files
 
 
@@ -140,10 +138,7 @@ def _cut(image: Any, size: tuple[int, int], data: Any) -> Any:
   """What is cut out of a Pillow image and resized: once when it is stored, once more where a run crops at random."""
   from abd_jax.data import images
 
-  stored = None if data.crop == 'resized' else size
-  if data.name == 'tiny_imagenet':
-    stored = _TINY
-  if stored and data.name in PHOTOGRAPHS:
+  if stored := prepare.stored_size(data.name, size, data.crop):
     image = images.resize(image, stored, images.square_box(image.width, image.height))
   if data.crop == 'resized':
     image = images.resize(image, size, images.centre_box(image.width, image.height))
@@ -155,10 +150,8 @@ def preparation(shape: Sequence[int], data: Any) -> list[str]:
   height, width, channels = shape
   steps = ['turned upright as EXIF says', f'{"grey" if channels == 1 else "RGB"}, 8 bits, transparent pixels white']
   square = 'the largest centred square resized to {}x{}, bilinearly over all pixels it covers'
-  if data.name == 'tiny_imagenet':
-    steps.append(square.format(*_TINY))
-  elif data.name in PHOTOGRAPHS and data.crop != 'resized':
-    steps.append(square.format(height, width))
+  if stored := prepare.stored_size(data.name, (height, width), data.crop):
+    steps.append(square.format(*stored))
   if data.crop == 'resized':
     steps.append(f'the centred square of 224/256 of the short side resized to {height}x{width}, likewise')
   return steps

@@ -1,8 +1,11 @@
 """One image: from the bytes of a file or a record to uint8[h, w, c], and what is wrong with it where it cannot be."""
 
+import functools
 import io
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +19,12 @@ _UNKNOWN = 'is no image that Pillow can read'
 _BOMB = 'has more pixels than are safe to decode'
 _MODES = {1: 'L', 3: 'RGB'}
 _DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')  # Pillow's modes of 16-bit grey
+
+
+@functools.cache
+def threads() -> ThreadPoolExecutor:
+  """The threads that decode images, one for each core: Pillow lets go of the interpreter while it works."""
+  return ThreadPoolExecutor(len(os.sched_getaffinity(0)), 'decode')
 
 
 class BadImage(Exception):

@@ -1,12 +1,12 @@
-"""Stored images, for the methods that may keep some: which to keep, and how later tasks mix them in. Pure numpy.
-
-What a phase may train on is a `Pool`: the task's own images, then the memory's. `Phase.data` picks rows of it.
-"""
+"""Stored images, for the methods that may keep some: which to keep, and how later tasks mix them in."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from abd_jax.data.images import from_array
+from abd_jax.data.records import Source, in_threads
 
 
 class Memory(NamedTuple):
@@ -17,10 +17,48 @@ class Memory(NamedTuple):
 
 
 class Pool(NamedTuple):
-  """What a phase may train on, known without looking at an image: the task's rows, then the memory's."""
+  """What a phase may train on: the task's rows, then the memory's. Labels alone are enough to plan a run.
 
-  labels: np.ndarray  # i32[n], in learning order
-  is_memory: np.ndarray  # bool[n]
+  Attributes:
+    labels: i32[n], in learning order.
+    is_memory: bool[n].
+    images: u8[size, h, w, c] of all rows, padded to one number for all tasks; None: not decoded.
+    source: the task's images, still encoded, if they are streamed.
+    memory: the images behind `source`, as they are tested: of those cut out at random in training, the centre.
+  """
+
+  labels: np.ndarray
+  is_memory: np.ndarray
+  images: Any = None
+  source: Any = None
+  memory: Any = None
+
+  @property
+  def streams(self) -> bool:
+    return self.source is not None
+
+  @property
+  def task_images(self) -> np.ndarray | Source:
+    """u8[n, h, w, c]: the task's own, or a Source that decodes them slice by slice."""
+    return self.source if self.streams else self.images[: np.sum(~self.is_memory)]
+
+  def padded_labels(self) -> np.ndarray:
+    """i32[size], one for each of `images`."""
+    return np.pad(self.labels, (0, len(self.images) - len(self.labels)))
+
+  def take(self, rows: np.ndarray) -> Memory:
+    """A memory of these rows, copied."""
+    images = in_threads(self.fill, self.source.view.shape, rows) if self.streams else self.images[rows]
+    return Memory(images, self.labels[rows])
+
+  def fill(self, images: np.ndarray, rows: np.ndarray, draws: np.ndarray | None) -> None:
+    """Decodes streamed rows into u8[m, h, w, c], in this thread. draws: f64[m, DRAWS] of random crops."""
+    count = len(self.source)
+    mine = np.flatnonzero(rows < count)
+    self.source.fill([images[k] for k in mine], rows[mine], None if draws is None else draws[mine])
+    for k in np.flatnonzero(rows >= count):
+      stored = self.memory.images[rows[k] - count]
+      images[k] = stored if draws is None else self.source.view.cut(from_array(stored), draws[k])
 
 
 # (number of a class's images, their features f[n, d] or None, rng, how many) -> i64[how many], the best first
@@ -154,27 +192,15 @@ def kept_rows(
   return rows[np.concatenate([of_class[:share] for of_class, share in zip(mine, shares, strict=True)])]
 
 
-class PooledImages(NamedTuple):
-  """The images of a pool, padded to one number for all tasks."""
-
-  pool: Pool
-  images: np.ndarray  # u8[size, h, w, c]
-  labels: np.ndarray  # i32[size]
-
-  @property
-  def task_images(self) -> np.ndarray:
-    """u8[n, h, w, c]: the task's own."""
-    return self.images[: np.sum(~self.pool.is_memory)]
-
-  def take(self, rows: np.ndarray) -> Memory:
-    """A memory of these rows, copied."""
-    return Memory(self.images[rows], self.labels[rows])
-
-
-def gather(images: np.ndarray, labels: np.ndarray, memory: Memory, size: int) -> PooledImages:
+def gather(images: np.ndarray, labels: np.ndarray, memory: Memory, size: int) -> Pool:
   """A task's images u8[n, h, w, c] and the memory's, in one array of `size`; each is copied once."""
   pool = join(labels, memory.labels)
   padded = np.zeros((size, *images.shape[1:]), np.uint8)
   padded[: len(images)] = images
   padded[len(images) : len(pool.labels)] = memory.images
-  return PooledImages(pool, padded, np.pad(pool.labels, (0, size - len(pool.labels))))
+  return pool._replace(images=padded)
+
+
+def streamed(source: Source, memory: Memory) -> Pool:
+  """A task's images, left encoded, and the memory's."""
+  return join(source.labels, memory.labels)._replace(source=source, memory=memory)

@@ -1,4 +1,4 @@
-"""Finds a data set on disk, or prepares it there with our builder of its name; without TensorFlow."""
+"""Finds the prepared copy of a data set, or has our builder of its name write one; without TensorFlow."""
 
 import contextlib
 import fcntl
@@ -8,7 +8,6 @@ import os
 import pkgutil
 import re
 import shutil
-import socket
 import tempfile
 import time
 from pathlib import Path
@@ -17,40 +16,20 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from abd_jax.data import builders
-from abd_jax.data.in_order import kept_in_order
-from abd_jax.data.options import Options
 from abd_jax.errors import UserError, nearest
 
-_JUST_BEGUN = 60.0  # seconds in which a copy that another process begins may not be locked yet
-_ABANDONED = 86400.0  # seconds without a change after which one of another host is: its lock may not be seen here
+_JUST_BEGUN = 60.0  # seconds in which another process may not have locked the copy that it begins
 
 
-def find(folder: Path) -> Path | None:
-  """The newest prepared version under `folder`."""
-  versions = [path.parent for path in folder.glob('*/dataset_info.json')]
-  versions = [path for path in versions if _is_version(path)]
-  return max(versions, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
+class Options(NamedTuple):
+  """How images are stored and cut: the fields of config.data of these names."""
 
-
-def _is_version(folder: Path) -> bool:
-  return re.fullmatch(r'\d+\.\d+\.\d+', folder.name) is not None
-
-
-def _builder_names() -> list[str]:
-  names = [module.name for module in pkgutil.iter_modules(builders.__path__)]
-  return [name for name in names if not name.startswith('_')]
-
-
-def builder_class(name: str) -> Any | None:
-  """Our builder of that name, if there is one."""
-  if name not in _builder_names():
-    return None
-  return importlib.import_module(f'{builders.__name__}.{name}').Builder
-
-
-def _takes_files(builder: Any) -> bool:
-  """Whether it is a builder of files in folders, as those of builders/_files.py are."""
-  return hasattr(builder, 'files')
+  size: int = 0
+  channels: int = 0
+  crop: str = 'padded'
+  test_fraction: float = 0.2
+  split_seed: int = 0
+  damaged: str = 'refuse'
 
 
 class Place(NamedTuple):
@@ -68,140 +47,154 @@ class Place(NamedTuple):
   download: bool
   prepare: bool = True
 
+  @property
+  def downloads(self) -> Path:
+    """Where archives lie."""
+    return self.prepared / 'downloads'
+
+
+def find(folder: Path) -> Path | None:
+  """The newest prepared version under `folder`."""
+  versions = [path for path in _versions(folder) if (path / 'dataset_info.json').exists()]
+  return max(versions, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
+
+
+def _versions(folder: Path) -> list[Path]:
+  return [path for path in folder.glob('*') if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
+
+
+def _builder_names() -> set[str]:
+  return {module.name for module in pkgutil.iter_modules(builders.__path__) if not module.name.startswith('_')}
+
+
+def builder_class(name: str) -> Any | None:
+  """Our builder of that name, if there is one."""
+  return importlib.import_module(f'{builders.__name__}.{name}').Builder if name in _builder_names() else None
+
+
+def stored_size(name: str, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
+  """(h, w) to which our builder of that name brings photographs before it stores them; None: it leaves their size.
+
+  size: (h, w) of the network's images. crop: config.data.crop.
+  """
+  builder = builder_class(name)
+  return builder.stored_size(size, crop) if hasattr(builder, 'stored_size') else None
+
 
 def find_or_prepare(name: str, place: Place, options: Options) -> Path:
   """The folder of a prepared copy of data set `name`.
 
   Raises:
-    UserError: no builder of that name, nowhere to write, the original is not to be had, or it is not as it should be.
+    UserError: no builder of that name, nowhere to write, or the original is missing or damaged.
   """
   _remove_abandoned(place.prepared, name)
   builder: Any = builder_class(name)
-  key = builder.key(place.folder, options) if _takes_files(builder) else name
-  here = (place.folder / key, place.prepared / key)
-  if found := find(here[0]) or find(here[1]):
-    if _takes_files(builder):
-      builder.check_copy(found, place.folder, place.prepared / 'downloads', options)
-    return found
-  for folder in here:
-    parts = [path for path in folder.glob('*') if _is_version(path)]
-    if parts and not find(folder):  # which another process may have completed just now
-      raise UserError(
-        f'{parts[0]} lacks dataset_info.json: it was copied in part. Copy it anew, or delete that folder.'
-      )
+  of_files = hasattr(builder, 'find')
+  key = builder.key(place.folder, options) if of_files else name
+  folders = tuple(dict.fromkeys((place.folder / key, place.prepared / key)))
+  for folder in folders:
+    versions = _versions(folder)  # before `find`: another process may complete one meanwhile
+    if found := find(folder):
+      if of_files:
+        builder.check_copy(found, place, options)
+      return found
+    if versions:
+      raise UserError(f'{versions[0]} lacks dataset_info.json: it was copied in part. Copy it anew, or delete it.')
   if not place.prepare:
     raise UserError(
-      f"there is no prepared copy of '{name}' in {' or '.join(map(str, dict.fromkeys(here)))}, and none is made to "
-      'look back. Name the folder that has one.'
+      f"there is no prepared copy of '{name}' in {' or '.join(map(str, folders))}, and none is made to look back. Name "
+      'the folder that has one.'
     )
-  return find(here[0]) or find(here[1]) or prepare(name, key, place, options)
+  if builder is None:
+    there = {path.name for path in place.prepared.glob('*') if find(path)}
+    hint = nearest(name, there | _builder_names())
+    raise UserError(f'no data set {name!r} under {place.prepared} and no builder of that name.{hint}')
+  more = {'files': builder.find(place, options), 'options': options} if of_files else {}
+  return _prepare(name, place, key, lambda folder: builder(data_dir=folder, **more))
 
 
-def prepare(name: str, key: str, place: Place, options: Options) -> Path:
-  """Writes data set `name` as place.prepared / key and returns its folder.
+def _prepare(name: str, place: Place, key: str, make_builder: Any) -> Path:
+  """Writes data set `name` as place.prepared / key and returns its folder. Raises UserError.
 
-  It grows in a folder of its own and is renamed when complete, so a killed run leaves nothing half-done, and
-  of two processes that prepare at the same moment one wins and both read its copy. Raises UserError.
+  The copy grows in a folder of its own and is renamed when it is complete, so a killed run leaves no partial copy, and
+  of two processes that prepare at the same moment one wins and both read its copy.
   """
   root = place.prepared
-  make_builder = builder_class(name)
-  if make_builder is None:
-    prepared = [path.name for path in root.glob('*') if find(path)]
-    hint = nearest(name, {*prepared, *_builder_names()})
-    raise UserError(f'no data set {name!r} under {root} and no builder of that name.{hint}')
-  more, field = {}, 'data_dir'
-  if _takes_files(make_builder):
-    field = '--config.data.prepared'
-    files = make_builder.find(place.folder, root / 'downloads', place.download, options)
-    more = {'files': files, 'options': options}
   try:
     (root / key).mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=root))
+    scratch = Path(tempfile.mkdtemp(prefix=f'incomplete.{name}.', dir=root))
     lock = os.open(scratch / '.lock', os.O_CREAT | os.O_WRONLY)
   except OSError as error:
-    raise UserError(f'cannot write to {root}: {error.strerror}; choose another {field}.') from None
-  with contextlib.suppress(OSError):  # on a file system that locks no files: what it leaves stays, too
+    raise UserError(f'cannot write to {root}: {error.strerror}; choose another --config.data.prepared.') from None
+  with contextlib.suppress(OSError):  # a file system without locks
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   logging.info('Preparing %s under %s', name, root)
   try:
-    builder = make_builder(data_dir=scratch, **more)
+    builder = make_builder(scratch)
+    builder.download = place.download
+    _build(builder, place)
     folder = root / key / str(builder.version)
-    _build(builder, place, field)
-    _rename(builder.data_path, folder)
+    try:
+      os.rename(builder.data_path, folder)
+    except OSError:
+      if not folder.exists():  # otherwise another process was faster
+        raise
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
     os.close(lock)
-  _check_prepared(folder, getattr(builder, 'expected', {}))
-  if _takes_files(make_builder):
+  if hasattr(builder, 'tell'):
     builder.tell()
   return folder
 
 
-def _prefix(name: str) -> str:
-  return f'incomplete.{name}.{socket.gethostname()}.'
-
-
 def _remove_abandoned(root: Path, name: str) -> None:
-  """Removes what killed processes have left of their copies."""
+  """Removes what killed processes left of their copies: nobody holds their locks."""
   for folder in root.glob(f'incomplete.{name}.*'):
-    patience = _JUST_BEGUN if folder.name.startswith(_prefix(name)) else _ABANDONED
     with contextlib.suppress(OSError):  # in use, or another process removes it
-      if time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob('*'))) > patience:
+      if time.time() - folder.stat().st_mtime > _JUST_BEGUN:
         with open(folder / '.lock', 'w') as lock:
           fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
           shutil.rmtree(folder, ignore_errors=True)
 
 
-def _build(builder: Any, place: Place, field: str) -> None:
-  """Writes all records. Raises UserError where the disk does not let it."""
+def _build(builder: Any, place: Place) -> None:
+  """Writes all records and counts them. Raises UserError if the disk refuses, or records are missing."""
   import tensorflow_datasets as tfds
 
   tfds.disable_progress_bar()
-  builder.download = place.download  # Read by those of ours that download.
-  order = kept_in_order() if builder.info.disable_shuffling else contextlib.nullcontext()
   try:
-    with order, contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder.
-      builder.download_and_prepare(download_dir=place.prepared / 'downloads', file_format='array_record')
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder
+      builder.download_and_prepare(download_dir=place.downloads, file_format='array_record')
   except (OSError, RuntimeError) as error:  # array_record's writer raises the latter
     reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:120]
     raise UserError(
-      f'{builder.name} cannot be prepared under {place.prepared} ({reason}). Nothing of it was kept; make room there, '
-      f'or choose another {field}.'
+      f'{builder.name} cannot be prepared under {place.prepared} ({reason}). No part of it was kept; make room there, '
+      'or choose another --config.data.prepared.'
     ) from None
+  expected = getattr(builder, 'expected', builder.COUNTS)
+  for split, info in builder.info.splits.items():
+    found, wanted = _readable(builder, split), expected.get(split, info.num_examples)
+    if not found == info.num_examples == wanted:
+      raise UserError(f'{builder.name}: {found} {split} images were stored instead of {wanted}. Run again.')
 
 
-def _rename(made: Any, folder: Path) -> None:
+def _readable(builder: Any, split: str) -> int:
+  """Number of records in the files of a split; 0 if they cannot be read."""
+  from array_record.python import array_record_data_source
+
+  paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
   try:
-    os.rename(made, folder)
-  except OSError:
-    if not folder.exists():  # Otherwise another process was faster.
-      raise
-
-
-def _check_prepared(folder: Path, expected: dict[str, int]) -> None:
-  import tensorflow_datasets as tfds
-
-  prepared = tfds.builder_from_directory(folder)
-  for split, info in prepared.info.splits.items():
-    check_count(prepared, split)
-    if info.num_examples != expected.get(split, info.num_examples):
-      shutil.rmtree(folder)
-      raise UserError(f'{folder} got {info.num_examples} {split} images of {expected[split]}. Run again.')
+    return len(array_record_data_source.ArrayRecordDataSource(paths))
+  except Exception:  # array_record raises whatever its C++ reader says of a damaged or missing file
+    return 0
 
 
 def check_count(builder: Any, split: str) -> None:
-  """Compares what the files hold with what their description, and our builder of that name, say."""
-  from array_record.python import array_record_data_source
-
-  info = builder.info.splits[split]
-  own = builder_class(builder.name)
-  expected = (own.COUNTS if own else {}).get(split, info.num_examples)
-  try:
-    found = len(array_record_data_source.ArrayRecordDataSource([os.fspath(path) for path in info.filepaths]))
-  except Exception:  # array_record raises whatever its C++ reader says of a damaged or missing file.
-    found = 0
-  if not found == expected == info.num_examples:
+  """Raises UserError unless the files hold what their description, and our builder of that name, say."""
+  own, described = builder_class(builder.name), builder.info.splits[split].num_examples
+  found, expected = _readable(builder, split), (own.COUNTS if own else {}).get(split, described)
+  if not found == expected == described:
     raise UserError(
-      f'{builder.data_path} is incomplete: {found} readable {split} images instead of {expected}; '
-      'delete that folder and run again.'
+      f'{builder.data_path} is incomplete: {found} readable {split} images instead of {expected}; delete that folder '
+      'and run again.'
     )

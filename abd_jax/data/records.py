@@ -1,9 +1,10 @@
-"""The records of a split on disk: labels read at once and kept beside them, images decoded when asked for."""
+"""The images of one split on disk: labels are read at once and kept beside them, images are decoded when asked for."""
 
 import json
 import os
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +13,15 @@ import numpy as np
 
 from abd_jax.data import images as images_lib
 from abd_jax.data.prepare import check_count
-from abd_jax.data.threads import pool
 from abd_jax.errors import UserError
 
-# Records are read in blocks: a split's encoded images may not fit in memory at once.
-_BLOCK = 1024
+_BLOCK = 1024  # records read at once: the encoded images of a split may not fit in memory
 _PER_THREAD = 16  # images that a thread decodes in one go
+
+# Places on disk -> their records: mappings with `image` (encoded, or uint8[h, w, c]) and `label`.
+Read = Callable[[list[int]], list[Mapping[str, Any]]]
+# (m arrays uint8[h, w, c] to fill, int[m] places, float64[m, images.DRAWS] of random crops or None)
+Fill = Callable[[Any, np.ndarray, np.ndarray | None], None]
 
 
 class View(NamedTuple):
@@ -35,14 +39,10 @@ class View(NamedTuple):
   crop: str
 
   def of(self, stored: bytes | np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
-    """uint8[h, w, c] of an encoded image, or of a tensor. draws: of a random crop. Raises BadImage."""
+    """uint8[h, w, c] of an encoded image or a tensor. draws: of a random crop. Raises BadImage."""
     if isinstance(stored, np.ndarray):
-      image = _from_tensor(stored, self.stored)
-      if self.crop == 'padded':
-        return images_lib.pixels(image)
-    else:
-      image = images_lib.decode(stored, self.stored)
-    return self.cut(image, draws)
+      return self.cut(_from_tensor(stored, self.stored), draws)
+    return self.cut(images_lib.decode(stored, self.stored), draws)
 
   def cut(self, image: Any, draws: np.ndarray | None) -> np.ndarray:
     """The same of a Pillow image."""
@@ -61,19 +61,21 @@ def _from_tensor(array: np.ndarray, shape: Sequence[int | None]) -> Any:
 
 
 @dataclass(frozen=True)
-class Split:
+class Source:
   """Some images of a split on disk.
 
   Attributes:
-    where: the data set's folder and the split's name, for messages.
-    source: random access to the records (a tfds data source), images left encoded.
-    rows: int64[n], positions in `source`.
-    labels: int32[n], original ids.
-    view: how they are decoded.
+    where: the folder and the split, for messages.
+    split: its name.
+    read: gives records by their places.
+    rows: int64[n], the places of these images.
+    labels: int32[n], original class ids unless said otherwise.
+    view: how an image is decoded.
   """
 
   where: str
-  source: Any
+  split: str
+  read: Read
   rows: np.ndarray
   labels: np.ndarray
   view: View
@@ -81,101 +83,111 @@ class Split:
   def __len__(self) -> int:
     return len(self.rows)
 
-  def take(self, mask: np.ndarray) -> 'Split':
-    """The images where `mask` bool[n] holds, or of these places int[m]."""
+  def take(self, mask: np.ndarray) -> 'Source':
+    """The images where `mask` bool[n] holds, or those at the places int[m]."""
     return replace(self, rows=self.rows[mask], labels=self.labels[mask])
 
-  def of_classes(self, original_ids: Collection[int]) -> 'Split':
-    return self.take(np.isin(self.labels, list(original_ids)))
+  def of_classes(self, ids: Collection[int]) -> 'Source':
+    return self.take(np.isin(self.labels, list(ids)))
+
+  def then(self, other: 'Source') -> 'Source':
+    """These images, and behind them those of `other`, which has the same view."""
+    first = 1 + int(self.rows.max(initial=-1))
+
+    def read(rows: list[int]) -> list[Mapping[str, Any]]:
+      return [self.read([row])[0] if row < first else other.read([row - first])[0] for row in rows]
+
+    rows, labels = np.concatenate([self.rows, other.rows + first]), np.concatenate([self.labels, other.labels])
+    return replace(self, where=f'{self.where} and {other.where}', read=read, rows=rows, labels=labels)
 
   def __getitem__(self, part: slice) -> np.ndarray:
-    """uint8[m, h, w, c], decoded now: so it can stand where an array of images is read in batches."""
-    return self.images(np.arange(len(self.rows))[part])
+    """uint8[m, h, w, c], decoded now, so that a Source can stand where an array is read in batches."""
+    return self.images(np.arange(len(self))[part])
 
   def decode(self) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8[n, h, w, c], int32[n]). Raises UserError for a record that cannot be decoded."""
-    return self.images(np.arange(len(self.rows))), self.labels.copy()
+    """(uint8[n, h, w, c], int32[n] labels). Raises UserError for a record that cannot be decoded."""
+    return self[:], self.labels.copy()
 
   def images(self, places: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
     """uint8[m, h, w, c] of int[m] places in `rows`. draws: float64[m, images.DRAWS] of random crops."""
-    found = np.empty((len(places), *self.view.shape), np.uint8)
-    fill = lambda part: self.fill(found[part], places[part], None if draws is None else draws[part])
-    list(pool().map(fill, in_parts(len(places))))
-    return found
+    return in_threads(self.fill, self.view.shape, places, draws)
 
-  def fill(self, found: np.ndarray | list[np.ndarray], places: np.ndarray, draws: np.ndarray | None) -> None:
+  def fill(self, images: Sequence[np.ndarray] | np.ndarray, places: np.ndarray, draws: np.ndarray | None) -> None:
     """Decodes into m arrays uint8[h, w, c], in this thread."""
-    for k, (row, record) in enumerate(read(self.source, self.rows[places])):
+    rows = self.rows[places].tolist()
+    for k, record in enumerate(self.read(rows)):
       try:
-        found[k][...] = self.view.of(record['image'], None if draws is None else draws[k])
+        images[k][...] = self.view.of(record['image'], None if draws is None else draws[k])
       except images_lib.BadImage as error:
-        raise bad_record(self.where, row, f'its image {error}') from None
+        raise bad_record(self.where, rows[k], f'its image {error}') from None
 
 
-def in_parts(count: int) -> list[slice]:
-  """Slices of `count` images, each for one thread."""
-  return [slice(start, start + _PER_THREAD) for start in range(0, count, _PER_THREAD)]
+def start(fill: Fill, images: np.ndarray, places: np.ndarray, draws: np.ndarray | None) -> list[Future]:
+  """Has threads `fill` uint8[m, h, w, c] images; they are whole when all futures are done."""
+  parts = [slice(k, k + _PER_THREAD) for k in range(0, len(places), _PER_THREAD)]
+  return [
+    images_lib.threads().submit(fill, images[part], places[part], None if draws is None else draws[part])
+    for part in parts
+  ]
+
+
+def in_threads(fill: Fill, shape: Sequence[int], places: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+  """uint8[m, *shape] as `fill` makes them."""
+  images = np.empty((len(places), *shape), np.uint8)
+  for part in start(fill, images, places, draws):
+    part.result()
+  return images
 
 
 def bad_record(where: str, row: int, what: str) -> UserError:
   return UserError(f'{where}, record {row}: {what}. Prepare that data set anew without it.')
 
 
-def read(source: Any, rows: np.ndarray) -> Iterator[tuple[int, Mapping[str, Any]]]:
-  """(row, record) of each of int64[n] rows."""
-  for start in range(0, len(rows), _BLOCK):
-    block = rows[start : start + _BLOCK].tolist()
-    yield from zip(block, source.__getitems__(block), strict=True)
-
-
-def open_split(builder: Any, split: str, view: View, num_classes: int | None = None) -> Split:
+def open_split(builder: Any, split: str, view: View, num_classes: int | None = None) -> Source:
   """All images of one split of a prepared tfds builder; without `num_classes` any label from 0 on will do.
 
   Raises:
     UserError: the files hold fewer images than they should, or a record that cannot be used.
   """
-  import tensorflow_datasets as tfds
-
   check_count(builder, split)
-  is_image = isinstance(builder.info.features['image'], tfds.features.Image)
-  source: Any = _Encoded(builder, split) if is_image else builder.as_data_source(split)
-  where = f'{builder.data_path}, split {split}'
-  labels = _labels(builder, split, lambda: _scan(source, where, view))
+  where, read = f'{builder.data_path}, split {split}', _reader(builder, split)
+  count = builder.info.splits[split].num_examples
+  labels = _labels(builder, split, lambda: _scan(read, count, where, view))
   if len(wrong := np.flatnonzero((labels < 0) | (labels >= (num_classes or np.inf)))):
     last = f'0..{num_classes - 1}' if num_classes else '0 and above'
     raise bad_record(where, int(wrong[0]), f'its label is {labels[wrong[0]]}, not in {last}')
-  return Split(where, source, np.arange(len(labels)), labels, view)
+  return Source(where, split, read, np.arange(count), labels, view)
 
 
-class _Encoded:
-  """Records with their images left encoded, of which only these two features are looked at: that is faster."""
+def _reader(builder: Any, split: str) -> Read:
+  """Random access to the records. Images that TFDS stores encoded stay encoded; other features are not parsed."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.decode import DeserializeMethod
+  from tensorflow_datasets.proto import tf_example_pb2
 
-  def __init__(self, builder: Any, split: str):
-    from tensorflow_datasets.core.decode import DeserializeMethod
-    from tensorflow_datasets.proto import tf_example_pb2 as example_lib
+  if not isinstance(builder.info.features['image'], tfds.features.Image):
+    return builder.as_data_source(split).__getitems__
+  raw = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)
+  messages: Any = tf_example_pb2
 
-    self._raw = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)
-    messages: Any = example_lib
-    self._parse = messages.Example.FromString
-
-  def __len__(self) -> int:
-    return len(self._raw)
-
-  def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
-    features = [self._parse(record).features.feature for record in self._raw.__getitems__(rows)]
+  def read(rows: list[int]) -> list[Mapping[str, Any]]:
+    features = [messages.Example.FromString(record).features.feature for record in raw.__getitems__(rows)]
     return [{'image': one['image'].bytes_list.value[0], 'label': one['label'].int64_list.value[0]} for one in features]
 
+  return read
 
-def _scan(source: Any, where: str, view: View) -> np.ndarray:
-  """int32[n]: the labels of all records, each of which is looked at, its image's header too. Raises UserError."""
-  labels, row = np.empty(len(source), np.int32), -1
+
+def _scan(read: Read, count: int, where: str, view: View) -> np.ndarray:
+  """int32[count]: the labels of all records. Checks each image's header too. Raises UserError."""
+  labels, row = np.empty(count, np.int32), -1
   try:
-    for row, record in read(source, np.arange(len(source))):
-      if isinstance(record['image'], bytes):
-        images_lib.check_stored(record['image'], view.stored)
-      else:
-        _from_tensor(record['image'], view.stored)
-      labels[row] = record['label']
+    for first in range(0, count, _BLOCK):
+      for row, record in enumerate(read(list(range(first, min(first + _BLOCK, count)))), first):
+        if isinstance(record['image'], bytes):
+          images_lib.check_stored(record['image'], view.stored)
+        else:
+          _from_tensor(record['image'], view.stored)
+        labels[row] = record['label']
   except images_lib.BadImage as error:
     raise bad_record(where, row, f'its image {error}') from None
   except Exception as error:  # tfds and array_record raise many kinds for a record that is not as its features say
@@ -185,28 +197,26 @@ def _scan(source: Any, where: str, view: View) -> np.ndarray:
 
 
 def _labels(builder: Any, split: str, scan: Callable[[], np.ndarray]) -> np.ndarray:
-  """The labels of a split, from the file beside it that the first reader of this very copy left."""
-  folder = Path(builder.data_path)
-  file, stamp = folder / f'abd_jax_labels_{split}.npz', _stamp(builder, split)
+  """The labels of a split, from the file that the first reader of this very copy left beside it."""
+  file, stamp = Path(builder.data_path) / f'abd_jax_labels_{split}.npz', _stamp(builder, split)
   try:
     with np.load(file, allow_pickle=False) as saved:
       if str(saved['stamp']) == stamp:
         return saved['labels'].astype(np.int32)
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-    pass  # there is none, or it is not whole
+    pass  # there is no such file, or it is damaged
   labels = scan()
   try:
     temporary = file.with_suffix(f'.{os.getpid()}.npz')
     np.savez(temporary, labels=labels, stamp=np.asarray(stamp))
     os.replace(temporary, file)
   except OSError:
-    pass  # a folder that may only be read: it is scanned each time
+    pass  # a folder that may only be read is scanned each time
   return labels
 
 
 def _stamp(builder: Any, split: str) -> str:
-  """What tells this copy of a split from another or from a changed one: its files with their sizes and times."""
+  """Names, sizes and times of a split's files: they change when the copy does."""
   files = [Path(path) for path in builder.info.splits[split].filepaths]
   features = Path(builder.data_path) / 'features.json'
-  facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in (*files, features)]
-  return json.dumps(facts)
+  return json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in (*files, features)])

@@ -1,97 +1,96 @@
-"""Reads prepared data sets, one task at a time, without TensorFlow.
+"""Opens data sets and gives out their images task by task, without TensorFlow.
 
-Labels are read at once, images are decoded only when a task asks for them. A data set that is not on disk yet
-is prepared by its builder in `abd_jax.data.builders`.
+Labels are read at once; images are decoded only when a task asks for them. A data set that is not on disk yet is
+prepared by its builder in `abd_jax.data.builders`.
 """
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from abd_jax.data.options import DEFAULT, Options
-from abd_jax.data.prepare import Place, find_or_prepare
-from abd_jax.data.records import Split, View, open_split
+from abd_jax.data.folders import own_images
+from abd_jax.data.prepare import Options, Place, find_or_prepare
+from abd_jax.data.records import Source, View, open_split
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
 
 _FOLD_SEED = 0
 
 
+@dataclass
 class Dataset:
   """A data set on disk; made by `open_dataset`.
 
   Attributes:
     name: as in `open_dataset`.
     class_names: name of each original class id.
-    num_classes: number of classes.
-    image_shape: (h, w, c).
-    on_read: called with a dict that tells which images were just decoded, whenever some are.
-    untold: what nobody was told of yet: a run measures images before it has a log.
+    training: all training images, with original ids as labels.
+    testing: all test images, likewise.
+    fingerprint: a digest of classes, all labels and the files' bytes: other images under this name have another one.
+    folds: {} or {'folds': how many, 'held_out': which}, for the log of reads.
+    unlogged: reads before `on_read` was set: a run measures images before it has a log.
+    on_read: called with a dict that describes the images, whenever some are given out.
   """
 
-  def __init__(self, name: str, builder: Any, folds: int, fold: int, view: View):
-    self.name, self.view = name, view
-    self.class_names = _class_names(builder, view)
-    self.num_classes = len(self.class_names)
-    self.image_shape: tuple[int, int, int] = view.shape
-    self.untold: list[dict] = []
-    self.on_read: Callable[[dict], None] = self.untold.append
-    self._builder, self._folds, self._fold = builder, folds, fold
-    self._test_split = _test_split(builder)
+  name: str
+  class_names: tuple[str, ...]
+  training: Source
+  testing: Source
+  fingerprint: str
+  folds: dict[str, int] = field(default_factory=dict)
+  unlogged: list[dict] = field(default_factory=list)
+  on_read: Callable[[dict], None] = field(init=False)
 
-  @functools.cached_property
-  def _train_and_test(self) -> tuple[Split, Split]:
-    train = open_split(self._builder, 'train', self.view, self.num_classes)
-    if not self._folds:
-      return train, open_split(self._builder, self._test_split, self.view, self.num_classes)
-    held_out = _deal(train.labels, self._folds) == self._fold
-    return train.take(~held_out), train.take(held_out)
+  def __post_init__(self):
+    self.on_read = self.unlogged.append
 
-  def fingerprint(self) -> str:
-    """What tells these images from others under the same name: a digest of classes, all labels and the files' bytes."""
-    digest, files = hashlib.sha256(repr((self.class_names, self.view)).encode()), self._builder.info.metadata or {}
-    for split in self._train_and_test:
-      digest.update(split.labels.tobytes())
-    for split in ('train', 'test'):  # known of photographs
-      digest.update(str(files.get(f'{split}_digest', '')).encode())
-    return digest.hexdigest()[:16]
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
 
-  def train(self, original_ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Training images of these classes, in the order on disk: (uint8[n, h, w, c], int32[n] original ids)."""
-    return self.train_split(original_ids).decode()
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(h, w, c)."""
+    return self.training.view.shape
 
-  def test(self, original_ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+  def train(self, original_ids: Collection[int]) -> Source:
+    """The training images of these classes, in the order on disk. Logs the read."""
+    return self._read('training', self.training, original_ids)
+
+  def test(self, original_ids: Collection[int]) -> Source:
     """The same of the test images or, with folds, of the held-out ones."""
-    return self.test_split(original_ids).decode()
+    return self._read('testing', self.testing, original_ids)
 
-  def train_split(self, original_ids: Collection[int]) -> Split:
-    """What `train` decodes, still encoded: for those who decode some of it at a time."""
-    return self._opened('training', self._train_and_test[0], original_ids)
-
-  def test_split(self, original_ids: Collection[int]) -> Split:
-    """The same of what `test` decodes."""
-    return self._opened('testing', self._train_and_test[1], original_ids)
-
-  def _opened(self, purpose: str, part: Split, original_ids: Collection[int]) -> Split:
-    part = part.of_classes(original_ids)
-    split = self._test_split if purpose == 'testing' and not self._folds else 'train'
-    folds = {'folds': self._folds, 'held_out': self._fold} if self._folds else {}
-    self.on_read({'for': purpose, 'split': split, **folds, 'classes': sorted(original_ids), 'images': len(part.rows)})
+  def _read(self, purpose: str, source: Source, original_ids: Collection[int]) -> Source:
+    part = source.of_classes(original_ids)
+    what = {'for': purpose, 'split': source.split, **self.folds}
+    self.on_read(what | {'classes': sorted(original_ids), 'images': len(part)})
     return part
 
   def train_labels(self, original_ids: Collection[int]) -> np.ndarray:
-    """The labels that `train` gives; decodes no image."""
-    return self._train_and_test[0].of_classes(original_ids).labels
+    """The labels int32[n] of `train`. No image is read."""
+    return self.training.of_classes(original_ids).labels
 
   def test_labels(self, original_ids: Collection[int]) -> np.ndarray:
-    """The labels that `test` gives; decodes no image."""
-    return self._train_and_test[1].of_classes(original_ids).labels
+    """The labels int32[n] of `test`. No image is read."""
+    return self.testing.of_classes(original_ids).labels
+
+
+def extended(names: tuple[str, ...], old: 'TaskStream | None', new: Dataset) -> Dataset:
+  """The classes `names` that a model has learnt, in learning order, and behind them all classes of `new`.
+
+  The learnt classes have no training images. They have test images only if `old`, their own stream, is given and stores
+  images as `new` does.
+  """
+  training, testing = (replace(one, labels=one.labels + len(names)) for one in (new.training, new.testing))
+  if old is not None and old.dataset.testing.view == new.testing.view:
+    testing = old.tested(old.tasks.num_tasks - 1).then(testing)
+  return replace(new, class_names=names + new.class_names, training=training, testing=testing)
 
 
 def _deal(labels: np.ndarray, folds: int) -> np.ndarray:
@@ -112,45 +111,66 @@ def open_dataset(
   download: bool = True,
   prepared: str = '',
   prepare: bool = True,
-  options: Options = DEFAULT,
+  options: Options | None = None,
 ) -> Dataset:
-  """Opens a data set, preparing it first if need be and `prepare` says so.
+  """Opens a data set; prepares it first if there is no copy and `prepare` allows it.
 
   Args:
-    name: a folder of `data_dir` that holds a prepared array_record copy (the newest version in it is
-      taken), or a builder of ours.
-    data_dir: where prepared data sets live, or the files to prepare one from; '' for tfds's own default.
-    folds: if positive, `test` gives one of this many stratified parts of the training split and `train` the
-      others; the official test split is never opened. For choosing settings.
+    name: a folder of `data_dir` that holds a prepared array_record copy (its newest version is taken), or a builder of
+      ours.
+    data_dir: where prepared data sets live, or the files to prepare one from; '' for TFDS's own default.
+    folds: if positive, `test` gives one of this many stratified parts of the training split and `train` the others;
+      the official test split is never opened. For choosing settings.
     fold: which part is held out, 0..folds-1.
-    download: whether what is neither prepared nor in `data_dir`/downloads may be fetched from the network.
+    download: whether the network may be used for what is neither prepared nor in `data_dir`/downloads.
     prepared: where copies are written; '' for `data_dir`, or beside it for a folder of photographs.
-    options: what becomes of images.
+    options: how images are stored and cut; None: the defaults.
 
   Raises:
     UserError: unknown name, unusable folder, failed download, incomplete or unsuitable files, or no such fold.
   """
+  options = options or Options()
   if folds == 1 or folds < 0 or fold not in range(max(folds, 1)):
     raise UserError(f'fold={fold} with folds={folds}: folds must be 0 or at least 2, and fold in 0..folds-1.')
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import constants
 
+  if own_images(name) and not data_dir:
+    raise UserError('--config.data.dir is missing: the folder of photographs, as in --config.data.dir=PHOTOS.')
   root = Path(os.path.expanduser(data_dir or constants.DATA_DIR)).absolute()
-  copies = Path(os.path.expanduser(prepared)).absolute() if prepared else root
-  if name == 'image_folder':
-    if not data_dir:
-      raise UserError('--config.data.dir is missing: the folder of photographs, as in --config.data.dir=PHOTOS.')
-    copies = copies if prepared else root.with_name(f'{root.name}.prepared')
+  beside = root.with_name(f'{root.name}.prepared') if own_images(name) else root
+  copies = Path(os.path.expanduser(prepared)).absolute() if prepared else beside
   folder = find_or_prepare(name, Place(root, copies, download, prepare), options)
   try:
     builder = tfds.builder_from_directory(folder)
-    checked = _check_suitable(builder)
+    stored = _stored_shape(builder)
   except UserError:
     raise
   except Exception as error:  # tfds raises many kinds for a description that is missing, cut or empty
     reason = ' '.join(str(error).split())[:80]
     raise UserError(f'the description of the data in {folder} cannot be read ({reason}); delete that folder.') from None
-  return Dataset(name, builder, folds, fold, _view(builder, checked, options))
+  return _open(name, builder, _view(builder, stored, options), folds, fold)
+
+
+def _open(name: str, builder: Any, view: View, folds: int, fold: int) -> Dataset:
+  label = builder.info.features['label']
+  count = getattr(label, 'num_classes', None)
+  training = open_split(builder, 'train', view, count)
+  count = count or 1 + int(training.labels.max(initial=-1))
+  if folds:
+    held_out = _deal(training.labels, folds) == fold
+    training, testing = training.take(~held_out), training.take(held_out)
+  else:
+    testing = open_split(builder, _test_split(builder), view, count)
+  names = getattr(label, 'names', None)
+  class_names = tuple(str(k) for k in range(count)) if not names or None in names else tuple(names)
+  digest, files = hashlib.sha256(repr((class_names, view)).encode()), builder.info.metadata or {}
+  for source in (training, testing):
+    digest.update(source.labels.tobytes())
+  for split in ('train', 'test'):  # written for photographs, by builders/_files.py
+    digest.update(str(files.get(f'{split}_digest', '')).encode())
+  held = {'folds': folds, 'held_out': fold} if folds else {}
+  return Dataset(name, class_names, training, testing, digest.hexdigest()[:16], held)
 
 
 def open_configured(data: Any, prepare: bool = True) -> Dataset:
@@ -160,8 +180,8 @@ def open_configured(data: Any, prepare: bool = True) -> Dataset:
   return open_dataset(data.name, data.dir, **where, options=options)
 
 
-def _check_suitable(builder: Any) -> tuple[int | None, int | None, int]:
-  """(h, w, c) of the images as stored, h and w None where they vary. Raises UserError for what we cannot read."""
+def _stored_shape(builder: Any) -> tuple[int | None, int | None, int]:
+  """(h, w, c) of the images on disk, h and w None where they vary. Raises UserError for what we cannot read."""
   info, where = builder.info, builder.data_path
   if info.file_format.value != 'array_record':
     raise UserError(
@@ -186,39 +206,29 @@ def _test_split(builder: Any) -> str:
   return next((name for name in ('test', 'validation', 'val') if name in builder.info.splits), 'test')
 
 
-def _class_names(builder: Any, view: View) -> tuple[str, ...]:
-  """One name for each label; its number where the data set gives none."""
-  label = builder.info.features['label']
-  names = getattr(label, 'names', None)
-  count = getattr(label, 'num_classes', None) or 1 + int(open_split(builder, 'train', view).labels.max(initial=-1))
-  if not names or None in names:
-    return tuple(str(k) for k in range(count))
-  return tuple(names)
-
-
 def _view(builder: Any, stored: tuple[int | None, int | None, int], options: Options) -> View:
   """How its images become the network's. Raises UserError if the options do not say."""
-  size = options.size or int((builder.info.metadata or {}).get('size', 0))
+  height, width, channels = stored
   if options.crop == 'resized':
+    size = options.size or int((builder.info.metadata or {}).get('size', 0))
     if not size:
       raise UserError('config.data.crop=resized needs config.data.size, the side of the square to cut out, in pixels.')
-    return View(stored, (size, size, stored[2]), options.crop)
-  height, width, channels = stored
+    return View(stored, (size, size, channels), options.crop)
   if height is None or width is None:
     raise UserError(
       f'{builder.data_path} holds images of varying size; cut squares out of them with '
       '--config.data.crop=resized --config.data.size=64, or prepare a copy with all images of one size.'
     )
-  if options.size and (height, width) != (size, size):
+  if options.size and (height, width) != (options.size, options.size):
     raise UserError(
-      f'{builder.data_path} holds {height}x{width} images, config.data.size asks for {size}x{size}; leave it at 0, or '
+      f'{builder.data_path} holds {height}x{width} images, but config.data.size={options.size}; leave it at 0, or '
       'set --config.data.crop=resized.'
     )
   return View(stored, (height, width, channels), options.crop)
 
 
 class TaskStream:
-  """Gives out training data task by task, and keeps the method's promise: no way back to an earlier task."""
+  """Gives out training images task by task, and keeps the method's promise: no way back to an earlier task."""
 
   def __init__(self, dataset: Dataset, tasks: Tasks):
     """Streams `dataset` in the order of `tasks`.
@@ -231,11 +241,11 @@ class TaskStream:
     self.dataset, self.tasks = dataset, tasks
     self._latest = 0
 
-  def on_read(self, tell: Callable[[dict], None]) -> None:
-    """Has `tell` called with a dict that says which images were decoded, for those so far and whenever some are."""
-    while self.dataset.untold:
-      tell(self.dataset.untold.pop(0))
-    self.dataset.on_read = tell
+  def on_read(self, log: Callable[[dict], None]) -> None:
+    """Has `log` called with a dict for each read, past and future."""
+    while self.dataset.unlogged:
+      log(self.dataset.unlogged.pop(0))
+    self.dataset.on_read = log
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -253,52 +263,41 @@ class TaskStream:
     return tuple(len(self.labels(t)) for t in range(self.tasks.num_tasks))
 
   def labels(self, t: int) -> np.ndarray:
-    """The learning labels int32[n] that `task(t)` gives; decodes no image."""
+    """The learning labels int32[n] of `task(t)`. No image is read."""
     return self.tasks.learning_labels(self.dataset.train_labels(self.tasks.original_ids(t)))
 
-  def task(self, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training data of task t: (uint8[n, h, w, c], int32[n] learning labels). Not kept here.
+  def task(self, t: int) -> Source:
+    """The training images of task t, with learning labels. Not kept here.
 
     Raises:
       RuntimeError: a later task was given before.
       IndexError: no such task.
     """
-    return self.task_split(t).decode()
-
-  def task_split(self, t: int) -> Split:
-    """The same still encoded, with learning labels."""
     original_ids = self.tasks.original_ids(t)
     if t < self._latest:
       raise RuntimeError(f'task {t} is over: task {self._latest} has been given')
     self._latest = t
-    split = self.dataset.train_split(original_ids)
-    return replace(split, labels=self.tasks.learning_labels(split.labels))
+    source = self.dataset.train(original_ids)
+    return replace(source, labels=self.tasks.learning_labels(source.labels))
 
-  def test(self, upto: int) -> tuple[np.ndarray, np.ndarray]:
-    """Test data of tasks 0..upto, sorted by task: (uint8[n, h, w, c], int32[n] learning labels).
-
-    Raises:
-      IndexError: no such task.
-    """
-    return self.test_split(upto).decode()
-
-  def test_split(self, upto: int) -> Split:
-    """The same still encoded, with learning labels."""
-    split = self.dataset.test_split(self._known(upto))
-    labels, order = self._by_task(split.labels)
-    return replace(split, rows=split.rows[order], labels=labels)
+  def test(self, upto: int) -> Source:
+    """The test images of tasks 0..upto, sorted by task, with learning labels. Raises IndexError: no such task."""
+    return self._by_task(self.dataset.test(self._known(upto)))
 
   def test_labels(self, upto: int) -> np.ndarray:
-    """The learning labels int32[n] that `test(upto)` gives; decodes no image."""
-    return self._by_task(self.dataset.test_labels(self._known(upto)))[0]
+    """The learning labels int32[n] of `test(upto)`. No image is read."""
+    return self.tested(upto).labels
+
+  def tested(self, upto: int) -> Source:
+    """The same as `test`, but no read is logged: for labels, and for streams that log themselves."""
+    return self._by_task(self.dataset.testing.of_classes(self._known(upto)))
 
   def _known(self, upto: int) -> tuple[int, ...]:
     """Original ids of the classes of tasks 0..upto."""
     self.tasks.original_ids(upto)
     return self.tasks.order[: sum(self.tasks.sizes[: upto + 1])]
 
-  def _by_task(self, original: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(learning labels sorted by task, where each was)."""
-    labels = self.tasks.learning_labels(original)
+  def _by_task(self, source: Source) -> Source:
+    labels = self.tasks.learning_labels(source.labels)
     order = np.argsort(self.tasks.task_of_class[labels], kind='stable')
-    return labels[order], order
+    return replace(source, rows=source.rows[order], labels=labels[order])

@@ -5,8 +5,6 @@ training image, and their test images only where the base's data still lie.
 """
 
 import os
-from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +12,8 @@ import jax
 import numpy as np
 
 from abd_jax.config import Config, check, default, flatten, restored
-from abd_jax.data.records import Split
-from abd_jax.data.sources import Dataset, TaskStream, open_configured
+from abd_jax.data.folders import own_images
+from abd_jax.data.sources import Dataset, TaskStream, extended, open_configured
 from abd_jax.errors import UserError
 from abd_jax.files import read_json, read_results
 from abd_jax.methods.types import Method
@@ -82,72 +80,9 @@ def read_base(workdir: str | Path) -> Base:
   return Base(folder, config, manifest, jax.device_get(snapshot), read_results(folder / 'results.json'))
 
 
-class JoinedSource:
-  """The records of two sources, those of the first at the places 0..first-1."""
-
-  def __init__(self, one: Any, first: int, other: Any):
-    self._one, self._first, self._other = one, first, other
-
-  def __getitems__(self, rows: list[int]) -> list[Any]:
-    here, there = ([k for k, row in enumerate(rows) if (row < self._first) == of_one] for of_one in (True, False))
-    found = dict(zip(here, self._one.__getitems__([rows[k] for k in here]), strict=True)) if here else {}
-    if there:
-      records = self._other.__getitems__([rows[k] - self._first for k in there])
-      found |= dict(zip(there, records, strict=True))
-    return [found[k] for k in range(len(rows))]
-
-
-class JoinedDataset(Dataset):
-  """The classes that a base has learnt, numbered in learning order, and behind them all those of another data set."""
-
-  def __init__(self, names: tuple[str, ...], old: TaskStream | None, new: Dataset):
-    self.name, self.view, self.image_shape = new.name, new.view, new.image_shape
-    self.class_names, self.num_classes = names + new.class_names, len(names) + new.num_classes
-    self.fingerprint = new.fingerprint
-    self._known, self._new = len(names), new
-    # Images that are stored otherwise cannot be decoded with the new ones.
-    self._old = old if old is not None and old.dataset.view == new.view else None
-    if self._old is not None:  # whose last read tells of itself as ours do
-      self._old.on_read(lambda record: self.on_read(record))
-    new.on_read = lambda record: self.on_read(record)
-    self.untold: list[dict] = []
-    self.on_read = self.untold.append
-
-  def train_split(self, original_ids: Collection[int]) -> Split:
-    split = self._new.train_split(self._of_new(original_ids))
-    return replace(split, labels=split.labels + self._known)
-
-  def test_split(self, original_ids: Collection[int]) -> Split:
-    split = self._new.test_split(self._of_new(original_ids))
-    split = replace(split, labels=split.labels + self._known)
-    if self._old is None:
-      return split
-    old = self._old.test_split(self._old.tasks.num_tasks - 1).of_classes(original_ids)
-    first = 1 + int(old.rows.max(initial=-1))
-    return replace(
-      split,
-      source=JoinedSource(old.source, first, split.source),
-      rows=np.concatenate([old.rows, split.rows + first]),
-      labels=np.concatenate([old.labels, split.labels]),
-    )
-
-  def train_labels(self, original_ids: Collection[int]) -> np.ndarray:
-    return self._new.train_labels(self._of_new(original_ids)) + self._known
-
-  def test_labels(self, original_ids: Collection[int]) -> np.ndarray:
-    labels = self._new.test_labels(self._of_new(original_ids)) + self._known
-    if self._old is not None:
-      old_labels = self._old.test_labels(self._old.tasks.num_tasks - 1)
-      labels = np.concatenate([old_labels[np.isin(old_labels, list(original_ids))], labels])
-    return labels
-
-  def _of_new(self, original_ids: Collection[int]) -> list[int]:
-    return [one - self._known for one in original_ids if one >= self._known]
-
-
 def task_sizes(config: Config, data: Dataset) -> tuple[int, ...]:
   """Classes of each task of a run that starts from nothing. Raises UserError if they do not fit the data."""
-  uneven = data.name == 'image_folder'  # which has as many classes as it has
+  uneven = own_images(data.name)
   return split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes), uneven)
 
 
@@ -159,7 +94,7 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
     prepare: whether a copy of them may be written: not to look back at images that may have been deleted.
   """
   data = open_configured(config.data, prepare)
-  if config.data.fingerprint not in ('', data.fingerprint()):
+  if config.data.fingerprint not in ('', data.fingerprint):
     raise UserError(
       f"the images of '{data.name}'{_in(config.data.dir)} are not those that this run began with: others, or prepared "
       'otherwise. Put them back as they were, name the folder that has them, or choose another --workdir.'
@@ -173,7 +108,7 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
     order = parse_class_order(config.class_order, data.class_names, config.trial)
     return TaskStream(data, Tasks(order, task_sizes(config, data)))
   own = is_of_base(base, data)
-  if own and base.config.data.fingerprint not in ('', data.fingerprint()):
+  if own and base.config.data.fingerprint not in ('', data.fingerprint):
     raise UserError(
       f"the images of '{data.name}'{_in(config.data.dir)} are not those that the run in {base.workdir} has learnt. Put "
       'them back as they were, or give new classes names of their own.'
@@ -181,7 +116,7 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   sizes = _grown_sizes(base, config, data)
   if own:
     return TaskStream(data, Tasks(tuple(base.manifest['class_order']['original_ids']), sizes))
-  joined = JoinedDataset(base.class_names, old_stream(base), data)
+  joined = extended(base.class_names, old_stream(base), data)
   return TaskStream(joined, Tasks(tuple(range(joined.num_classes)), sizes))
 
 
@@ -258,7 +193,7 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
     {name: value for name, value in flatten(default().to_dict()).items() if name.startswith(_NOT_TAKEN_OVER)}
   )
   config.data.fingerprint = ''  # of the base's images
-  if {fields.get('data.name'), config.data.name} & {'image_folder'}:
+  if own_images(config.data.name) or own_images(fields.get('data.name', '')):
     height, _, channels = base.manifest['image_shape']
     config.data.size, config.data.channels = height, channels
   config.update_from_flattened_dict(fields)

@@ -10,7 +10,7 @@ import numpy as np
 from abd_jax import config as config_lib
 from abd_jax import methods
 from abd_jax.config import Config, changed, flatten, left_open
-from abd_jax.data.records import Split
+from abd_jax.data.records import Source
 from abd_jax.data.sources import Dataset, TaskStream
 from abd_jax.devices import backend
 from abd_jax.devices.backend import pin_numbers
@@ -21,7 +21,7 @@ from abd_jax.files import RESULTS_SCHEMA
 from abd_jax.methods.types import Method
 from abd_jax.protocol import metrics
 from abd_jax.run.checkpoint import abstract_like, abstract_snapshot, describe
-from abd_jax.run.extend import Base, JoinedDataset, grown, open_stream, read_base
+from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.schedule import Schedule, TeacherId
 from abd_jax.run.workdir import Workdir
@@ -40,17 +40,17 @@ def infer_config(config: Config, data: Dataset, first_task: tuple[int, ...]) -> 
   """
   unknown, fields = left_open(flatten(config.to_dict())), {}
   if 'data.mean' in unknown:
-    fields |= _normalisation(data.train_split(first_task), config.data.max_value)
+    fields |= _normalisation(data.train(first_task), config.data.max_value)
   if 'model.blocks' in unknown:
     fields |= _network(max(data.image_shape[:2]), config.model.variant)
   if 'generator.start' in unknown:
     fields |= _generator(*data.image_shape[:2])
   if 'data.fingerprint' in unknown:
-    fields['data.fingerprint'] = data.fingerprint()
+    fields['data.fingerprint'] = data.fingerprint
   return changed(config, fields)
 
 
-def _normalisation(images: Split, max_value: float) -> dict:
+def _normalisation(images: Source, max_value: float) -> dict:
   """Mean and deviation of each channel, over all pixels of u8[n, h, w, c], exact in whatever order they come."""
   channels = images.view.shape[-1]
   counts = np.zeros((channels, 256), np.int64)
@@ -153,7 +153,7 @@ class Plan(NamedTuple):
   def base_snapshot(self) -> TaskSnapshot:
     """The last model of the run that this one extends, its head grown, on the devices."""
     assert self.base is not None
-    own_data = not isinstance(self.stream.dataset, JoinedDataset)
+    own_data = len(self.stream.labels(0)) > 0  # other data have no training images of the learnt classes
     memory = self.base.snapshot.memory if self.schedule.memory_size else {}
     model = grown(self.base, freeze(self.steps.new_student()), own_data)
     return self.mesh.replicate(TaskSnapshot(model, memory))

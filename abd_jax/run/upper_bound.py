@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from abd_jax.config import Config, default, flatten
+from abd_jax.data.folders import own_images
 from abd_jax.protocol.tasks import Tasks
 
 # What the result of a Base run depends on (the last two in its last bits at most), and how it is run.
@@ -41,7 +42,7 @@ def folder(root: Path, config) -> Path:
   fields, defaults = ({name: c.to_dict()[name] for name in (*RECIPE, *CLASSES)} for c in (config, default()))
   fields, defaults = flatten(fields), flatten(defaults)
   where = ['data.dir', 'data.download', 'data.prepared', 'data.device_mib']
-  if config.data.name != 'image_folder':  # of which alone the name does not say what they are
+  if not own_images(config.data.name):
     where.append('data.fingerprint')
   fields = {name: value for name, value in fields.items() if value != defaults[name] and name not in where}
   digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 
 from abd_jax.config import FREE_FIELDS, Config, changed, flatten, left_open, reads
+from abd_jax.data.folders import own_images
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.files import read_json, read_results, sealed, write_atomically
@@ -254,7 +255,7 @@ def resolve(config: Config) -> Config:
 def names_another_folder(path: str, config: Config) -> bool:
   """Whether a folder of photographs is there, not the one of the run in `path`: a look tells if they are the same."""
   here, file = config.data.dir, Path(path).absolute() / 'config.json'
-  if config.data.name != 'image_folder' or not os.path.isdir(here) or not file.is_file():
+  if not own_images(config.data.name) or not os.path.isdir(here) or not file.is_file():
     return False
   return os.path.realpath(here) != os.path.realpath(flatten(read_json(file)).get('data.dir', here))
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from abd_jax.data.images import DRAWS
-from abd_jax.data.pipeline import Chunk, Prefetch, StreamedPool
+from abd_jax.data.memory import Pool
+from abd_jax.data.stream import Chunk, Prefetch, begin
 from abd_jax.methods.types import Phase
 from abd_jax.state import Array
 from abd_jax.steps import optim
@@ -76,11 +77,11 @@ class StreamedImages:
   def __init__(
     self,
     indices: EpochIndices,
-    images: StreamedPool,
+    pool: Pool,
     local_rows: np.ndarray,
     place: Callable[[np.ndarray, int], Any],
   ):
-    self._indices, self._images, self._local_rows, self._place = indices, images, local_rows, place
+    self._indices, self._pool, self._local_rows, self._place = indices, pool, local_rows, place
     self.steps, self.images_per_step = indices.steps, indices.images_per_step
     self.prefetch = Prefetch(self._begin, self.steps)
 
@@ -92,7 +93,7 @@ class StreamedImages:
 
   def __call__(self, start: int, stop: int) -> StudentInputs:
     place = lambda local: self._place(local, self._indices.batch_size)
-    images, labels = self.prefetch.get(start, stop), self._images.labels[self._rows(start, stop)]
+    images, labels = self.prefetch.get(start, stop), self._pool.labels[self._rows(start, stop)]
     return StudentInputs(self._indices.rates(start, stop), None, place(images), place(labels))
 
   def _rows(self, start: int, stop: int) -> np.ndarray:
@@ -100,11 +101,11 @@ class StreamedImages:
     return self._indices.index(start, stop)[:, self._local_rows]
 
   def _begin(self, start: int, stop: int) -> Chunk:
-    return self._images.begin(self._rows(start, stop), [self._draws(step) for step in range(start, stop)])
+    return begin(self._pool, self._rows(start, stop), [self._draws(step) for step in range(start, stop)])
 
   def _draws(self, step: int) -> np.ndarray | None:
     """f64[b, DRAWS]: those of the whole batch are drawn, whatever part of it is this host's."""
-    if not self._images.crops:
+    if self._pool.source.view.crop != 'resized':
       return None
     return crops_rng(*self._indices.key, step).random((self._indices.batch_size, DRAWS))[self._local_rows]
 

@@ -4,18 +4,19 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
-from abd_jax.data.options import Options
-from abd_jax.data.paths import digest_of, is_utf8
-from abd_jax.data.threads import pool
+from abd_jax.data.folders import is_utf8
+from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError, shown
 
 _BLOCK = 256  # files that are read and converted at once
@@ -33,8 +34,8 @@ class Files(NamedTuple):
     class_names: of all classes, by label.
     splits: the files of 'train' and 'test', in the order in which they are stored.
     shape: (h, w, c) to store images in; None for h and w: each as it is.
-    size: of the network's images, found out; 0: as stored.
-    passed_over: how many files of each ending are taken for no images.
+    size: side of the network's images that fits these files; 0: as stored.
+    passed_over: how many files of each ending are not taken for images.
   """
 
   class_names: tuple[str, ...]
@@ -49,7 +50,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   Attributes:
     skipped: what was wrong with the files left out of each split, with options.damaged 'skip'.
-    done: how many images had to be changed in which way.
+    done: how many images were changed in which way.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -63,33 +64,38 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     super().__init__(**kwargs)
 
   @classmethod
-  def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
-    """The files that lie in `folder`, or in an archive in `downloads`. Raises UserError if they are not all there."""
+  def find(cls, place: Place, options: Options) -> Files:
+    """The files in place.folder, or of an archive in place.downloads. Raises UserError if some are missing."""
     raise NotImplementedError
 
   @classmethod
   def key(cls, folder: Path, options: Options) -> str:
-    """The name of the prepared copy, one for all that would make the same."""
+    """The name of the prepared copy, one for all folders and options that would make the same."""
     return cls.name
 
   @classmethod
+  def stored_size(cls, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
+    """As in `abd_jax.data.prepare`."""
+    return None
+
+  @classmethod
   def contents(cls, files: Files, options: Options) -> str:
-    """What tells these files from others, by their names, and this way to prepare them."""
+    """A digest of the names of these files and the way to prepare them."""
     names = {split: [(photo.path.name, photo.label) for photo in photos] for split, photos in files.splits.items()}
     return digest_of([files.class_names, files.shape, options.damaged, names])
 
   @classmethod
-  def check_copy(cls, copy: Path, folder: Path, downloads: Path, options: Options) -> None:
-    """Raises UserError if the prepared `copy` is of other files than those that `find` finds now, if it does."""
+  def check_copy(cls, copy: Path, place: Place, options: Options) -> None:
+    """Raises UserError if the prepared `copy` is of other files than `find` finds now, if it finds any."""
     try:
-      made_of = json.loads((copy / 'metadata.json').read_text()).get('contents')
-      now = made_of and cls.contents(cls.find(folder, downloads, False, options), options)
-    except (OSError, ValueError, UserError):  # made by an earlier version, or the files are gone
+      made_of = json.loads((copy / 'metadata.json').read_text())['contents']
+      now = cls.contents(cls.find(place._replace(download=False), options), options)
+    except (OSError, ValueError, KeyError, UserError):  # another builder's copy, or the files are gone
       return
     if now != made_of:
       raise UserError(
-        f'{copy} was prepared from other files than lie in {folder} now, or by another --config.data.damaged. Delete '
-        'it to prepare it anew, or choose another --config.data.prepared.'
+        f'{copy} was prepared from other files than lie in {place.folder} now, or by another --config.data.damaged. '
+        'Delete it to prepare it anew, or choose another --config.data.prepared.'
       )
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -105,6 +111,13 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       disable_shuffling=True,
     )
 
+  def download_and_prepare(self, **kwargs) -> None:
+    usual, shuffle.Shuffler = shuffle.Shuffler, _InOrder
+    try:
+      super().download_and_prepare(**kwargs)
+    finally:
+      shuffle.Shuffler = usual
+
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     return {split: self._generate_examples(split) for split in self.files.splits}
 
@@ -113,17 +126,18 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     with tqdm(photos, desc=f'{self.name}, {split}', unit='image', disable=None, leave=False) as bar:
       for start in range(0, len(photos), _BLOCK):
         block = photos[start : start + _BLOCK]
-        for photo, (encoded, original, done, wrong) in zip(block, pool().map(self._convert, block), strict=True):
+        converted = images_lib.threads().map(self._convert, block)
+        for photo, (encoded, original, done, wrong) in zip(block, converted, strict=True):
           bar.update()
           if wrong:
-            self._refuse_or_skip(split, f'{photo.path} {wrong}')
+            self._refuse_or_skip(split, f'{shown(str(photo.path))} {wrong}')
             continue
           self.done.update(done)
           digest.update(original)
           yield kept, {'image': encoded, 'label': photo.label, 'file': os.fspath(photo.path)}
           kept += 1
     if not kept:
-      raise UserError(f'none of the {len(photos)} {split} images of {self.name} can be read. Mend them.')
+      raise UserError(f'none of the {len(photos)} {split} images of {self.name} can be read. Replace them.')
     metadata: Any = self.info.metadata
     metadata[f'{split}_digest'] = digest.hexdigest()
 
@@ -134,14 +148,15 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _convert(self, photo: Photo) -> tuple[bytes, bytes, list[str], str]:
     """(bytes to store, digest of the file's, what was done to the image, what is wrong with it)."""
+    if not is_utf8(str(photo.path)):
+      return b'', b'', [], 'cannot be stored: its name is not in UTF-8'
     try:
       encoded = photo.path.read_bytes()
       original = hashlib.sha256(encoded).digest()
       height, width, channels = self.files.shape
       image, done = images_lib.plain(encoded, channels)
-      size = (height or image.height, width or image.width)
-      if size != (image.height, image.width):
-        image = images_lib.resize(image, size, images_lib.square_box(image.width, image.height))
+      if (height or image.height, width or image.width) != (image.height, image.width):
+        image = images_lib.resize(image, (height, width), images_lib.square_box(image.width, image.height))
         done.append('resized')
       if done or image.format not in ('PNG', 'JPEG'):
         encoded = images_lib.png(image)
@@ -157,7 +172,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {split: len(photos) - len(self.skipped[split]) for split, photos in self.files.splits.items()}
 
   def tell(self) -> None:
-    """One line about what was found and done, and one for each file left out."""
+    """Prints one line about the files and the copy, and one for each file left out."""
     skipped = [line for lines in self.skipped.values() for line in lines]
     for line in skipped:
       print(f'skipped: {line}', file=sys.stderr)
@@ -167,17 +182,47 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     line = (
       f'{self.name}: {counts} images of {len(self.files.class_names)} classes, stored {size} with {channels} channels'
     )
-    of_each = lambda counted: ', '.join(f'{count} {what}' for what, count in counted)
-    line += f'; converted: {of_each(self.done.most_common())}' if self.done else ''
+    listed = lambda counted: ', '.join(f'{count} {what}' for what, count in counted)
+    line += f'; converted: {listed(self.done.most_common())}' if self.done else ''
     line += f'; skipped: {len(skipped)}' if skipped else ''
-    line += f'; no images: {of_each(self.files.passed_over)}' if self.files.passed_over else ''
+    line += f'; no images: {listed(self.files.passed_over)}' if self.files.passed_over else ''
     print(line, file=sys.stderr)
+
+
+class _InOrder:
+  """In place of TFDS's Shuffler, for records that keep their order.
+
+  That one holds up to a GiB of records in memory and writes larger splits with TensorFlow. This one keeps them in one
+  file without a name, so memory does not grow with them and the file goes with the process.
+  """
+
+  def __init__(self, dirpath: os.PathLike | str, hash_salt: object, disable_shuffling: bool, ignore_duplicates: bool):
+    os.makedirs(dirpath, exist_ok=True)
+    self._file = tempfile.TemporaryFile(dir=dirpath)  # noqa: SIM115  (as long as this)
+    self._sizes: list[int] = []
+
+  size = property(lambda self: sum(self._sizes))
+  num_examples = property(lambda self: len(self._sizes))
+  bucket_lengths = property(lambda self: [len(self._sizes)])
+
+  def add(self, key: int, data: bytes) -> None:
+    self._file.write(data)
+    self._sizes.append(len(data))
+
+  def __iter__(self) -> Iterator[tuple[int, bytes]]:
+    self._file.seek(0)
+    for key, size in enumerate(self._sizes):
+      yield key, self._file.read(size)
+
+
+def digest_of(facts: Any) -> str:
+  return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
 def check_classes(folder: Path, names: Sequence[str], splits: dict[str, list[Photo]]) -> None:
   """Raises UserError for no class, one without training images, a name that TFDS would not keep, no test images."""
   for name in names:
-    if not is_utf8(name) or not name.strip() or name != name.strip() or len(name.splitlines()) > 1:
+    if not is_utf8(name) or name != name.strip() or len(name.splitlines()) > 1:
       raise UserError(f"class {shown(name)!r} in {folder}: a name with blanks at its ends, line breaks or letters that "
                       'are not UTF-8 cannot be stored. Rename it.')  # fmt: skip
   if not names:
@@ -186,8 +231,7 @@ def check_classes(folder: Path, names: Sequence[str], splits: dict[str, list[Pho
   if len(names) == 1 and len(within) > 1 and not any(parent.name == names[0] for parent in within):
     raise UserError(f"{folder} has one class, '{names[0]}', with folders in it. Name the one that holds the classes.")
   trained = {photo.label for photo in splits['train']}
-  empty = [name for label, name in enumerate(names) if label not in trained]
-  if empty:
+  if empty := [name for label, name in enumerate(names) if label not in trained]:
     raise UserError(f"class '{empty[0]}' in {folder} has no training images. Add some, or remove its folder.")
   if not splits.get('test', True):
     raise UserError(f'{folder} has no test images. Add some, or leave the empty folder for them out.')

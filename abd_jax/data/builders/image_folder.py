@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from abd_jax.data import images as images_lib
-from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes
-from abd_jax.data.options import Options
-from abd_jax.data.paths import digest_of, image_files, is_folder, natural, scan, subfolders
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, digest_of
+from abd_jax.data.folders import image_files, is_folder, natural, scan, subfolders
+from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
 
 SIZES = (32, 64, 128, 224)  # pixels
@@ -34,15 +34,19 @@ class Builder(FileBuilder, skip_registration=True):
     return f'{cls.name}_{digest_of([facts, options])}'
 
   @classmethod
-  def check_copy(cls, copy: Path, folder: Path, downloads: Path, options: Options) -> None:
-    """Nothing: the key has found it."""
+  def stored_size(cls, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
+    return None if crop == 'resized' else size
 
   @classmethod
-  def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
-    layout = _layout(folder)
-    names = tuple(sorted({name for place in layout.values() for name in subfolders(place)}))
-    others = Counter(suffix for place in {folder, *layout.values()} for suffix in _stray(place))
-    splits = {split: _photos(place, names, others) for split, place in layout.items()}
+  def check_copy(cls, copy: Path, place: Place, options: Options) -> None:
+    """Does nothing: the key already depends on all files and options."""
+
+  @classmethod
+  def find(cls, place: Place, options: Options) -> Files:
+    folder, layout = place.folder, _layout(place.folder)
+    names = tuple(sorted({name for classes in layout.values() for name in subfolders(classes)}))
+    others = Counter(suffix for classes in {folder, *layout.values()} for suffix in _stray(classes))
+    splits = {split: _photos(classes, names, others) for split, classes in layout.items()}
     check_classes(folder, names, splits)
     if 'test' not in splits:
       splits = _deal(splits['train'], options.test_fraction, options.split_seed)

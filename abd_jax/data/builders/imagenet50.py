@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, unique_names
-from abd_jax.data.options import Options
-from abd_jax.data.paths import image_files, lines, subfolders
+from abd_jax.data.folders import image_files, lines, subfolders
+from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
 
 CLASSES = 1000  # of ILSVRC 2012
@@ -29,7 +29,8 @@ class Builder(FileBuilder, skip_registration=True):
   KEPT: ClassVar[int] = 50
 
   @classmethod
-  def find(cls, folder: Path, downloads: Path, download: bool, options: Options) -> Files:
+  def find(cls, place: Place, options: Options) -> Files:
+    folder = place.folder
     root = folder / KAGGLE if (folder / KAGGLE).is_dir() else folder
     if not (root / 'train').is_dir():
       raise UserError(f'{root} has no folder train. Give an ILSVRC 2012 folder as --config.data.dir.')

@@ -1,12 +1,9 @@
-"""What lies in folders of images: names, their order, and which of them are images."""
+"""Folders of images: which files are images, and in which order."""
 
-import hashlib
-import json
 import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from abd_jax.errors import UserError, shown
 
@@ -14,13 +11,18 @@ SUFFIXES = {'.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.gif', '.tif', '.tiff', '.
 _OF_SYSTEMS = {'thumbs.db', 'desktop.ini'}  # files that file managers leave among images
 
 
+def own_images(data_name: str) -> bool:
+  """Whether the data are the user's own folder of images, of which their name says nothing."""
+  return data_name == 'image_folder'
+
+
 def subfolders(folder: Path) -> list[str]:
-  """Names of the folders in `folder`, sorted, hidden ones left out. Raises UserError if it cannot be read."""
+  """Names of the folders in `folder` that are not hidden, sorted. Raises UserError if it cannot be read."""
   return sorted(entry.name for entry in scan(folder) if is_folder(entry))
 
 
 def scan(folder: Path) -> list[os.DirEntry]:
-  """What is in `folder` and not hidden. Raises UserError if it cannot be read."""
+  """Files and folders in `folder` that are not hidden. Raises UserError if it cannot be read."""
   try:
     with os.scandir(folder) as entries:
       return [entry for entry in entries if not entry.name.startswith('.')]
@@ -28,11 +30,10 @@ def scan(folder: Path) -> list[os.DirEntry]:
     raise UserError(f'{folder} cannot be read ({error.strerror}). Give the folder that holds the images.') from None
 
 
-def image_files(folder: Path, others: Counter[str] | None = None, any_name: bool = False) -> list[os.DirEntry]:
+def image_files(folder: Path, others: Counter[str] | None = None) -> list[os.DirEntry]:
   """Images in `folder` and below it, known by their suffix, in the order of `natural`; of one name by their paths.
 
-  others: counts the files that are none by their suffixes. any_name: also names that are not UTF-8, which cannot be
-  stored. Raises UserError for such a name otherwise, and for a link to a folder that it lies in.
+  others: counts the files with other suffixes. Raises UserError for a link to a folder that it lies in.
   """
   found, above = [], [folder, *folder.parents]
   for entry in scan(folder):
@@ -40,10 +41,8 @@ def image_files(folder: Path, others: Counter[str] | None = None, any_name: bool
     if is_folder(entry):
       if entry.is_symlink() and any(os.path.samefile(entry.path, one) for one in above):
         raise UserError(f'{entry.path} is a link to a folder that it lies in. Remove it.')
-      found += image_files(Path(entry.path), others, any_name)
+      found += image_files(Path(entry.path), others)
     elif suffix in SUFFIXES:
-      if not (any_name or is_utf8(entry.path)):
-        raise UserError(f'{shown(entry.path)}: its name is not in UTF-8. Rename it.')
       found.append(entry)
     elif others is not None and entry.name.lower() not in _OF_SYSTEMS:
       others[suffix or 'without an ending'] += 1
@@ -58,19 +57,11 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def is_utf8(name: str) -> bool:
-  try:
-    name.encode()
-  except UnicodeEncodeError:
-    return False
-  return True
-
-
-def digest_of(facts: Any) -> str:
-  return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+  return shown(name) == name
 
 
 def lines(file: Path) -> list[str]:
-  """Those of a text file that are not empty. Raises UserError if it cannot be read."""
+  """The lines of a text file that are not empty. Raises UserError if it cannot be read."""
   try:
     return [line for line in file.read_text().splitlines() if line.strip()]
   except (OSError, UnicodeDecodeError) as error:
