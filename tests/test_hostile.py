@@ -2,8 +2,6 @@
 
 import io
 import re
-import tarfile
-import zipfile
 
 import numpy as np
 import pytest
@@ -16,9 +14,7 @@ from abd_jax.analysis.audit import audit
 from abd_jax.analysis.records import read_run
 from abd_jax.commands import predict
 from abd_jax.config import FIELDS, parse_argument
-from abd_jax.data import archives
 from abd_jax.data import images as images_lib
-from abd_jax.data.builders import tiny_imagenet
 from abd_jax.errors import UserError
 from abd_jax.files import read_lines
 from abd_jax.protocol import tasks
@@ -153,65 +149,6 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
   for look in (images_lib.header, lambda file: images_lib.plain(file.read_bytes(), 1)):
     with pytest.raises(images_lib.BadImage, match='more pixels'):
       look(tmp_path / 'bomb.png')
-
-
-# Archives.
-
-
-def tar_of(path, members):
-  with tarfile.open(path, 'w:gz') as archive:
-    for name, content, kind in members:
-      member = tarfile.TarInfo(name)
-      member.size, member.type = len(content), kind
-      member.linkname = '/etc/hostname'
-      archive.addfile(member, io.BytesIO(content))
-  return path
-
-
-def zip_of(path, members):
-  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
-    for name, content in members.items():
-      archive.writestr(f'tiny-imagenet-200/{name}' if name == 'wnids.txt' else name, content)
-  return path
-
-
-@pytest.mark.parametrize('name', ['../evil', '/evil', 'a/../../evil', '..\\evil', 'C:evil'])
-def test_an_archive_that_leaves_its_folder_is_refused(tmp_path, name):
-  with pytest.raises(UserError, match=re.escape(repr(name))):
-    archives.read_members(tar_of(tmp_path / 'a.tar.gz', [(name, b'x', tarfile.REGTYPE)]), 100)
-  with pytest.raises(UserError, match='evil'):
-    tiny_imagenet._unpacked(zip_of(tmp_path / 'a.zip', {'wnids.txt': 'n1', name: 'x'}))
-  assert sorted(path.name for path in tmp_path.iterdir()) == ['a.tar.gz', 'a.zip']
-
-
-def test_an_archive_larger_than_its_data_set_is_refused_before_it_is_read(tmp_path, monkeypatch):
-  members = [('a', bytes(60), tarfile.REGTYPE), ('b', bytes(60), tarfile.REGTYPE)]
-  with pytest.raises(UserError, match='120 bytes'):
-    archives.read_members(tar_of(tmp_path / 'a.tar.gz', members), 100)
-  monkeypatch.setattr(tiny_imagenet, '_LARGEST', 10)
-  with pytest.raises(UserError, match='11 bytes'):
-    tiny_imagenet._unpacked(zip_of(tmp_path / 'a.zip', {'wnids.txt': bytes(11)}))
-  assert not (tmp_path / 'tiny-imagenet-200').exists()
-
-
-def test_links_in_an_archive_are_left_out(tmp_path):
-  members = [('a/one', b'1', tarfile.REGTYPE), ('a/link', b'', tarfile.SYMTYPE), ('a/hard', b'', tarfile.LNKTYPE)]
-  assert archives.read_members(tar_of(tmp_path / 'a.tar.gz', members), 100) == {'one': b'1'}
-
-
-@few
-@given(st.data())
-def test_a_damaged_archive_is_read_or_refused(tmp_path_factory, data):
-  root, content = tmp_path_factory.mktemp('archive'), bytes(range(256)) * 8
-  for file, read in (
-    (tar_of(root / 'a.tar.gz', [('a', content, tarfile.REGTYPE)]), lambda file: archives.read_members(file, 10_000)),
-    (zip_of(root / 'a.zip', {'wnids.txt': content}), tiny_imagenet._unpacked),
-  ):
-    damaged = bytearray(file.read_bytes())
-    for _ in range(4):
-      damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    file.write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
-    answer(read, file)
 
 
 # Code.

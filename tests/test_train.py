@@ -119,9 +119,9 @@ def test_a_task_is_on_disk_before_the_images_of_the_next_are_read(tmp_path, lear
     # Noted when it returns: a save begins by waiting for the one before.
     monkeypatch.setattr(owner, name, lambda *args: (call(*args), events.append(name))[0])
 
-  noted(Checkpoints, 'save'), noted(Checkpoints, 'wait'), noted(TaskStream, 'task_split')
+  noted(Checkpoints, 'save'), noted(Checkpoints, 'wait'), noted(TaskStream, 'task')
   learn(tmp_path, method=method)
-  reads = [k for k, event in enumerate(events) if event == 'task_split']
+  reads = [k for k, event in enumerate(events) if event == 'task']
   assert len(reads) == 3 and {events[k - 1] for k in reads} == {'wait'}
 
 
@@ -172,7 +172,7 @@ def test_a_memory_holds_training_images_that_the_model_of_their_own_task_chose(t
       jax.tree.map(np.testing.assert_array_equal, memories[name], memories[f'{name}_phase_0'])
       continue
     task = int(name[0])
-    images, labels = plan.stream.task(task)
+    images, labels = plan.stream.task(task).decode()
     features = in_batches(partial(plan.steps.embed, frozen.model), images, 320)
     for c in (2 * task, 2 * task + 1):
       mine, kept = np.flatnonzero(labels == c), memories[name].images[memories[name].labels == c]

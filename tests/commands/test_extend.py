@@ -292,9 +292,9 @@ def test_an_extended_run_can_be_extended(base, letters_config, letters, compile_
   # Its test images are those of both data sets, each under its own class.
   stream, digits = old_stream(read_base(tmp_path / 'more')), open_stream(read_base(base('lwf')).config, None)
   for task in range(3):
-    jax.tree.map(np.testing.assert_array_equal, stream.test(task), digits.test(task))
-  images, labels = stream.test(3)
-  jax.tree.map(np.testing.assert_array_equal, (images[:179], labels[:179]), digits.test(2))
+    jax.tree.map(np.testing.assert_array_equal, stream.test(task).decode(), digits.test(task).decode())
+  images, labels = stream.test(3).decode()
+  jax.tree.map(np.testing.assert_array_equal, (images[:179], labels[:179]), digits.test(2).decode())
   rows = images[179:, ..., 0].mean(2)  # f[n, 8]: a letter is a bar of two rows, at a height that tells the class
   np.testing.assert_array_equal(labels[179:], 6 + rows[:, :6].argmax(1) // 2)
   assert np.bincount(labels[179:]).tolist() == [0] * 6 + [10] * 3

@@ -1,10 +1,8 @@
 """abd-jax predict and export: a finished run asked about image files, and written to one file for JAX alone."""
 
 import csv
-import importlib
 import io
 import json
-import pkgutil
 import shutil
 import subprocess
 import sys
@@ -37,7 +35,7 @@ def trained(root, learn):
   results = learn(root / 'run', method='lwf')
   order = results['class_order']
   stream = TaskStream(open_dataset('digits', ''), Tasks(tuple(order['original_ids']), tuple(results['task_sizes'])))
-  images, labels = stream.test(2)
+  images, labels = stream.test(2).decode()
   folder = root / 'images'
   if not folder.exists():
     folder.mkdir()
@@ -121,7 +119,7 @@ def assert_read_as_by_the_run(files, fields):
   """Files, in the order of the run's test images, are read as these. fields: of config.data."""
   data = changed(default(), {f'data.{name}': value for name, value in fields.items()}).data
   stored = open_configured(data)
-  images, _ = stored.test(range(stored.num_classes))
+  images, _ = stored.test(range(stored.num_classes)).decode()
   assert len(images) == len(files) and images.shape[1:] == stored.image_shape
   for file, image in zip(files, images, strict=True):
     np.testing.assert_array_equal(predict.read_image(file, stored.image_shape, data), image, err_msg=file.name)
@@ -145,17 +143,6 @@ def test_of_tiny_imagenet_too_which_is_stored_in_one_size(photographs, tmp_path,
   (root / 'val/val_annotations.txt').write_text(''.join(f'{file.name}\tn1\t0\t0\t1\t1\n' for file in files))
   fields = {'name': 'tiny_imagenet', 'dir': str(tmp_path / 'data'), 'crop': crop, 'size': size, 'download': False}
   assert_read_as_by_the_run(files, fields)
-
-
-def test_the_data_sets_of_photographs_are_those_whose_builder_resizes():
-  from abd_jax.data import builders
-  from abd_jax.data.builders._files import FileBuilder
-
-  modules = [
-    importlib.import_module(f'{builders.__name__}.{found.name}') for found in pkgutil.iter_modules(builders.__path__)
-  ]
-  made = [module.Builder for module in modules if hasattr(module, 'Builder')]
-  assert {builder.name for builder in made if issubclass(builder, FileBuilder)} == set(predict.PHOTOGRAPHS)
 
 
 def test_a_run_on_photographs_names_them_from_the_disk_as_it_tested_them(learn, tmp_path, capsys):

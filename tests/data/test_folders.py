@@ -10,7 +10,7 @@ from PIL import Image
 
 from abd_jax.data import sources
 from abd_jax.data.builders import image_folder
-from abd_jax.data.options import Options
+from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def test_png_of_the_right_size_are_the_very_same_pixels(split_folder, capsys):
   folder, pixels = split_folder
   data = open_folder(folder)
   assert (data.class_names, data.image_shape) == (('ant', 'bee'), (32, 32, 3))
-  for split, (images, labels) in (('train', data.train((0, 1))), ('test', data.test((0, 1)))):
+  for split, (images, labels) in (('train', data.train((0, 1)).decode()), ('test', data.test((0, 1)).decode())):
     np.testing.assert_array_equal(images, [image for image, _ in pixels[split]])
     np.testing.assert_array_equal(labels, [label for _, label in pixels[split]])
   assert capsys.readouterr().err.startswith('image_folder: 6 train and 4 test images of 2 classes, stored 32x32 with 3')
@@ -63,10 +63,10 @@ def test_the_copy_is_used_again_until_a_file_changes(split_folder, capsys):
   first.test_labels((0,))
   capsys.readouterr()
   again = open_folder(folder)
-  assert capsys.readouterr().err == '' and again.fingerprint() == first.fingerprint()
+  assert capsys.readouterr().err == '' and again.fingerprint == first.fingerprint
   write(folder / 'train/bee/7.png')
   assert len(open_folder(folder).train_labels((0, 1))) == 7
-  assert open_folder(folder).fingerprint() != first.fingerprint()
+  assert open_folder(folder).fingerprint != first.fingerprint
 
 
 def test_names_are_ordered_as_people_count(tmp_path):
@@ -74,17 +74,17 @@ def test_names_are_ordered_as_people_count(tmp_path):
     write(tmp_path / 'photos/train/a' / f'x{k}.png', value=k)
     write(tmp_path / 'photos/train/b' / f'x{k + 20}.png', value=k + 20)
     write(tmp_path / 'photos/test' / 'ab'[k % 2] / f'x{k}.png')
-  images, labels = open_folder(tmp_path / 'photos').train((0, 1))
+  images, labels = open_folder(tmp_path / 'photos').train((0, 1)).decode()
   assert images[:, 0, 0, 0].tolist() == [2, 9, 10, 22, 29, 30] and labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_one_folder_of_classes_is_split_by_seed(tmp_path):
   for k in range(20):
     write(tmp_path / 'photos' / 'ab'[k % 2] / f'{k}.png', value=k)
-  values = lambda data: set(data.test((0, 1))[0][:, 0, 0, 0].tolist())
+  values = lambda data: set(data.test((0, 1))[:][:, 0, 0, 0].tolist())
   data = open_folder(tmp_path / 'photos')
   assert np.bincount(data.test_labels((0, 1))).tolist() == [2, 2]
-  assert not values(data) & set(data.train((0, 1))[0][:, 0, 0, 0].tolist())
+  assert not values(data) & set(data.train((0, 1))[:][:, 0, 0, 0].tolist())
   assert values(open_folder(tmp_path / 'photos')) == values(data)
   assert values(open_folder(tmp_path / 'photos', split_seed=1)) != values(data)
   assert len(open_folder(tmp_path / 'photos', test_fraction=0.5).test_labels((0, 1))) == 10
@@ -110,7 +110,7 @@ def test_varying_sizes_are_kept_for_random_crops(tmp_path):
   for k in range(8):
     write(tmp_path / 'photos' / 'ab'[k % 2] / f'{k}.png', (40 + k, 50, 3))
   data = open_folder(tmp_path / 'photos', crop='resized', size=32)
-  split = data.train_split((0, 1))
+  split = data.train((0, 1))
   assert data.image_shape == (32, 32, 3) and split.view.stored == (None, None, 3)
   draws = RNG.random((6, 22))
   assert split.images(np.arange(6), draws).shape == (6, 32, 32, 3)
@@ -204,7 +204,7 @@ def test_records_wait_on_disk_and_in_order(split_folder, monkeypatch):
   monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 100)
   usual = shuffle.Shuffler
   folder, pixels = split_folder
-  images, labels = open_folder(folder).train((0, 1))
+  images, labels = open_folder(folder).train((0, 1)).decode()
   np.testing.assert_array_equal(images, [image for image, _ in pixels['train']])
   np.testing.assert_array_equal(labels, [label for _, label in pixels['train']])
   assert shuffle.Shuffler is usual
@@ -212,11 +212,11 @@ def test_records_wait_on_disk_and_in_order(split_folder, monkeypatch):
 
 def test_photographs_that_change_are_others(split_folder):
   folder, _ = split_folder
-  before = open_folder(folder).fingerprint()
-  assert open_folder(folder).fingerprint() == before
+  before = open_folder(folder).fingerprint
+  assert open_folder(folder).fingerprint == before
   for file in folder.rglob('*.png'):
     write(file)
-  assert open_folder(folder).fingerprint() != before
+  assert open_folder(folder).fingerprint != before
 
 
 @pytest.mark.parametrize('names', [('Train', 'Test'), ('training', 'valid'), ('TRAIN', 'Validation')])
@@ -226,7 +226,8 @@ def test_splits_are_known_in_any_letters(split_folder, names):
     (folder / old).rename(folder / 'x')
     (folder / 'x').rename(folder / new)
   data = open_folder(folder)
-  assert data.class_names == ('ant', 'bee') and (len(data.train((0, 1))[1]), len(data.test((0, 1))[1])) == (6, 4)
+  assert data.class_names == ('ant', 'bee')
+  assert (len(data.train((0, 1))), len(data.test((0, 1)))) == (6, 4)
 
 
 def test_files_that_are_no_images_are_counted(tmp_path, capsys):
@@ -253,7 +254,7 @@ def test_images_of_one_name_are_in_the_order_of_their_paths(tmp_path, monkeypatc
 
     monkeypatch.setattr(os, 'scandir', lambda place, order=order: Scanned(sorted(scan(place), key=str)[::order]))
     keys.append(image_folder.Builder.key(tmp_path / 'p', Options()))
-    found.append(image_folder.Builder.find(tmp_path / 'p', tmp_path, False, Options()).splits)
+    found.append(image_folder.Builder.find(Place(tmp_path / 'p', tmp_path, False), Options()).splits)
   assert keys[0] == keys[1] and found[0] == found[1]
 
 
@@ -303,7 +304,7 @@ def test_of_several_folders_of_tests_the_one_called_test_is_taken(split_folder):
 def test_superscripts_are_no_numbers_and_a_split_of_damaged_files_is_none(split_folder):
   folder, _ = split_folder
   (folder / 'train/ant/1.png').rename(folder / 'train/ant/²1.png')
-  assert len(open_folder(folder).train((0, 1))[1]) == 6
+  assert len(open_folder(folder).train((0, 1)).labels) == 6
   for file in (folder / 'test').rglob('*.png'):
     file.write_bytes(b'no image')
   with pytest.raises(UserError, match='none of the 4 test images'):

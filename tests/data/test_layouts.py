@@ -11,7 +11,7 @@ from PIL import Image
 
 from abd_jax.data import sources
 from abd_jax.data.builders import imagenet50, imagenet100, tiny_imagenet
-from abd_jax.data.options import Options
+from abd_jax.data.prepare import Options
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import parse_class_order
 
@@ -60,7 +60,7 @@ def open_tiny(root, **options):
 def check_tiny(data):
   assert data.image_shape == (64, 64, 3)
   assert data.class_names[:4] == ('crane (n00000001)', 'crane (n00000002)', 'dog', 'n00000005')
-  for (images, labels), count, plus in ((data.train(range(7)), 3, 0), (data.test(range(7)), 2, 1)):
+  for (images, labels), count, plus in ((data.train(range(7)).decode(), 3, 0), (data.test(range(7)).decode(), 2, 1)):
     assert np.bincount(labels).tolist() == [count] * 7
     np.testing.assert_array_equal(images[:, 0, 0, 0], 10 * labels + plus)
 
@@ -146,7 +146,7 @@ def test_imagenet_50_holds_the_classes_that_are_learnt_under_labels_of_all(image
   order = parse_class_order('numpy:1993', data.class_names, 5)
   assert data.num_classes == 1000 and order[:10] == FIRST
   assert data.class_names[54] == 'tench' and data.image_shape == (32, 32, 3)
-  for images, labels in (data.train(order), data.test(order)):
+  for images, labels in (data.train(order).decode(), data.test(order).decode()):
     assert sorted(labels) == sorted(order[:50])
     np.testing.assert_array_equal(images[:, 0, 0, 0], [order.index(label) for label in labels])
 

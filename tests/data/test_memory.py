@@ -58,8 +58,8 @@ def pool_of(new=(), stored=()):
 
 def refresh(policy, size, pooled, rows, embed, random):
   """The memory that a policy makes of pooled images, as the loop over tasks does it."""
-  features = embed(pooled.task_images) if looks_at_features(policy, pooled.pool) else None
-  return pooled.take(kept_rows(policy, size, pooled.pool, rows, features, random))
+  features = embed(pooled.task_images) if looks_at_features(policy, pooled) else None
+  return pooled.take(kept_rows(policy, size, pooled, rows, features, random))
 
 
 # Quotas.
@@ -241,10 +241,9 @@ def test_padding_comes_off_again(count):
 
 
 def test_pool_is_the_tasks_images_and_then_the_memorys():
-  pooled = pool_of([(7, 2), (8, 3)], [(1, 0), (2, 1), (3, 1)])
-  pool = pooled.pool
-  assert ids_of(pooled.images).tolist() == [7, 8, 1, 2, 3] and pool.labels.tolist() == [2, 3, 0, 1, 1]
-  assert ids_of(pooled.task_images).tolist() == [7, 8]
+  pool = pool_of([(7, 2), (8, 3)], [(1, 0), (2, 1), (3, 1)])
+  assert ids_of(pool.images).tolist() == [7, 8, 1, 2, 3] and pool.labels.tolist() == [2, 3, 0, 1, 1]
+  assert ids_of(pool.task_images).tolist() == [7, 8]
   assert pool.is_memory.tolist() == [False, False, True, True, True]
   assert memory_lib.task_only(pool, rng()).tolist() == [0, 1]
   assert memory_lib.memory_only(pool, rng()).tolist() == [2, 3, 4]
@@ -252,7 +251,7 @@ def test_pool_is_the_tasks_images_and_then_the_memorys():
 
 
 def test_as_many_from_the_memory_are_drawn_with_replacement():
-  pool = pool_of([(100 + k, 2) for k in range(400)], [(k, 0) for k in range(8)]).pool
+  pool = pool_of([(100 + k, 2) for k in range(400)], [(k, 0) for k in range(8)])
   rows = memory_lib.task_and_as_many(pool, rng())
   assert rows[:400].tolist() == list(range(400))
   counts = np.bincount(rows[400:], minlength=408)
@@ -368,8 +367,8 @@ def test_bic_holds_out_by_the_memory_that_there_is():
   # 0.25 of 9 is 2, for two old classes: 1 of each class.
   pooled = pool_of([(10, 2), (11, 3), (12, 3), (13, 2)], [(k, k // 5) for k in range(9)])
   stage_one, stage_two = bic.make(config_of(bic__held_out=0.25)).phases(1)
-  assert ids_of(pooled.images[stage_two.data(pooled.pool, rng())]).tolist() == [0, 5, 10, 11]
-  assert ids_of(pooled.images[stage_one.data(pooled.pool, rng())]).tolist() == [12, 13, 1, 2, 3, 4, 6, 7, 8]
+  assert ids_of(pooled.images[stage_two.data(pooled, rng())]).tolist() == [0, 5, 10, 11]
+  assert ids_of(pooled.images[stage_one.data(pooled, rng())]).tolist() == [12, 13, 1, 2, 3, 4, 6, 7, 8]
 
 
 @pytest.mark.parametrize(
@@ -382,7 +381,7 @@ def test_bic_holds_out_by_the_memory_that_there_is():
   ],
 )
 def test_bic_says_when_it_cannot_hold_images_out(held_out, why):
-  pool = pool_of([(10, 2), (11, 3), (12, 3), (13, 2)], [(k, k // 5) for k in range(9)]).pool
+  pool = pool_of([(10, 2), (11, 3), (12, 3), (13, 2)], [(k, k // 5) for k in range(9)])
   for phase in bic.make(config_of(bic__held_out=held_out)).phases(1):
     with pytest.raises(UserError, match=why) as error:
       phase.data(pool, rng())

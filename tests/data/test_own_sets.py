@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from abd_jax.data import records, sources
-from abd_jax.data.options import Options
+from abd_jax.data.prepare import Options
 from abd_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def test_whole_numbers_are_labels_and_tensors_images(tmp_path):
   prepare(tmp_path, [(one, k % 3) for k, one in enumerate(pixels)], image, label)
   data, train, _ = opened(tmp_path)
   assert data.num_classes == 3 and train.tolist() == [0, 1, 2, 0, 1, 2]
-  np.testing.assert_array_equal(data.train(range(3))[0], pixels)
+  np.testing.assert_array_equal(data.train(range(3))[:], pixels)
 
 
 @pytest.mark.parametrize('name', ['validation', 'val'])
@@ -82,7 +82,7 @@ def test_a_validation_split_stands_for_the_test_split(tmp_path, name):
   data, _, _ = opened(tmp_path)
   told = []
   data.on_read = told.append
-  assert len(data.test(range(3))[0]) == 6 and told[0]['split'] == name
+  assert len(data.test(range(3))[:]) == 6 and told[0]['split'] == name
 
 
 def test_images_of_varying_size_are_cut_or_refused(tmp_path):
@@ -90,7 +90,7 @@ def test_images_of_varying_size_are_cut_or_refused(tmp_path):
   refused(tmp_path, 'varying size', '--config.data.crop=resized')
   refused(tmp_path, 'config.data.size', crop='resized')
   data, _, _ = opened(tmp_path, crop='resized', size=8)
-  assert data.train(range(3))[0].shape == (6, 8, 8, 3)
+  assert data.train(range(3))[:].shape == (6, 8, 8, 3)
 
 
 @pytest.mark.parametrize(

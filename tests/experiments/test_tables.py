@@ -272,7 +272,7 @@ def test_a_table_of_photographs_names_them(tmp_path, capsys, quick):
     .load({'data.dir': f'{tmp_path}/pets'})
     .data
   )
-  assert name.startswith(f'image_folder{"_quick" * len(quick)}_{open_configured(data).fingerprint()[:8]}-base-')
+  assert name.startswith(f'image_folder{"_quick" * len(quick)}_{open_configured(data).fingerprint[:8]}-base-')
 
 
 def test_a_run_that_another_process_has_finished_meanwhile_is_not_repeated(tmp_path, planned):

@@ -33,7 +33,7 @@ def run_of(root, learn):
     results = learn(root / method, method=method, **({'memory__size': 60} if method == 'bic' else {}))
     order = results['class_order']
     stream = TaskStream(open_dataset('digits', ''), Tasks(tuple(order['original_ids']), tuple(results['task_sizes'])))
-    images, labels = stream.test(2)
+    images, labels = stream.test(2).decode()
     return root / method, results, images, np.asarray(order['names'])[labels]
 
   return make

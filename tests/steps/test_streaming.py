@@ -8,9 +8,8 @@ import pytest
 from conftest import assert_same_outcome
 
 from abd_jax.data.images import DRAWS
-from abd_jax.data.memory import Memory
-from abd_jax.data.options import Options
-from abd_jax.data.pipeline import StreamedPool
+from abd_jax.data.memory import Memory, streamed
+from abd_jax.data.prepare import Options
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import Paused
@@ -26,9 +25,9 @@ PHASE = Phase(loss=lambda inputs: (0.0, {}), epochs=3, lr=0.1, milestones=(2,))
 def pool_of(options, memory=5):
   """A streamed pool of two classes of digits, with a memory of noise."""
   stream = TaskStream(open_dataset('digits', '', options=options), Tasks(tuple(range(10)), (2, 2)))
-  split = stream.task_split(1)
-  noise = np.random.default_rng(0).integers(0, 17, (memory, *split.view.shape), dtype=np.uint8)
-  return StreamedPool(split, Memory(noise, np.zeros(memory, np.int32)))
+  source = stream.task(1)
+  noise = np.random.default_rng(0).integers(0, 17, (memory, *source.view.shape), dtype=np.uint8)
+  return streamed(source, Memory(noise, np.zeros(memory, np.int32)))
 
 
 def stream_of(pool, devices=1, rows=None):
@@ -44,7 +43,7 @@ def options(request, digits_data):
 
 def test_streamed_batches_are_the_rows_that_the_indices_name(digits_data):
   pool = pool_of(Options())
-  images, labels = pool.split.decode()
+  images, labels = pool.source.decode()
   images = np.concatenate([images, pool.memory.images])
   indices, stream = stream_of(pool, devices=8)
   with stream as inputs:
@@ -69,8 +68,8 @@ def test_any_chunk_can_be_the_first(options):
 
 def test_hosts_read_disjoint_shares_of_the_same_batches(options, monkeypatch):
   pool, read = pool_of(options), []
-  real = type(pool.split).fill
-  monkeypatch.setattr(type(pool.split), 'fill', lambda self, found, places, draws: read.extend(places) or
+  real = type(pool.source).fill
+  monkeypatch.setattr(type(pool.source), 'fill', lambda self, found, places, draws: read.extend(places) or
                       real(self, found, places, draws))  # fmt: skip
   shares, halves = [], [np.arange(BATCH // 2), np.arange(BATCH // 2, BATCH)]
   for rows in halves:
@@ -85,7 +84,7 @@ def test_hosts_read_disjoint_shares_of_the_same_batches(options, monkeypatch):
   named = indices(0, 4).index
   for (_, rows), half in zip(shares, halves, strict=True):
     of_task = named[:, half].ravel()
-    assert rows == sorted(of_task[of_task < len(pool.split)])
+    assert rows == sorted(of_task[of_task < len(pool.source)])
 
 
 def test_random_crops_are_drawn_by_step(digits_data):
@@ -94,8 +93,8 @@ def test_random_crops_are_drawn_by_step(digits_data):
     images, named = inputs(0, 2).images, stream_of(pool)[0](0, 2).index
   for step in range(2):
     draws = crops_rng(*KEY, step).random((BATCH, DRAWS))
-    np.testing.assert_array_equal(images[step], pool.split.images(named[step], draws))
-  assert (np.asarray(images[0]) != pool.split.images(named[0])).any()
+    np.testing.assert_array_equal(images[step], pool.source.images(named[step], draws))
+  assert (np.asarray(images[0]) != pool.source.images(named[0])).any()
 
 
 def test_a_bad_image_ends_the_stream(options, monkeypatch):
