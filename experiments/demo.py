@@ -27,5 +27,5 @@ def main(arguments: argparse.Namespace) -> None:
   print(table(SUMMARY, [summary_line(results) for results in queue.execute(jobs, tell=tell).complete()]))
   print(f'what {METHODS[0]} dreamed: {root / METHODS[0] / "dreams"}/task_*.png')
   print(f'everything else: {root}/*/results.json')
-  report.main([*(str(root / method) for method in METHODS), f'--output={root / "report.html"}'])
+  report.run([*(str(root / method) for method in METHODS), f'--output={root / "report.html"}'])
   print(f'next: abd-jax predict {root / METHODS[0]} IMAGE...')

@@ -95,7 +95,8 @@ def test_new_classes_are_learnt_dreamed_old_ones_kept_and_all_evaluated(
   assert load_model(tmp_path / 'more', 2).can_dream and not load_model(base(method)).can_dream
   assert load_model(tmp_path / 'more').class_names == tuple(results['class_order']['names'])
   assert (tmp_path / 'more' / 'dreams' / 'task_3.png').exists() and results['steps']['generator'] == 6
-  page = report.main([str(tmp_path / 'more')]).read_text()
+  report.run([str(tmp_path / 'more')])
+  page = (tmp_path / 'more/report.html').read_text()
   assert f'{100 * results["final_accuracy"]:.1f} %' in page and 'extends a run on other data' in page
 
 
@@ -212,7 +213,8 @@ def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, 
   assert f'after task 4: accuracy on its classes alone {100 * new:.1f} %' in capsys.readouterr().err
   assert 'evaluating,,accuracy_task_3' in (tmp_path / 'more' / 'metrics.csv').read_text()
   assert json.loads((tmp_path / 'more' / 'results.json').read_text()) == results
-  assert '<h2>Accuracy</h2>' in report.main([str(tmp_path / 'more')]).read_text()
+  report.run([str(tmp_path / 'more')])
+  assert '<h2>Accuracy</h2>' in (tmp_path / 'more/report.html').read_text()
 
 
 def bars(folder, names, side=8):

@@ -77,10 +77,7 @@ def test_bars_stand_on_zero_and_reach_their_value():
   drawing = charts.bars([Series('a', [[4.0]], 0), Series('b', [[-2.0]], 1)], ['x'], '', 'y', 't')
   sizes = [float(h) for h in re.findall(r'<rect[^>]*height="([\d.]+)" fill="var', drawing)]
   assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.01)
-
-
-def test_bars_of_times_that_scatter_have_no_axis_below_zero():
-  drawing = charts.bars([Series('a', [[0.1], [9.0], [0.2]], 0)], ['x'], '', 'y', 't')
+  drawing = charts.bars([Series('a', [[0.1], [9.0], [0.2]], 0)], ['x'], '', 'y', 't')  # a deviation reaches below 0
   assert '>-' not in drawing and '>10<' in drawing
 
 
@@ -117,10 +114,6 @@ def test_every_column_of_a_matrix_has_its_name_where_there_is_room(names, writte
 def test_a_chart_as_a_file_of_its_own_has_fixed_colours():
   drawing = charts.standalone(charts.curves([Series('<a>', [[1.0]], 0)], ['1'], 'x', 'y', 't'))
   assert 'var(' not in drawing and '#0072B2' in drawing
-  root = ElementTree.fromstring(drawing)
-  assert root.get('viewBox') == f'0 0 {root.get("width")} {root.get("height")}' and root.get('width') == '360'
-
-
-def test_more_curves_than_colours_are_dashed():
+  assert ElementTree.fromstring(drawing).get('width') == '360'
   looks = [(charts.colour(look), charts.dash(look)) for look in range(18)]
   assert len(set(looks)) == 18 and (charts.colour(charts.GREY), charts.dash(charts.GREY)) not in looks
