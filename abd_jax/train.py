@@ -28,7 +28,7 @@ from abd_jax.run.precompile import precompile
 from abd_jax.run.progress import EvalHistory
 from abd_jax.run.schedule import NamedPhase, no_longer_kept
 from abd_jax.run.session import Session
-from abd_jax.run.workdir import Workdir, check_path, fixed, names_another_folder, read_finished, resolve, with_found
+from abd_jax.run.workdir import Workdir, check_path, fixed, has_other_data, read_finished, resolve, with_inferred
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps import chunks
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
@@ -50,11 +50,11 @@ def train_and_evaluate(config, workdir: str) -> dict:
   check_path(str(workdir))
   backend.devices()  # none is told before anything is looked at
   given = config
-  config = hosts.all_or_none(lambda: resolve(with_found(workdir, given)))
+  config = hosts.all_or_none(lambda: resolve(with_inferred(workdir, given)))
   if config.trials > 1:
     raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
   results = read_finished(workdir, config.to_dict())
-  if results is not None and not hosts.any_says(names_another_folder(workdir, config)):
+  if results is not None and not hosts.any_says(has_other_data(workdir, config)):
     return results
   with disk_errors_told(config.data.dir or 'the folder of data sets'):
     plan = hosts.all_or_none(lambda: build(config))

@@ -14,7 +14,7 @@ from abd_jax.report.tables import SUMMARY, percent, summary_line, table
 from abd_jax.run import queue
 from abd_jax.run import queue as processes
 from abd_jax.run.queue import Run
-from abd_jax.run.workdir import read_finished, resolve, with_found
+from abd_jax.run.workdir import read_finished, resolve, with_inferred
 from abd_jax.train import job
 
 
@@ -54,7 +54,7 @@ def _completed(runs: list[Run]) -> list[Run]:
   """With what their configs leave open; all have the class order of the first, whose file may be gone by now."""
   found, order = [], {}
   for run in runs:
-    config = resolve(with_found(str(run.workdir), changed(run.config, order)))
+    config = resolve(with_inferred(str(run.workdir), changed(run.config, order)))
     order = {'class_order': config.class_order}
     found.append(run._replace(config=config))
   return found

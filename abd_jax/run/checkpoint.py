@@ -2,21 +2,22 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from abd_jax import __version__
 from abd_jax.data import memory as memory_lib
 from abd_jax.devices import hosts
 from abd_jax.errors import UserError
 from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, read_json, sealed, write_atomically
 from abd_jax.run.progress import Progress, progress_from
-from abd_jax.run.workdir import FREE_FIELDS
 from abd_jax.state import TaskSnapshot, freeze
+from abd_jax.steps.components import Components
+from abd_jax.steps.inversion import init_generator
+from abd_jax.steps.student import init_student
 
 SCHEMA = 1
 
@@ -32,25 +33,10 @@ def checksums(folder: Path) -> dict[str, str]:
   return {file.relative_to(folder).as_posix(): checksum_of_file(file) for file in files}
 
 
-def describe(
-  config: dict[str, Any], task: int, class_order: dict, task_sizes: list[int], image_shape: list[int]
-) -> dict:
-  """A manifest but for its checksums. config: the run's, as a dict; class_order: that of results.json."""
+def without(config: dict[str, Any], fields: Collection[str], prefix: str = '') -> dict[str, Any]:
+  """A nested dict without those of its fields, dotted names."""
   return {
-    'schema_version': SCHEMA,
-    'abd_jax': __version__,
-    'task': task,
-    'class_order': class_order,
-    'task_sizes': task_sizes,
-    'image_shape': image_shape,
-    # The method, the networks and the normalisation.
-    'config': _without(config, FREE_FIELDS),
-  }
-
-
-def _without(config: dict[str, Any], fields: tuple[str, ...], prefix: str = '') -> dict[str, Any]:
-  return {
-    key: _without(value, fields, f'{prefix}{key}.') if isinstance(value, dict) else value
+    key: without(value, fields, f'{prefix}{key}.') if isinstance(value, dict) else value
     for key, value in config.items()
     if prefix + key not in fields
   }
@@ -135,26 +121,23 @@ class Checkpoints:
     del saved['checksum']
     progress, states = progress_from(saved, f'checkpoint {folder}'), {}
     for kind, number in progress.saves.items():
-      if kind not in abstract:
-        raise self._damaged(last, newest[last], f"it tells of '{kind}'")
       args = ocp.args.StandardRestore(abstract[kind])
-      states[kind] = self._restore(kind, number, 'state', args, abstract[kind])
+      states[kind] = self._restore(kind, number, 'state', args)
       if checksum_of_arrays(states[kind]) != progress.checksums.get(kind):
         raise self._damaged(kind, number, 'its arrays are not as they were saved')
     return states, progress
 
-  def _restore(self, kind: str, number: int, item: str, args: Any, abstract: PyTree = None) -> Any:
-    path = Path(self._managers[kind].directory) / str(number)
-    restore = lambda: self._managers[kind].restore(number, args=ocp.args.Composite(**{item: args}))[item]
-    return _read(path, restore, self._remedy(number), path / item, abstract)
-
-  def _remedy(self, number: int) -> str:
-    is_last = all(number >= (manager.latest_step() or 0) for manager in self._managers.values())
-    return 'Delete that folder to resume from the save before it' if is_last else 'Put it back as it was'
+  def _restore(self, kind: str, number: int, item: str, args: Any) -> Any:
+    try:
+      return self._managers[kind].restore(number, args=ocp.args.Composite(**{item: args}))[item]
+    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
+      raise self._damaged(kind, number, _reason(error)) from error
 
   def _damaged(self, kind: str, number: int, what: str) -> UserError:
     path = Path(self._managers[kind].directory) / str(number)
-    return UserError(f'checkpoint {path} cannot be read ({what}). {self._remedy(number)}, or choose another --workdir.')
+    is_last = all(number >= (manager.latest_step() or 0) for manager in self._managers.values())
+    remedy = 'Delete that folder to resume from the save before it' if is_last else 'Put it back as it was'
+    return UserError(f'checkpoint {path} cannot be read ({what}). {remedy}, or choose another --workdir.')
 
   def wait(self) -> None:
     """Returns once every save is on disk."""
@@ -200,27 +183,22 @@ class TeacherStore:
     read_manifest(path)
 
   def load(self, name: str, abstract: PyTree) -> PyTree:
-    """What stands in teachers/<name>/, verified before. Raises UserError if it cannot be read."""
+    """The arrays in teachers/<name>/, which were verified before. Raises UserError if they cannot be read."""
     path = self._folder / name
-    restore = lambda: self._checkpointer.restore(path, abstract)
-    return _read(path, restore, 'Put it back as it was', path, abstract)
+    try:
+      return self._checkpointer.restore(path, abstract)
+    except Exception as error:  # as above
+      raise UserError(
+        f'checkpoint {path} cannot be read ({_reason(error)}). Put it back as it was, or choose another --workdir.'
+      ) from error
 
   def close(self) -> None:
     self._checkpointer.close()
 
 
-def _read(path: Path, restore: Callable[[], Any], remedy: str, arrays: Path, abstract: PyTree) -> Any:
-  """restore(), or a UserError that tells a damaged folder from a sound one of other arrays."""
-  if abstract is not None and (difference := _difference(arrays, abstract)):
-    raise UserError(
-      f'checkpoint {path} is sound, but not of these networks or these data: {difference}. Choose another '
-      '--workdir, or the config, data and version it was written with.'
-    )
-  try:
-    return restore()
-  except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-    reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-    raise UserError(f'checkpoint {path} cannot be read ({reason}). {remedy}, or choose another --workdir.') from error
+def _reason(error: Exception) -> str:
+  """The first line of what a library says."""
+  return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
@@ -228,43 +206,25 @@ def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
   try:
     with ocp.StandardCheckpointer() as checkpointer:
       metadata: Any = checkpointer.metadata(folder).item_metadata
-    arrays = named_leaves(metadata.tree)
-    return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
+    arrays = jax.tree.leaves_with_path(metadata.tree)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator='.')
+    return {name(path): jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays}
   except Exception as error:  # orbax raises many kinds; a missing index gives it no metadata
     raise UserError(f'cannot read the arrays in {folder}. Put the folder back as it was, or delete it.') from error
 
 
-def _difference(folder: Path, abstract: PyTree) -> str:
-  """The first array whose shape is another on disk than in `abstract`; '' if there is none, or nothing to read."""
-  try:
-    there = _shapes(stored_arrays(folder))
-  except UserError:  # damaged: reading it will say so
-    return ''
-  here = _shapes(named_leaves(abstract))
-  for name in sorted(there.keys() | here.keys(), reverse=True):  # parameters before statistics
-    if there.get(name) != here.get(name):
-      return f'{name} is {_words(there.get(name))} there and {_words(here.get(name))} here'
-  return ''
-
-
-def named_leaves(tree: PyTree) -> dict[str, Any]:
-  """Dotted path -> leaf, by the names that a checkpoint gives them."""
-  word = lambda key: str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key))))
-  return {'.'.join(map(word, path)): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def _shapes(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-  return {name: tuple(array.shape) for name, array in arrays.items()}
-
-
-def _words(shape: tuple[int, ...] | None) -> str:
-  return 'absent' if shape is None else f'[{", ".join(map(str, shape))}]'
-
-
-def abstract_like(init, sharding) -> PyTree:
+def abstract_like(init: Callable[[], PyTree], sharding: Any) -> PyTree:
   """Shapes and dtypes of what `init()` would return, each placed by `sharding`."""
   place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
   return jax.tree.map(place, jax.eval_shape(init))
+
+
+def abstract_states(components: Components, image_shape: tuple[int, ...], extra_init: Any, sharding: Any) -> dict:
+  """Kind -> shapes, dtypes and placement of its state. extra_init: Method's."""
+  return {
+    'student': abstract_like(lambda: init_student(components, image_shape, extra_init, 0), sharding),
+    'generator': abstract_like(lambda: init_generator(components, 0, 0), sharding),
+  }
 
 
 def abstract_snapshot(abstract: dict[str, PyTree], dreamed: bool, memory_size: int, image_shape, sharding):

@@ -16,12 +16,12 @@ from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.files import read_json
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.checkpoint import TeacherStore, abstract_like, abstract_snapshot, manifest_file, read_manifest
+from abd_jax.run.checkpoint import TeacherStore, abstract_snapshot, abstract_states, manifest_file, read_manifest
 from abd_jax.run.schedule import TeacherId
 from abd_jax.state import Classes, FrozenModel, TaskSnapshot
 from abd_jax.steps.components import make_components
-from abd_jax.steps.inversion import init_generator, sample
-from abd_jax.steps.student import in_batches, init_student, make_embed, make_probabilities
+from abd_jax.steps.inversion import sample
+from abd_jax.steps.student import in_batches, make_embed, make_probabilities
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 BATCH = 256  # images at most, where the caller names no number
@@ -218,24 +218,6 @@ def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
   return LoadedModel(config, snapshot.model, manifest)
 
 
-def abstract_states(manifest: dict, name: str) -> dict[str, Any]:
-  """Shapes, dtypes and placement of what a run of that manifest stores: 'student', 'generator', 'teacher'.
-
-  name: of the teacher's folder. No data set is needed, and no array made.
-  """
-  config, image_shape = restored(manifest['config']), tuple(manifest['image_shape'])
-  method, mesh = methods.get(config), DataMesh(devices(local=True)[:1])
-  components = make_components(config, len(manifest['class_order']['names']), image_shape, mesh)
-  abstract = {
-    'student': abstract_like(lambda: init_student(components, image_shape, method.extra_init, 0), mesh.replicated),
-    'generator': abstract_like(lambda: init_generator(components, 0, 0), mesh.replicated),
-  }
-  one = TeacherId.of_folder(name)
-  dreamed = bool(one) and one.phase is None and method.inverts and one.task + 1 < len(manifest['task_sizes'])
-  memory_size = config.memory.size if method.memory else 0
-  return abstract | {'teacher': abstract_snapshot(abstract, dreamed, memory_size, image_shape, mesh.replicated)}
-
-
 def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:
   """(config, manifest, what was frozen) of the model that `load_model` gives."""
   folder = Path(workdir).absolute() / 'teachers'
@@ -252,12 +234,24 @@ def load_frozen(workdir: str | Path, name: str) -> tuple[Config, dict, TaskSnaps
   """The same of the folder of that name in teachers/. Raises UserError if it is not as it was written."""
   pin_numbers()  # what it dreams depends on them
   manifest = read_manifest(Path(workdir).absolute() / 'teachers' / name)
-  config, snapshot = restored(manifest['config']), abstract_states(manifest, name)['teacher']
+  config = restored(manifest['config'])
+  snapshot = _abstract(config, manifest, TeacherId.of_folder(name))
   store = TeacherStore(Path(workdir), alone=True)
   try:
     return config, manifest, store.load(name, snapshot)
   finally:
     store.close()
+
+
+def _abstract(config: Config, manifest: dict, one: TeacherId | None) -> TaskSnapshot:
+  """Shapes, dtypes and placement of a frozen model, without its data set."""
+  assert one is not None, 'no folder of a frozen model'
+  image_shape, method = tuple(manifest['image_shape']), methods.get(config)
+  sharding = DataMesh(devices(local=True)[:1]).replicated
+  components = make_components(config, len(manifest['class_order']['names']), image_shape, None)
+  states = abstract_states(components, image_shape, method.extra_init, sharding)
+  dreamed = one.phase is None and method.inverts and one.task + 1 < len(manifest['task_sizes'])
+  return abstract_snapshot(states, dreamed, config.memory.size if method.memory else 0, image_shape, sharding)
 
 
 def _newest(folder: Path, there: list[int]) -> int:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from abd_jax import __version__, methods
 from abd_jax import config as config_lib
-from abd_jax import methods
 from abd_jax.config import Config, changed, flatten, left_open
 from abd_jax.data.records import Source
 from abd_jax.data.sources import Dataset, TaskStream
@@ -20,7 +20,7 @@ from abd_jax.errors import UserError
 from abd_jax.files import RESULTS_SCHEMA
 from abd_jax.methods.types import Method
 from abd_jax.protocol import metrics
-from abd_jax.run.checkpoint import abstract_like, abstract_snapshot, describe
+from abd_jax.run.checkpoint import SCHEMA, abstract_snapshot, abstract_states, without
 from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.schedule import Schedule, TeacherId
@@ -165,9 +165,16 @@ class Plan(NamedTuple):
     return abstract_snapshot(self.abstract, dreamed, size, self.stream.image_shape, self.mesh.replicated)
 
   def manifest(self, task: int) -> dict:
-    """What stands beside a model frozen during 0-based `task`."""
-    sizes, shape = list(self.schedule.tasks.sizes), list(self.stream.image_shape)
-    return describe(self.config.to_dict(), task, self.class_order(), sizes, shape)
+    """All that is needed to use a model frozen during 0-based `task` without its data set."""
+    return {
+      'schema_version': SCHEMA,
+      'abd_jax': __version__,
+      'task': task,
+      'class_order': self.class_order(),
+      'task_sizes': list(self.schedule.tasks.sizes),
+      'image_shape': list(self.stream.image_shape),
+      'config': without(self.config.to_dict(), config_lib.FREE_FIELDS),
+    }
 
 
 def build(config) -> Plan:
@@ -199,10 +206,7 @@ def build(config) -> Plan:
   schedule.total_steps(stream.labels)  # what cannot work says so now
   components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh)
   steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
-  abstract = {
-    'student': abstract_like(steps.new_student, mesh.replicated),
-    'generator': abstract_like(lambda: steps.new_generator(0), mesh.replicated),
-  }
+  abstract = abstract_states(components, stream.image_shape, method.extra_init, mesh.replicated)
   plan = Plan(config, method, stream, mesh, components, steps, schedule, abstract, base)
   check_memory(plan.image_bytes())
   return plan

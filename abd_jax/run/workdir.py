@@ -13,7 +13,6 @@ import numpy as np
 import xxhash
 
 from abd_jax.config import FREE_FIELDS, Config, changed, flatten, left_open, reads
-from abd_jax.data.folders import own_images
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.files import read_json, read_results, sealed, write_atomically
@@ -23,13 +22,8 @@ from abd_jax.run.logs import MetricWriters, confusion_file, write_confusion
 from abd_jax.run.schedule import TeacherId
 
 SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
-# What a run writes once it has written its config.
-_OF_A_RUN = (
-  'checkpoints', 'teachers', 'metrics.jsonl', 'metrics.csv', 'phases.jsonl', 'reads.jsonl', 'results.json', 'dreams',
-  'confusion', 'tensorboard',
-)  # fmt: skip
-# Of several differences the one to tell: others follow from it.
-FIRST_TOLD = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
+# If several fields differ, report these first; they explain the rest.
+FIRST_REPORTED = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
 
 
 class Workdir:
@@ -38,7 +32,7 @@ class Workdir:
   def __init__(self, path: str, config_dict: dict):
     self.path = Path(path).absolute()
     self.is_main = hosts.is_main()  # of several hosts, one writes
-    self._mirrors: MetricWriters | None = None  # made with the first record: before it nothing is written
+    self._writers: MetricWriters | None = None  # made with the first record
     self.config = json.loads(json.dumps(config_dict))
     self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
     self._lock = hosts.all_or_none(self._open)
@@ -65,17 +59,15 @@ class Workdir:
       raise _in_use(self.path) from error
     except OSError as error:
       raise UserError(
-        f'workdir {self.path} lies on a file system that locks no files ({error.strerror}), where two processes could '
-        'write over each other. Choose another --workdir.'
+        f'workdir {self.path} lies on a file system without file locks ({error.strerror}). Choose another --workdir.'
       ) from error
     file = self.path / 'config.json'
     if file.exists():
       check_same_config(self.path, self.config)
       return self._stamp()
-    if others := [name for name in _OF_A_RUN if (self.path / name).exists()]:
+    if others := sorted(path.name for path in self.path.iterdir() if path.name in ('checkpoints', 'metrics.jsonl')):
       raise UserError(
-        f'workdir {self.path} has no config.json, but {others[0]}, which a new run would write over. Choose another '
-        '--workdir, or put config.json back.'
+        f'workdir {self.path} has {others[0]} but no config.json. Put config.json back, or choose another --workdir.'
       )
     write_atomically(file, json.dumps(self.config, indent=2) + '\n')
     return self._stamp()
@@ -88,16 +80,12 @@ class Workdir:
       return 0
 
   def _check_shared(self, stamp: int) -> None:
-    """Raises UserError unless this host sees what the main one does, which could wait for it for ever."""
+    """Raises UserError unless this host sees the main host's folder: otherwise each would wait for the other."""
     end = time.monotonic() + SHARED_WITHIN
     while self._stamp() != stamp:
       if time.monotonic() > end:
         raise UserError(f'workdir {self.path} is not the same folder on every host. Name one that they share.')
       time.sleep(0.2)
-
-  @property
-  def results_file(self) -> Path:
-    return self.path / 'results.json'
 
   def remove_teachers(self, frozen: Sequence[TeacherId]) -> None:
     """Removes these frozen models if they are there."""
@@ -109,7 +97,7 @@ class Workdir:
     """Writes them with a checksum, and returns what was written."""
     results = sealed(results)
     if self.is_main:
-      write_atomically(self.results_file, json.dumps(results, indent=2) + '\n')
+      write_atomically(self.path / 'results.json', json.dumps(results, indent=2) + '\n')
     return results
 
   @property
@@ -120,62 +108,57 @@ class Workdir:
     """Appends a line to metrics.jsonl; returns the file's size in bytes and a checksum of them."""
     line = (json.dumps(record) + '\n').encode()
     if self.is_main:
-      self._mirrors = self._mirrors or MetricWriters(self.path)
+      self._writers = self._writers or MetricWriters(self.path)
       with open(self.log_file, 'ab') as file:
         file.write(line)
     self._log_bytes += len(line)
     self._log_digest.update(line)
-    if self._mirrors:
-      self._mirrors.write(record)
+    if self._writers:
+      self._writers.write(record)
     return self._log_bytes, self._log_digest.hexdigest()
 
   def log_phase(self, record: dict) -> None:
-    """Appends a line to phases.jsonl: what a process spent on its stretch of a phase."""
+    """Appends a line to phases.jsonl: what this process spent on a phase."""
     self._append('phases.jsonl', record)
 
   def log_read(self, record: dict) -> None:
-    """Appends a line to reads.jsonl: which images a process of this run has looked at."""
+    """Appends a line to reads.jsonl: which images this process has read."""
     self._append('reads.jsonl', record)
 
   def _append(self, name: str, record: dict) -> None:
-    if not self.is_main:
-      return
-    line = json.dumps(record).encode() + b'\n'
-    with open(self.path / name, 'ab', buffering=0) as file:
-      size = file.tell()
-      try:
-        while line:
-          line = line[file.write(line) :]
-      except OSError:
-        file.truncate(size)  # the disk is full: the next record would go on with half of this one
-        raise
+    if self.is_main:
+      with open(self.path / name, 'ab', buffering=0) as file:
+        size, line = file.tell(), json.dumps(record).encode() + b'\n'
+        try:
+          while line:
+            line = line[file.write(line) :]
+        except OSError:
+          file.truncate(size)  # the disk is full: no half record may stay
+          raise
 
   def cut_log(self, size: int, checksum: str) -> None:
-    """Cuts metrics.jsonl back to `size` bytes: what came after the restored step is about to be written again.
+    """Cuts metrics.jsonl back to `size` bytes, those of the restored step; the rest will be written again.
 
-    Raises UserError if those bytes are not the ones that `checksum` is of.
+    Raises UserError if `checksum` is not of those bytes.
     """
 
     def cut() -> None:
       content = self.log_file.read_bytes()[:size] if self.log_file.exists() else b''
       self._log_bytes, self._log_digest = size, xxhash.xxh3_128(content)
       if size and self._log_digest.hexdigest() != checksum:
-        raise UserError(
-          f'{self.log_file} is not as the run left it. Put it back as it was, or choose another --workdir.'
-        )
-      if self.log_file.exists() and self.log_file.stat().st_size > size:
-        (self.path / 'metrics.csv').unlink(missing_ok=True)  # made anew with the next record
+        raise UserError(f'{self.log_file} has changed. Put it back as it was, or choose another --workdir.')
+      if self.log_file.exists():
         os.truncate(self.log_file, size)
 
     hosts.word_of_main(cut)
 
   def write_confusion(self, task: int, class_names: list[str], counts: np.ndarray) -> None:
-    """Of the evaluation after 0-based `task`: counts i[c, c] of true and predicted classes."""
+    """Writes the counts i[c, c] of true and predicted classes after 0-based `task`."""
     if self.is_main:
       write_confusion(confusion_file(self.path, task), class_names, counts)
 
   def write_dreams(self, task: int, dreams: np.ndarray, names: list[str]) -> None:
-    """A picture of the images f[n, h, w, c] in [0, 1] that were dreamed after 0-based `task`, and their classes."""
+    """Writes a picture of the dreams f[n, h, w, c] in [0, 1] after 0-based `task`, each with its class's name."""
     if self.is_main:
       (self.path / 'dreams').mkdir(exist_ok=True)
       save_grid(dreams, names, self.path / 'dreams' / f'task_{task + 1}.png')
@@ -185,30 +168,24 @@ class Workdir:
 
   def __exit__(self, *exc) -> None:
     try:
-      if self._mirrors:
-        self._mirrors.close()
+      if self._writers:
+        self._writers.close()
     finally:  # whatever a full disk says to what is left to write
       os.close(self._lock)
 
 
 @contextmanager
 def at_rest(folder: Path) -> Iterator[None]:
-  """While entered, no run goes on in `folder`, which is only read. Raises InUse if one is going on now."""
-  try:
-    lock = os.open(folder / '.lock', os.O_RDONLY)
-  except OSError:  # a copy without it, in which no run has gone on
+  """Inside the block no run changes `folder`. Raises InUse if a run is going on there now."""
+  if not (folder / '.lock').exists():  # a copy: no run has gone on in it
     yield
     return
-  try:
+  with open(folder / '.lock') as lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError as error:
       raise _in_use(folder) from error
-    except OSError:  # a copy on a file system without locks, where no run can go on
-      pass
     yield
-  finally:
-    os.close(lock)
 
 
 def _in_use(folder: Path) -> InUse:
@@ -224,7 +201,7 @@ def check_path(workdir: str) -> None:
 
 
 def read_finished(path: str, config_dict: dict) -> dict | None:
-  """results.json of a run that is complete, or None: needs neither its data nor a lock.
+  """results.json of a finished run, or None. Needs neither its data nor a lock.
 
   Raises UserError if it is damaged, or of another config.
   """
@@ -240,9 +217,8 @@ def read_finished(path: str, config_dict: dict) -> dict | None:
 
 
 def resolve(config: Config) -> Config:
-  """`config` with what others of its fields, or files, say: how many tasks, and the class order itself.
+  """`config` with the number of tasks, the class order itself in place of its file, and full paths of data.
 
-  Folders of data are named in full, so that they are found again from wherever the run is looked at or extended.
   Raises UserError if the file of a class order cannot be read.
   """
   fields: dict = {'tasks': len(config.task_sizes)} if config.task_sizes else {}
@@ -252,33 +228,34 @@ def resolve(config: Config) -> Config:
   return changed(config, fields | {'class_order': order_text(config.class_order)})
 
 
-def names_another_folder(path: str, config: Config) -> bool:
-  """Whether a folder of photographs is there, not the one of the run in `path`: a look tells if they are the same."""
+def has_other_data(path: str, config: Config) -> bool:
+  """Whether config.data.dir is another folder than that of the run in `path`: its images must then be compared."""
   here, file = config.data.dir, Path(path).absolute() / 'config.json'
-  if not own_images(config.data.name) or not os.path.isdir(here) or not file.is_file():
+  if not os.path.isdir(here) or not file.is_file():
     return False
   return os.path.realpath(here) != os.path.realpath(flatten(read_json(file)).get('data.dir', here))
 
 
-def with_found(path: str, config: Config) -> Config:
-  """`config` with the fields that it leaves open as the run in `path` has found them, if there is one.
+def with_inferred(path: str, config: Config) -> Config:
+  """`config` with the fields that it leaves open, as the run in `path`, if there is one, inferred them.
 
-  A class order whose file is gone is one of them.
+  The class order is such a field if its file is gone.
   """
   file, unknown = Path(path).absolute() / 'config.json', left_open(flatten(config.to_dict()))
-  if not _is_readable(config.class_order):
+  try:
+    order_text(config.class_order)
+  except UserError:
     unknown |= {'class_order'}
   if not unknown or not file.is_file():
     return config
   tuples = lambda value: tuple(value) if isinstance(value, list) else value
-  found = {name: tuples(value) for name, value in flatten(read_json(file)).items() if name in unknown}
-  return changed(config, found)
+  return changed(config, {name: tuples(value) for name, value in flatten(read_json(file)).items() if name in unknown})
 
 
 def fixed(config: dict) -> dict:
-  """The fields of a config, as a dict, that a resumed run must have as it began: dotted name -> value.
+  """Dotted name -> value of the fields that may not change when a run is resumed. config: as a dict.
 
-  Groups of other methods are none of them: whoever develops a method changes them.
+  Settings of other methods may change: whoever develops a method changes them.
   """
   fields = flatten(config)
   return {
@@ -292,7 +269,7 @@ def check_same_config(folder: Path, config: dict) -> None:
   Ignores groups that exist only there: they belong to methods that were added on another branch.
   """
   there, here = fixed(read_json(folder / 'config.json')), fixed(config)
-  rank, groups = {name: k for k, name in enumerate(FIRST_TOLD)}, {name.rpartition('.')[0] for name in here}
+  rank, groups = {name: k for k, name in enumerate(FIRST_REPORTED)}, {name.rpartition('.')[0] for name in here}
   compared = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups} - left_open(here)
   for name in sorted(compared, key=lambda name: (rank.get(name, len(rank)), name)):
     if there.get(name) != here.get(name):
@@ -300,12 +277,3 @@ def check_same_config(folder: Path, config: dict) -> None:
         f'workdir {folder} holds a run with config.{name}={there.get(name)!r}, not {here.get(name)!r}. Choose another '
         '--workdir, or that config to resume it.'
       )
-
-
-def _is_readable(class_order: str) -> bool:
-  """Whether it is an order, or names a file that has one."""
-  try:
-    order_text(class_order)
-  except UserError:
-    return False
-  return True
