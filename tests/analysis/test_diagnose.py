@@ -112,24 +112,6 @@ def test_few_test_images_give_what_they_can(diagnosed, dreams):
   )
 
 
-def test_a_diagnosis_that_cannot_be_written_is_given_all_the_same(diagnosed, tmp_path):
-  shutil.copytree(diagnosed, tmp_path / 'run', ignore=shutil.ignore_patterns('diagnosis'))
-  (tmp_path / 'run' / 'diagnosis').write_text('')  # where no folder can be made
-  lines = []
-  assert diagnose(tmp_path / 'run', tell=lines.append)[0] == diagnose(diagnosed)[0]
-  assert len(lines) == 2 and 'File exists' in lines[1]
-
-
-def test_missing_data_are_told_in_one_line(diagnosed, tmp_path):
-  shutil.copytree(diagnosed, tmp_path / 'run', ignore=shutil.ignore_patterns('diagnosis'))
-  config = json.loads((tmp_path / 'run' / 'config.json').read_text())
-  config['data']['name'] = 'nosuchdata'
-  (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
-  with pytest.raises(UserError) as error:
-    diagnose(tmp_path / 'run')
-  assert '\n' not in str(error.value)
-
-
 @pytest.mark.slow
 def test_an_independent_classifier_sees_in_digits_dreams_what_the_teacher_sees(tmp_path, digits_data):
   from abd_jax.train import train_and_evaluate
