@@ -97,7 +97,7 @@ def test_new_classes_are_learnt_dreamed_old_ones_kept_and_all_evaluated(
   assert (tmp_path / 'more' / 'dreams' / 'task_3.png').exists() and results['steps']['generator'] == 6
   report.run([str(tmp_path / 'more')])
   page = (tmp_path / 'more/report.html').read_text()
-  assert f'{100 * results["final_accuracy"]:.1f} %' in page and 'extends a run on other data' in page
+  assert f'{100 * results["final_accuracy"]:.1f} %' in page
 
 
 def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters_config):
@@ -160,8 +160,7 @@ def test_a_cluster_is_joined_before_the_base_is_read(tmp_path):
     extend.run(words)
 
 
-def test_the_student_starts_as_the_model_that_is_extended(base, letters_config, compile_once, tmp_path, monkeypatch):
-  """Not untrained, with that model only its teacher."""
+def test_the_student_starts_as_the_model_that_is_extended(letters_config, compile_once, tmp_path, monkeypatch):
   config, started = letters_config(), []
 
   def no_step(learner, task, phase, step):
@@ -171,13 +170,9 @@ def test_the_student_starts_as_the_model_that_is_extended(base, letters_config, 
   monkeypatch.setattr(Learner, 'begin', no_step)
   with pytest.raises(Paused, match='before the first step'):
     train_and_evaluate(config, str(tmp_path / 'more'))
-  ((*place, student),) = started
-  old = read_base(base()).snapshot.model
-  assert place == [2, 'dreaming'] and student.params['head']['kernel'].shape == (4, 9)
-  for name in ('kernel', 'bias'):
-    np.testing.assert_array_equal(student.params['head'][name][..., :6], old.params['head'][name][..., :6])
-  for part in (lambda model: model.params['backbone'], lambda model: model.batch_stats):
-    jax.tree.map(np.testing.assert_array_equal, part(student), part(old))
+  ((*place, student),), grown = started, jax.device_get(build(config).base_snapshot()).model
+  assert place == [2, 'dreaming']
+  jax.tree.map(np.testing.assert_array_equal, (student.params, student.batch_stats), (grown.params, grown.batch_stats))
 
 
 @pytest.mark.slow
@@ -195,7 +190,7 @@ def test_an_extended_run_paused_anywhere_resumes_to_the_same_end(letters_config,
   assert_same_outcome(tmp_path / 'more', tmp_path / 'whole')
 
 
-def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, compile_once, tmp_path, capsys):
+def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, compile_once, tmp_path):
   shutil.copytree(base('lwf'), tmp_path / 'run')
   stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
   stored['data']['name'] = 'gone'
@@ -205,13 +200,10 @@ def test_without_their_test_images_old_classes_are_not_evaluated(base, letters, 
   before = json.loads((tmp_path / 'run' / 'results.json').read_text())
   assert results['test_images'] == [*before['test_images'], 30]
   *old, new = results['accuracy_matrix'][3]
-  # What is known of the new classes alone does not stand for all.
   assert old == [None] * 3 and new > 0 and results['new_accuracy'][3] == new
   assert results['final_accuracy'] is results['average_accuracy'] is results['forgetting'] is None
   assert results['seen_accuracy'] == [*before['seen_accuracy'], None] and None not in before['seen_accuracy']
   assert results['class_accuracy'][:6] == [None] * 6
-  assert f'after task 4: accuracy on its classes alone {100 * new:.1f} %' in capsys.readouterr().err
-  assert 'evaluating,,accuracy_task_3' in (tmp_path / 'more' / 'metrics.csv').read_text()
   assert json.loads((tmp_path / 'more' / 'results.json').read_text()) == results
   report.run([str(tmp_path / 'more')])
   assert '<h2>Accuracy</h2>' in (tmp_path / 'more/report.html').read_text()
@@ -230,48 +222,29 @@ def bars(folder, names, side=8):
 
 
 def test_folders_of_photographs_extend_one_another(compile_once, tiny_config, tmp_path):
-  old, new = bars(tmp_path / 'old', ['a', 'b', 'c', 'd']), bars(tmp_path / 'new', ['x', 'y'])
+  old, new, one = (bars(tmp_path / names, list(names)) for names in ('abcd', 'xy', 'z'))
   found = {'data__mean': (), 'data__std': (), 'data__max_value': 255.0, 'data__name': 'image_folder'}
-  fields = found | {'data__dir': str(old), 'student__batch_size': 16, 'inversion__batch_size': 8, 'task_sizes': (2, 2)}
-  train_and_evaluate(tiny_config('base', **fields), str(tmp_path / 'run'))
+  fields = found | {'student__batch_size': 16, 'inversion__batch_size': 8, 'task_sizes': (2, 2)}
+  train_and_evaluate(tiny_config('base', **fields, data__dir=str(old)), str(tmp_path / 'run'))
   config = extended_config(str(tmp_path / 'run'), {'data.dir': str(new)})
   results = train_and_evaluate(config, str(tmp_path / 'more'))
   assert results['class_order']['names'][4:] == ['x', 'y'] and results['test_images'] == [12, 12, 12]
   assert len(results['accuracy_matrix'][2]) == 3 and None not in results['accuracy_matrix'][2]
-  ours, base = (json.loads((tmp_path / name / 'config.json').read_text())['data'] for name in ('more', 'run'))
-  assert ours['mean'] == base['mean'] and ours['fingerprint'] != base['fingerprint']  # of the first photographs
-  with pytest.raises(UserError, match="class 'b' of"):
-    extended_config(str(tmp_path / 'run'), {'data.dir': str(bars(tmp_path / 'clash', ['b', 'z']))})
-  # Photographs of another size are brought to the model's.
-  large = bars(tmp_path / 'large', ['u', 'v'], side=16)
-  assert extended_config(str(tmp_path / 'run'), {'data.dir': str(large)}).task_sizes == (2, 2, 2)
-  # Nor are copies of old photographs made anew, to be tested on, where they have been deleted.
-  copies = old.with_name('old.prepared')
-  shutil.move(copies, tmp_path / 'kept')
-  assert old_stream(read_base(tmp_path / 'run')) is None and not copies.exists()
-  shutil.move(tmp_path / 'kept', copies)
-  # Old photographs that are others now are no tests of what was learnt, nor may they be gone on with.
+  ours, theirs = (json.loads((tmp_path / name / 'config.json').read_text())['data'] for name in ('more', 'run'))
+  assert ours['mean'] == theirs['mean'] and ours['fingerprint'] != theirs['fingerprint']
+  # A single class can be taught to a run, but makes none of its own.
+  assert extended_config(str(tmp_path / 'run'), {'data.dir': str(one)}).task_sizes == (2, 2, 1)
+  with pytest.raises(UserError, match="'z' is the only class"):
+    build(tiny_config('base', **fields | {'task_sizes': ()}, data__dir=str(one)))
+  # Old photographs that have changed are no tests of what was learnt, nor may a run go on with them.
   base = read_base(tmp_path / 'run')
   assert old_stream(base) is not None
-  one, other = sorted((old / 'train' / 'a').iterdir())[:2]
-  one.write_bytes(other.read_bytes())
+  first, second = sorted((old / 'train' / 'a').iterdir())[:2]
+  first.write_bytes(second.read_bytes())
   assert old_stream(base) is None
-  with pytest.raises(UserError, match=r'are not those that the run in .* has learnt'):
+  with pytest.raises(UserError, match='are not those'):
     open_stream(changed(base.config, {'extends': str(base.workdir), 'data.fingerprint': ''}), base)
-  assert old_stream(base) is None  # also where a copy of them has been prepared, as just now
-
-
-def test_a_single_class_is_taught_to_a_run_but_makes_none(compile_once, tiny_config, tmp_path):
-  found = {'data__mean': (), 'data__std': (), 'data__max_value': 255.0, 'data__name': 'image_folder'}
-  fields = found | {'student__batch_size': 16, 'inversion__batch_size': 8, 'task_sizes': ()}
-  one = str(bars(tmp_path / 'one', ['x']))
-  with pytest.raises(UserError, match=r"'x' is the only class of 'image_folder'\. .* abd-jax extend"):
-    build(tiny_config('base', **fields, data__dir=one))
-  old = str(bars(tmp_path / 'old', ['a', 'b', 'c']))
-  results = train_and_evaluate(tiny_config('base', **fields, tasks=2, data__dir=old), str(tmp_path / 'run'))
-  assert results['task_sizes'] == [2, 1]
-  config = extended_config(str(tmp_path / 'run'), {'data.dir': one})
-  assert config.task_sizes == (2, 1, 1) and open_stream(config, read_base(tmp_path / 'run')).class_names[3] == 'x'
+  assert old_stream(base) is None  # also where a copy of them has just been prepared
 
 
 @pytest.mark.slow
@@ -320,29 +293,28 @@ def test_another_method_may_learn_the_new_classes(base, letters, compile_once, t
 @pytest.mark.parametrize(
   ('fields', 'match'),
   [
-    ({'data.name': 'clash'}, "class '7' of 'clash' is one that .* has learnt"),
-    ({'data.name': 'large'}, r"images of 'large' are 16x16x1, but the model in .* takes 8x8x1"),
+    ({'data.name': 'clash'}, "'7' of 'clash'"),
+    ({'data.name': 'large'}, '16x16x1, .* 8x8x1'),
     ({'data.name': 'lettres'}, "'letters'"),
-    ({'data.name': 'letters', 'task_sizes': (2, 2, 3)}, r'must begin with .*\(2, 2, 2\)'),
-    ({'data.name': 'letters', 'task_sizes': (2, 2, 2, 'x')}, "config.task_sizes=.* 'x' is none"),
-    ({'data.name': 'letters', 'task_sizes': (2, 2, 2, 4)}, "asks for 4 new classes, but 'letters' has 3"),
-    ({'data.name': 'letters', 'data.mean': (0.1,)}, 'config.data.mean stays'),
-    ({'data.name': 'letters', 'model.widths': (4, 4, 8)}, 'config.model.widths stays'),
-    ({'data.name': 'letters', 'class_order': '2,1,0'}, 'config.class_order follows'),
-    ({'data.name': 'letters', 'dgr.latent': 64}, 'config.dgr.latent stays'),
+    ({'data.name': 'letters', 'task_sizes': (2, 2, 3)}, r'task_sizes.*\(2, 2, 2\)'),
+    ({'data.name': 'letters', 'task_sizes': (2, 2, 2, 'x')}, "config.task_sizes=.* 'x'"),
+    ({'data.name': 'letters', 'task_sizes': (2, 2, 2, 4)}, "4 new classes, but 'letters' has 3"),
+    ({'data.name': 'letters', 'data.mean': (0.1,)}, 'config.data.mean'),
+    ({'data.name': 'letters', 'model.widths': (4, 4, 8)}, 'config.model.widths'),
+    ({'data.name': 'letters', 'class_order': '2,1,0'}, 'config.class_order'),
   ],
 )
-def test_data_and_fields_that_do_not_fit_are_told_in_one_line(base, letters, fields, match):
+def test_data_and_fields_that_do_not_fit_are_refused_in_one_line(base, letters, fields, match):
   before = snapshot(base())
   with pytest.raises(UserError, match=match) as error:
     extended_config(str(base()), fields | {'data.dir': letters})
   assert '\n' not in str(error.value) and snapshot(base()) == before
 
 
-def test_a_run_that_is_not_finished_or_no_run_is_told(learn, tmp_path):
+def test_a_run_that_is_not_finished_and_no_run_are_refused(learn, tmp_path):
   with pytest.raises(Paused):
     learn(tmp_path / 'run', method='lwf', max_seconds=1e-9)
-  for path, match in ((tmp_path / 'run', 'is not finished. Resume it first'), (tmp_path, 'holds no run')):
+  for path, match in ((tmp_path / 'run', 'is not finished'), (tmp_path, 'holds no run')):
     before = snapshot(path)
     with pytest.raises(UserError, match=match):
       extended_config(str(path), {})

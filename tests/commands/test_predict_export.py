@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import snapshot
+from jax import export as jax_export
 from PIL import Image
 
 import abd_jax
@@ -125,41 +126,23 @@ def assert_read_as_by_the_run(files, fields):
     np.testing.assert_array_equal(predict.read_image(file, stored.image_shape, data), image, err_msg=file.name)
 
 
-@pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('crop', ['padded', 'resized'])
+@pytest.mark.parametrize(('crop', 'channels'), [('padded', 1), ('resized', 3)])
 def test_photographs_are_read_as_the_runs_own_test_images(photographs, crop, channels):
   files = sorted((photographs / 'test').rglob('*.*'), key=lambda file: file.name)
   fields = {'name': 'image_folder', 'dir': str(photographs), 'crop': crop, 'size': 16, 'channels': channels}
   assert_read_as_by_the_run(files, fields)
 
 
-@pytest.mark.parametrize(('crop', 'size'), [('padded', 0), ('resized', 24)])
-def test_of_tiny_imagenet_too_which_is_stored_in_one_size(photographs, tmp_path, crop, size):
+def test_images_of_tiny_imagenet_are_read_as_the_runs_own(photographs, tmp_path):
+  """They are stored in one size and cut once more."""
   root, images = tmp_path / 'data' / 'tiny-imagenet-200', sorted((photographs / 'test').rglob('*.*'))
   for place in (root / 'train/n1/images', root / 'train/n2/images', root / 'val/images'):
     shutil.copytree(photographs / 'test/a', place)
   (root / 'wnids.txt').write_text('n1\nn2\n')
   files = [root / 'val/images' / file.name for file in images if file.parent.name == 'a']
   (root / 'val/val_annotations.txt').write_text(''.join(f'{file.name}\tn1\t0\t0\t1\t1\n' for file in files))
-  fields = {'name': 'tiny_imagenet', 'dir': str(tmp_path / 'data'), 'crop': crop, 'size': size, 'download': False}
+  fields = {'name': 'tiny_imagenet', 'dir': str(tmp_path / 'data'), 'crop': 'resized', 'size': 24, 'download': False}
   assert_read_as_by_the_run(files, fields)
-
-
-def test_a_run_on_photographs_names_them_from_the_disk_as_it_tested_them(learn, tmp_path, capsys):
-  rng = np.random.default_rng(0)
-  for split, count in (('train', 12), ('test', 4)):
-    for k in range(6 * count):
-      folder = tmp_path / 'photos' / split / 'abcdef'[k % 6]
-      folder.mkdir(parents=True, exist_ok=True)
-      pixels = rng.integers(0, 90, (9 + k % 5, 14), np.uint8)
-      pixels[:, 4 + k % 6 :] += 160
-      Image.fromarray(pixels).save(folder / f'{k}.png')
-  fields = {'name': 'image_folder', 'dir': str(tmp_path / 'photos'), 'size': 8, 'max_value': 255.0}
-  fields = {f'data__{name}': value for name, value in fields.items()} | {'student__batch_size': 8}
-  results = learn(tmp_path / 'run', method='base', **fields)
-  predict.run([str(tmp_path / 'run'), str(tmp_path / 'photos/test'), '--format=jsonl'])
-  rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-  assert np.mean([row['class'] == Path(row['image']).parent.name for row in rows]) == results['final_accuracy']
 
 
 def test_many_files_go_through_one_compiled_program(trained, monkeypatch):
@@ -175,7 +158,7 @@ def test_many_files_go_through_one_compiled_program(trained, monkeypatch):
 
 
 def spoilt(folder, way):
-  (folder / 'bad.png').write_bytes({'empty': b'', 'text': b'no image'}.get(way, b''))
+  (folder / 'bad.png').write_bytes(b'no image')
   if way == 'cut':
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8)).save(folder / 'bad.png')
     content = (folder / 'bad.png').read_bytes()
@@ -192,15 +175,14 @@ def spoilt(folder, way):
 @pytest.mark.parametrize(
   ('way', 'match'),
   [
-    ('empty', 'bad.png cannot be read'),
     ('text', 'bad.png cannot be read'),
     ('cut', 'bad.png cannot be read'),
-    ('missing', r'bad.png cannot be read \(No such file'),
-    ('large', 'bad.png is 8x9, but this model takes 8x8'),
-    ('white', 'bad.png has values up to 255, but this model takes 0 to 16'),
+    ('missing', 'bad.png cannot be read .*No such file'),
+    ('large', 'bad.png is 8x9, .* 8x8'),
+    ('white', 'bad.png .* 255, .* 0 to 16'),
   ],
 )
-def test_one_bad_image_of_many_is_told_and_nothing_is_printed(trained, tmp_path, capsys, way, match):
+def test_one_bad_image_of_many_is_refused_and_nothing_is_printed(trained, tmp_path, capsys, way, match):
   path, _, folder, _ = trained
   before = snapshot(path)
   good = [str(file) for file in sorted(folder.iterdir())]
@@ -222,20 +204,18 @@ def test_of_a_folder_those_files_are_named_that_training_takes(trained, tmp_path
   ('words', 'match'),
   [
     (['--format=xml', 'x.png'], '--format=xml'),
-    (['--top=0', 'x.png'], '--top=0 must be'),
-    (['--task=4', 'x.png'], 'no model after task 3'),
-    (['--tsk=1', 'x.png'], "Did you mean 'task'"),
-    (['--top=1', '--top=2', 'x.png'], '--top is given twice'),
-    (['--top'], '--top has no value'),
-    ([], 'give a workdir and images'),
+    (['--top=0', 'x.png'], '--top=0'),
+    (['--task=4', 'x.png'], 'task 3'),
+    (['--tsk=1', 'x.png'], "'task'"),
+    ([], 'workdir and images'),
   ],
 )
-def test_mistyped_words_are_told(trained, words, match):
+def test_mistyped_words_are_refused(trained, words, match):
   with pytest.raises(UserError, match=match):
     predict.run([str(trained[0]), *words])
 
 
-def test_a_folder_without_images_and_a_run_that_is_not_finished_are_told(trained, tmp_path):
+def test_a_folder_without_images_and_an_unfinished_run_are_refused(trained, tmp_path):
   path, _, folder, _ = trained
   with pytest.raises(UserError, match='no image in'):
     predict.run([str(path), str(tmp_path)])
@@ -243,7 +223,7 @@ def test_a_folder_without_images_and_a_run_that_is_not_finished_are_told(trained
   (tmp_path / 'run' / 'results.json').unlink()
   image = str(sorted(folder.iterdir())[0])
   for run, words in ((predict.run, [image]), (export.run, [str(tmp_path / 'x.zip')])):
-    with pytest.raises(UserError, match=r'is not finished\. Resume it, or take the model after a task'):
+    with pytest.raises(UserError, match='is not finished'):
       run([str(tmp_path / 'run'), *words])
   assert not (tmp_path / 'x.zip').exists()
   predict.run([str(tmp_path / 'run'), image, '--task=1'])
@@ -265,10 +245,17 @@ images = numpy.load('images.npy')
 """
 
 
-def test_the_exported_file_says_the_same_in_a_process_with_jax_alone(trained, tmp_path, cli_env, capsys):
+@pytest.fixture
+def exported(trained, root):
+  """The archive of the trained model, written once."""
+  if not (root / 'model.zip').exists():
+    export.run([str(trained[0]), str(root / 'model.zip')])
+  return root / 'model.zip'
+
+
+def test_the_exported_file_says_the_same_in_a_process_with_jax_alone(trained, exported, tmp_path, cli_env):
   path, _, _, images = trained
-  export.run([str(path), str(tmp_path / 'model.zip')])
-  assert '6 classes' in capsys.readouterr().out
+  shutil.copy(exported, tmp_path)
   np.save(tmp_path / 'images.npy', images)
   loader = '\n'.join(line[2:] for line in export.__doc__.splitlines() if line.startswith('  ') and '--task' not in line)
   assert len(loader.splitlines()) <= 10
@@ -280,10 +267,9 @@ def test_the_exported_file_says_the_same_in_a_process_with_jax_alone(trained, tm
   assert str(names.tolist()) in done.stdout and '(1, 6)' in done.stdout
 
 
-def test_the_archive_says_what_it_takes_and_what_wrote_it(trained, tmp_path):
-  path, results, _, _ = trained
-  export.run([str(path), str(tmp_path / 'model.zip')])
-  with zipfile.ZipFile(tmp_path / 'model.zip') as file:
+def test_the_archive_says_what_it_takes_and_what_wrote_it(trained, exported):
+  _, results, _, _ = trained
+  with zipfile.ZipFile(exported) as file:
     about = json.loads(file.read('about.json'))
   assert about == {
     'class_names': results['class_order']['names'][:6],
@@ -313,40 +299,30 @@ def test_what_must_be_done_to_photographs_is_said(name, crop, said):
   assert len(steps) == len(said) and all(step.startswith(words) for step, words in zip(steps, said, strict=True))
 
 
-def test_the_exported_function_gives_no_probabilities_of_values_beyond_the_range(trained):
-  from jax import export as jax_export
-
+def test_the_exported_function_is_for_three_platforms_and_gives_nan_beyond_the_range(trained, exported):
   path, _, _, images = trained
-  predict_ = jax_export.deserialize(bytearray(load_model(path).export())).call
+  with zipfile.ZipFile(exported) as file:
+    function = jax_export.deserialize(bytearray(file.read('model.jax')))
+  assert function.platforms == ('cpu', 'cuda', 'tpu')
+  assert [str(aval) for aval in function.in_avals] == ['uint8[n,8,8,1]']
   some = images[:3].copy()
   some[1, 0, 0] = 17
-  found = np.asarray(predict_(some))
+  found = np.asarray(function.call(some))
   assert np.isnan(found).all(1).tolist() == [False, True, False] == np.isnan(found).any(1).tolist()
   np.testing.assert_allclose(found[::2], load_model(path).predict(images[:3])[1][::2], atol=1e-5)
 
 
-def test_the_exported_function_is_lowered_for_all_three_platforms(trained):
-  from jax import export as jax_export
-
-  function = jax_export.deserialize(bytearray(load_model(trained[0]).export()))
-  assert function.platforms == ('cpu', 'cuda', 'tpu')
-  assert [str(aval) for aval in function.in_avals] == ['uint8[n,8,8,1]']
-  assert [str(aval) for aval in function.out_avals] == ['float32[n,6]']
-
-
-def test_a_file_that_cannot_be_written_is_told_and_the_old_one_kept(trained, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_written_keeps_the_old_one(trained, tmp_path, monkeypatch):
   path = str(trained[0])
   for file in (tmp_path / 'none' / 'model.zip', tmp_path):
     with pytest.raises(UserError, match='cannot be written'):
       export.run([path, str(file)])
   (tmp_path / 'model.zip').write_text('old')
-  full = OSError(28, 'No space left on device')
 
   def write_bytes(self, content):
-    raise full
+    raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(Path, 'write_bytes', write_bytes)
   with pytest.raises(UserError, match='No space left on device'):
     export.run([path, str(tmp_path / 'model.zip')])
   assert snapshot(tmp_path) == {'model.zip': b'old'}
-  assert not zipfile.is_zipfile(tmp_path / 'model.zip')

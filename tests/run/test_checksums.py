@@ -1,4 +1,4 @@
-"""Damage that would otherwise pass for a result: one bit, one digit, one byte."""
+"""Damage of one bit, digit or byte, which would otherwise pass for a result."""
 
 import json
 import shutil
@@ -77,19 +77,19 @@ def edit_progress(path, change):
 @pytest.mark.parametrize(
   ('damage', 'match'),
   [
-    (lambda path: flip(path / 'metrics.jsonl'), 'metrics.jsonl is not as the run left it'),
-    (lambda path: (path / 'metrics.jsonl').unlink(), 'metrics.jsonl is not as the run left it'),
-    (lambda path: edit_progress(path, lambda p: p.update(step=p['step'] + 1)), 'its progress is not as it was saved'),
+    (lambda path: flip(path / 'metrics.jsonl'), 'metrics.jsonl'),
+    (lambda path: (path / 'metrics.jsonl').unlink(), 'metrics.jsonl'),
+    (lambda path: edit_progress(path, lambda p: p.update(step=p['step'] + 1)), 'its progress'),
     (
       lambda path: edit_progress(path, lambda p: p['history']['accuracy'][0].__setitem__(0, 0.9)),
-      'its progress is not',
+      'its progress',
     ),
     (lambda path: flip(next((path / 'teachers/0').rglob('d/*'))), 'teachers/0 cannot be read'),  # not read any more
     (lambda path: flip(path / 'teachers/0.json'), r'0\.json'),
     (lambda path: shutil.rmtree(path / 'teachers/0'), 'teachers/0 is missing'),
   ],
 )
-def test_damage_to_what_a_resumed_run_builds_on_is_told(paused, learn, damage, match):
+def test_damage_to_what_a_resumed_run_builds_on_is_refused(paused, learn, damage, match):
   path, fields = paused
   damage(path)
   before = snapshot(path)
@@ -98,7 +98,7 @@ def test_damage_to_what_a_resumed_run_builds_on_is_told(paused, learn, damage, m
   assert '\n' not in str(error.value) and snapshot(path) == before
 
 
-def test_arrays_other_than_those_saved_are_told_though_they_can_be_read(paused, learn, monkeypatch):
+def test_arrays_other_than_those_saved_are_refused_though_they_can_be_read(paused, learn, monkeypatch):
   """As after one flipped bit of trained weights, which are stored raw."""
   path, fields = paused
   read = Checkpoints._restore
@@ -114,12 +114,12 @@ def test_arrays_other_than_those_saved_are_told_though_they_can_be_read(paused, 
 
   monkeypatch.setattr(Checkpoints, '_restore', one_bit)
   before = snapshot(path)
-  with pytest.raises(UserError, match='its arrays are not as they were saved'):
+  with pytest.raises(UserError, match='its arrays'):
     learn(path, **fields)
   assert snapshot(path) == before
 
 
-def test_a_digit_changed_in_results_is_told_and_results_of_earlier_versions_are_read(learn, tmp_path):
+def test_a_digit_changed_in_results_is_refused(learn, tmp_path):
   results = learn(tmp_path)
   assert is_intact(results)
   file = tmp_path / 'results.json'
@@ -127,6 +127,3 @@ def test_a_digit_changed_in_results_is_told_and_results_of_earlier_versions_are_
   file.write_text(json.dumps(changed))
   with pytest.raises(UserError, match=r'results\.json is damaged'):
     learn(tmp_path)
-  del changed['checksum']
-  file.write_text(json.dumps(changed))
-  assert learn(tmp_path) == changed

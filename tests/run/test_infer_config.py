@@ -40,15 +40,28 @@ def test_a_run_begins_with_the_order_itself_not_with_a_file_that_may_change(tmp_
     path.write_text(content)
     config = resolve(changed(default(), {'class_order': str(path), 'task_sizes': (1, 2)}))
     assert (config.class_order, config.tasks) == (order, 2) and resolve(config) == config
-  with pytest.raises(UserError, match=r"order\.txt' cannot be read \(No such file"):
+  with pytest.raises(UserError, match=r'order\.txt.*No such file'):
     resolve(changed(default(), {'class_order': str(tmp_path / 'gone' / 'order.txt')}))
+
+
+def test_a_run_keeps_what_stood_in_the_file_of_its_class_order(learn, tmp_path):
+  order, run = tmp_path / 'order.txt', lambda name='run': learn(tmp_path / name, method='base', class_order=str(order))
+  order.write_text('3 1 4 0 5 9 2 6 8 7')
+  results = run()
+  order.write_text('1 3 4 0 5 9 2 6 8 7')
+  with pytest.raises(UserError, match="class_order='3,1,4"):
+    run()
+  order.unlink()
+  assert run() == results
+  with pytest.raises(UserError, match='cannot be read'):
+    run('another')
 
 
 def test_data_are_named_in_full_wherever_the_command_is_typed(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   data = resolve(changed(default(), {'data.dir': 'photos', 'data.prepared': '~/copies'})).data
   assert (data.dir, data.prepared) == (str(tmp_path / 'photos'), str(Path.home() / 'copies'))
-  # Of a user whom nobody knows it is a folder like any other, and not there.
+  # The folder of an unknown user is like any other that is missing.
   nobody = resolve(changed(default(), {'data.dir': '~nobody at all/photos', 'data.name': 'image_folder'})).data
   with pytest.raises(UserError, match='~nobody at all/photos'):
     open_configured(nobody)
@@ -64,9 +77,7 @@ def test_a_finished_run_is_not_taken_for_one_of_another_folder(learn, tmp_path, 
   assert learn(tmp_path / 'run', **fields | {'data__dir': str(moved)}) == results
   shutil.copytree(digits_as_files, other)
   shutil.move(next((other / 'train/3').iterdir()), other / 'train/4')
-  with pytest.raises(
-    UserError, match=r"the images of 'image_folder' in .*other are not those that this run began with"
-  ):
+  with pytest.raises(UserError, match='other are not those'):
     learn(tmp_path / 'run', **fields | {'data__dir': str(other)})
   assert (tmp_path / 'run/results.json').read_bytes() == before
   assert learn(tmp_path / 'run', **fields | {'data__dir': str(tmp_path / 'gone')}) == json.loads(before)
@@ -82,9 +93,9 @@ def test_a_run_does_not_go_on_with_another_version_of_its_data(learn, tmp_path, 
     learn(tmp_path / 'run', method='base', data__dir=str(data), max_seconds=1e-6)
   features = data / 'digits/1.0.1/label.labels.txt'
   features.write_text('\n'.join(f'no {k}' for k in range(10)))
-  with pytest.raises(UserError, match=r"the images of 'digits' in .*data are not those that this run began with"):
+  with pytest.raises(UserError, match='data are not those'):
     learn(tmp_path / 'run', method='base', data__dir=str(data))
-  with pytest.raises(UserError, match=r'holds a run with config\.data\.folds=0, not 5'):  # that comes first
+  with pytest.raises(UserError, match=r'config\.data\.folds=0, not 5'):  # that comes first
     learn(tmp_path / 'run', method='base', data__dir=str(data), data__folds=5)
   shutil.rmtree(data / 'digits/1.0.1')
   assert learn(tmp_path / 'run', method='base', data__dir=str(data))['final_accuracy'] > 0
@@ -125,7 +136,7 @@ def test_a_run_is_not_resumed_on_other_photographs(learn, tmp_path, digits_as_fi
     learn(tmp_path / 'run', **fields, max_seconds=1e-6)
   (other / 'train/3').unlink()
   (other / 'train/3').symlink_to(digits_as_files / 'train/4')
-  with pytest.raises(UserError, match='are not those that this run began with'):
+  with pytest.raises(UserError, match='are not those'):
     learn(tmp_path / 'run', **fields)
 
 
@@ -158,7 +169,7 @@ def test_networks_fit_the_images(side, blocks, variant, generator):
 
 
 def test_sizes_that_no_generator_makes():
-  with pytest.raises(UserError, match='no generator is known for images of 75x75'):
+  with pytest.raises(UserError, match='75x75'):
     infer_config(changed(default(), {'generator.start': ()}), Images(75, 75, 3), (0,))
 
 
@@ -174,12 +185,12 @@ def test_classes_and_tasks_without_images(learn, tmp_path, digits_as_files, caps
     learn(tmp_path / 'none', **fields, class_order='0,1,7,8,2,3,4,5,6,9')
   results = learn(tmp_path / 'some', **fields, class_order='0,7,1,8,2,3,4,5,6,9')
   assert [value is None for value in results['class_accuracy']] == [False, True, False, True, False, False]
-  assert '2 classes have no test images, so no accuracy: 7, 8' in capsys.readouterr().err
+  assert '7, 8' in capsys.readouterr().err
   assert 'NaN' not in (tmp_path / 'some/results.json').read_text()
 
 
 def test_images_brighter_than_white_are_refused_and_not_learnt(learn, tmp_path, digits_as_files):
   """Else the model would be trained on one range and, when it is used, take another."""
-  with pytest.raises(UserError, match=r"'image_folder' have values up to 16, above config\.data\.max_value=8\. Set it"):
+  with pytest.raises(UserError, match=r'16, .*max_value=8'):
     learn(tmp_path / 'run', data__name='image_folder', data__dir=str(digits_as_files), data__max_value=8.0)
   assert not (tmp_path / 'run' / 'metrics.jsonl').exists()

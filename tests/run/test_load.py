@@ -105,40 +105,34 @@ def test_reading_a_model_changes_nothing_in_its_workdir(run_of, tmp_path):
 
 def test_mistakes_are_one_line(run_of, tmp_path):
   path, _, images, _ = run_of('abd')
-  bound = tmp_path / 'bound'
+  model, bound = load_model(path, 0), tmp_path / 'bound'
   bound.mkdir()
   (bound / 'config.json').write_text(json.dumps(default().to_dict() | {'method': 'oracle'}))
   for make, match in (
-    (lambda: load_model(bound), f'is an upper bound: .* in {tmp_path}/oracles'),
-    (lambda: load_model(tmp_path), 'holds no frozen model'),
-    (lambda: load_model(path, 7), r'no model after task 7 .* 0, 1, 2'),
-    (lambda: load_model(path).predict(images[:, :4]), r'uint8\[n, 8, 8, 1\]'),
-    (lambda: load_model(path).predict(images / 16), 'float64'),
-    (lambda: load_model(path).predict([[1, 2], [3]]), r'no array, but of type list; .* uint8\[n, 8, 8, 1\]'),
-    (lambda: load_model(path).features(np.full((2, 8, 8, 1), 17, np.uint8)), 'values up to 17; .* takes 0 to 16'),
-    (lambda: load_model(path).predict(images, batch_size=0), 'batch_size=0 must be a whole number of at least 1'),
-    (lambda: load_model(path).features(images[:0], batch_size=-1), 'batch_size=-1 must be'),
-    (lambda: load_model(path).layers(images), r'uint8\[.*float32\[n, 8, 8, 1\]'),
-    (lambda: load_model(path).layers(images[..., 0] / 16, batch_size=2.0), r'float64\[.*float32\[n, 8, 8, 1\]'),
-    (lambda: load_model(path, 0).dream(-1), 'n=-1 must be a whole number of at least 0'),
-    (lambda: load_model(path, 0).dream(3.0), 'n=3.0 must be'),
+    (lambda: load_model(bound), f'{tmp_path}/oracles'),
+    (lambda: load_model(tmp_path), 'no frozen model'),
+    (lambda: load_model(path, 7), r'task 7 .* 0, 1, 2'),
+    (lambda: model.predict(images[:, :4]), r'uint8\[n, 8, 8, 1\]'),
+    (lambda: model.predict(images / 16), 'float64'),
+    (lambda: model.predict([[1, 2], [3]]), r'list; .* uint8\[n, 8, 8, 1\]'),
+    (lambda: model.predict(images, batch_size=0), 'batch_size=0'),
+    (lambda: model.layers(images), r'uint8\[.*float32\[n, 8, 8, 1\]'),
+    (lambda: model.dream(-1), 'n=-1'),
   ):
     with pytest.raises(UserError, match=match) as error:
       make()
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('value', [16, 17, 255])
-def test_values_are_refused_where_the_model_has_seen_none(run_of, value):
+def test_values_above_the_range_of_training_are_refused(run_of):
   model = load_model(run_of('abd')[0])
   images = np.zeros((3, 8, 8, 1), np.uint8)
-  images[1, 2, 3] = value
   for call in (model.predict, model.features, model.normalise):
-    if value == 16:
+    images[1, 2, 3] = 16
+    call(images)
+    images[1, 2, 3] = 17
+    with pytest.raises(UserError, match=r'17; .* 0 to 16'):
       call(images)
-    else:
-      with pytest.raises(UserError, match=f'values up to {value}; this model takes 0 to 16'):
-        call(images)
 
 
 def test_few_images_are_not_padded_to_a_whole_batch(run_of, monkeypatch):
@@ -174,8 +168,6 @@ def test_no_images_give_results_of_no_rows(run_of):
   assert {name: (0, *rows.shape[1:]) for name, rows in some.items()} == {
     name: rows.shape for name, rows in none.items()
   }
-  dreams, names = model.dream(0)
-  assert dreams.shape == (0, 8, 8, 1) and names.tolist() == []
 
 
 def test_of_a_run_that_is_going_on_the_newest_model_is_the_newest_written_in_full(run_of, tmp_path):
@@ -186,10 +178,6 @@ def test_of_a_run_that_is_going_on_the_newest_model_is_the_newest_written_in_ful
   assert load_model(tmp_path / 'run').task == 1
   with pytest.raises(UserError, match=r'no manifest 2\.json'):
     load_model(tmp_path / 'run', 2)
-  for task in (0, 1):
-    (tmp_path / 'run' / 'teachers' / f'{task}.json').unlink()
-  with pytest.raises(UserError, match='no manifest'):
-    load_model(tmp_path / 'run')
 
 
 def damage(name, way):
@@ -220,13 +208,12 @@ def edit(file, old, new):
     (damage('d/*', 'flip'), 'is damaged'),
     (damage('_METADATA', 'gone'), '_METADATA is missing'),
     (damage('_METADATA', 'more'), 'more does not belong there'),
-    (lambda folder: folder.with_name('2.json').unlink(), 'no manifest 2.json'),
     (lambda folder: folder.with_name('2.json').write_text('{"schema'), '2.json is damaged'),
     (lambda folder: edit(folder.with_name('2.json'), '"mean": [\n    0.3', '"mean": [\n    0.4'), '2.json is damaged'),
     (lambda folder: folder.with_name('2.json').write_text('{"schema_version": 99}'), 'schema 99'),
   ],
 )
-def test_one_flipped_bit_or_missing_file_of_a_teacher_is_told(run_of, tmp_path, change, match):
+def test_one_flipped_bit_or_missing_file_of_a_teacher_is_refused(run_of, tmp_path, change, match):
   shutil.copytree(run_of('abd')[0], tmp_path / 'run')
   change(tmp_path / 'run' / 'teachers' / '2')
   with pytest.raises(UserError, match=match) as error:
