@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import re
+import shlex
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,7 +11,8 @@ import pytest
 from test_imports import STORIES
 
 from abd_jax import methods
-from abd_jax.config import default, flatten
+from abd_jax.commands import train
+from abd_jax.config import check, default, flatten
 from abd_jax.run.checkpoint import describe
 from abd_jax.run.load import LoadedModel
 
@@ -96,13 +98,6 @@ def test_the_map_shows_every_wing_on_its_floor():
   assert floors == [list(story) for story in STORIES]
 
 
-@pytest.mark.parametrize('title', ['The way of one batch', 'The way of one teacher'])
-def test_a_walk_has_at_most_ten_stops_each_of_which_names_code(title):
-  stops = re.split(r'^\d+\. ', section(DOCS / 'architecture.md', title), flags=re.MULTILINE)[1:]
-  assert 5 <= len(stops) <= 10
-  assert [stop for stop in stops if '`abd_jax.' not in stop] == []
-
-
 def test_every_method_has_a_row():
   table = (DOCS / 'methods.md').read_text().partition('\n## ')[0]
   head, *rows = re.findall(r'^\| `(\w+)` \|', table, re.MULTILINE)
@@ -126,10 +121,24 @@ def test_experiments_are_those_there_are():
   assert {verb for _, verb in of_all(r'python -m experiments (\w+)')} <= {*VERBS}
 
 
-def test_the_readme_uses_a_loaded_model_as_it_is():
-  (code,) = blocks(README, 'python')
-  used = set(re.findall(r'model\.(\w+)\(', code))
-  assert used == {'predict', 'features', 'dream'} and all(hasattr(LoadedModel, name) for name in used)
+def test_the_methods_of_a_loaded_model_exist():
+  used = of_all(r'model\.(\w+)\(')
+  assert len(used) >= 3 and all(hasattr(LoadedModel, name) for _, name in used)
+
+
+def test_every_command_can_be_parsed(monkeypatch):
+  """Those of training as the command itself does; of the others, their verb and options."""
+  monkeypatch.setattr(train, 'learn', lambda config, workdir: None)
+  monkeypatch.setattr(train, 'before_jax', check)
+  monkeypatch.chdir(ROOT)
+  commands = of_all(r'^(?: {4})?(?:python -m abd_jax\.main|abd-jax (\w+)) (.*?)(?: {2,}#.*)?$', re.MULTILINE)
+  assert len(commands) > 10
+  for _, (verb, words) in commands:
+    if verb in ('', 'train'):
+      train.run(shlex.split(words))
+    else:
+      text = importlib.import_module(f'abd_jax.commands.{verb}').__doc__ or ''
+      assert all(option in text for option in re.findall(r'--\w+(?=[= ]|$)', words)), (verb, words)
 
 
 def test_contributing_shows_lwf_as_it_is():
