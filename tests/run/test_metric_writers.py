@@ -103,9 +103,7 @@ def test_confusion_files_keep_odd_names(root, learn, tmp_path):
 
 
 def test_what_cannot_be_shown_does_not_end_a_run(tmp_path):
-  """A confusion matrix that is cut off, and a folder that something else holds on to."""
-  (tmp_path / 'elsewhere').mkdir()
-  (tmp_path / 'tensorboard').symlink_to(tmp_path / 'elsewhere')
+  """A confusion matrix that is cut off."""
   write_confusion(file := confusion_file(tmp_path, 0), ['a', 'b'], np.array([[1, 2], [3, 4]]))
   file.write_text(file.read_text()[:-3])
   mirrors = MetricWriters(tmp_path)

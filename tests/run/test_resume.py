@@ -164,9 +164,9 @@ def moments_to_kill(path, phases, seed):
   return sorted(rng.choice(lines(phase)) for phase in phases)
 
 
-def test_kill_dash_nine_at_five_random_moments_changes_nothing(finished, cli_env, tmp_path):
+def test_kill_dash_nine_at_three_random_moments_changes_nothing(finished, cli_env, tmp_path):
   reference, _ = finished
-  moments = moments_to_kill(reference, ['learning'] * 3 + ['dreaming'] * 2, seed=0)
+  moments = moments_to_kill(reference, ['learning'] * 2 + ['dreaming'], seed=0)
   kill_and_resume(tmp_path, RUN, cli_env, moments, seed=0)
   assert_same_outcome(tmp_path, reference)
 
