@@ -15,7 +15,7 @@ from abd_jax.errors import Paused, UserError
 from abd_jax.run.extend import extended_config, old_stream, open_stream, read_base
 from abd_jax.run.load import load_model
 from abd_jax.run.plan import build
-from abd_jax.run.schedule import BASE
+from abd_jax.run.schedule import BASE, TeacherId
 from abd_jax.state import freeze
 from abd_jax.train import Learner, train_and_evaluate
 
@@ -109,7 +109,7 @@ def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters
   for part in (lambda model: model.params['backbone'], lambda model: model.batch_stats):
     jax.tree.map(np.testing.assert_array_equal, part(grown), part(old))
   assert plan.schedule.start == (2, 'dreaming')
-  assert plan.schedule.frozen_before(3, '') == [BASE, '2']
+  assert plan.schedule.frozen_before(3, '') == [BASE, TeacherId(2)]
 
 
 def test_as_many_new_classes_as_the_base_left_out_are_new_all_the_same(learn, letters, compile_once, tmp_path):
@@ -156,7 +156,7 @@ def test_where_and_when_the_base_ran_is_not_taken_over(base, letters, tmp_path):
 def test_a_cluster_is_joined_before_the_base_is_read(tmp_path):
   """Reading it starts JAX's devices, after which no cluster can be joined."""
   words = [str(tmp_path / 'no run'), f'--workdir={tmp_path / "more"}', '--config.cluster.coordinator=nowhere']
-  with pytest.raises(UserError, match='coordinator=nowhere must be HOST:PORT'):
+  with pytest.raises(UserError, match=r'cluster.coordinator.*nowhere'):
     extend.run(words)
 
 
