@@ -16,7 +16,8 @@ from abd_jax.errors import UserError
 from abd_jax.files import misfit, read_json, read_lines
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import KINDS, read_manifest, stored_arrays
-from abd_jax.run.load import load_frozen
+from abd_jax.run.load import load_teacher
+from abd_jax.run.schedule import TeacherId
 from abd_jax.run.workdir import at_rest
 
 
@@ -84,8 +85,8 @@ def _audit(folder: Path, config: Config) -> Audit:
       arrays += _arrays(path, name, tuple(manifest['image_shape']))
       if path in models:
         read_manifest(path)  # compares the checksums of all files
-      if path in models and has_memory:
-        labels = load_frozen(folder, path.name)[2].memory['labels']
+      if path in models and has_memory and (one := TeacherId.of_folder(path.name)):
+        labels = load_teacher(folder, one)[2].memory['labels']
         memories[name] = int(np.sum(np.asarray(labels) >= 0))
     except UserError as error:
       unreadable.append(str(error))
@@ -116,9 +117,9 @@ def _models(folder: Path) -> tuple[list[Path], dict]:
   if not manifests:
     raise UserError(f'{folder} keeps nothing yet: no task of a run there is complete.')
 
-  def age(path: Path) -> tuple[int, bool]:  # '0', '1_phase_0', '1'; a save that was cut off, such as '1.new', is first
-    task, _, phase = path.name.partition('_')
-    return int(task) if task.isdigit() else -1, not phase
+  def age(path: Path) -> tuple[int, bool]:  # a save that was cut off, such as '1.new', comes first
+    one = TeacherId.of_folder(path.name)
+    return (one.task, one.phase is None) if one else (-1, False)
 
   models = sorted({*manifests, *(folder / 'teachers').glob('*/')}, key=age)
   return models, read_manifest(max(manifests, key=age), check_files=False)

@@ -24,12 +24,9 @@ from abd_jax.run.workdir import resolve
 from abd_jax.state import FrozenModel, TaskSnapshot
 
 PyTree = Any
-# What a grown run has in common with its base: the model is of no use otherwise.
-KEPT = ('model.', 'dgr.', 'data.mean', 'data.std', 'data.max_value')
-# What the base decides, or the new data.
-DECIDED = ('tasks', 'first_task_classes', 'class_order', 'extends')
-# Where and when the base ran is no part of what it is.
-_NOT_TAKEN_OVER = ('max_seconds', 'devices', 'distributed', 'cluster.')
+KEPT = ('model.', 'dgr.', 'data.mean', 'data.std', 'data.max_value')  # fields without which the model is useless
+DECIDED = ('tasks', 'first_task_classes', 'class_order', 'extends')  # fields that the base and the new data decide
+_NOT_INHERITED = ('max_seconds', 'devices', 'distributed', 'cluster.')  # where and when the base ran
 
 
 class Base(NamedTuple):
@@ -96,8 +93,8 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   data = open_configured(config.data, prepare)
   if config.data.fingerprint not in ('', data.fingerprint):
     raise UserError(
-      f"the images of '{data.name}'{_in(config.data.dir)} are not those that this run began with: others, or prepared "
-      'otherwise. Put them back as they were, name the folder that has them, or choose another --workdir.'
+      f"the images of '{data.name}' in '{config.data.dir}' are not those that this run began with. Name the "
+      'folder that has those, or choose another --workdir.'
     )
   if base is None:
     if data.num_classes < 2:
@@ -110,18 +107,14 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   own = is_of_base(base, data)
   if own and base.config.data.fingerprint not in ('', data.fingerprint):
     raise UserError(
-      f"the images of '{data.name}'{_in(config.data.dir)} are not those that the run in {base.workdir} has learnt. Put "
-      'them back as they were, or give new classes names of their own.'
+      f"the images of '{data.name}' in '{config.data.dir}' are not those that the run in {base.workdir} has learnt. "
+      'Put those back, or give new classes names of their own.'
     )
   sizes = _grown_sizes(base, config, data)
   if own:
     return TaskStream(data, Tasks(tuple(base.manifest['class_order']['original_ids']), sizes))
   joined = extended(base.class_names, old_stream(base), data)
   return TaskStream(joined, Tasks(tuple(range(joined.num_classes)), sizes))
-
-
-def _in(folder: str) -> str:
-  return f' in {folder}' if folder else ''
 
 
 def old_stream(base: Base) -> TaskStream | None:
@@ -145,15 +138,9 @@ def _grown_sizes(base: Base, config: Config, data: Dataset) -> tuple[int, ...]:
   known, asked = base.sizes, tuple(config.task_sizes)
   own = is_of_base(base, data)
   if not own and (twice := sorted(set(base.class_names) & set(data.class_names))):
-    raise UserError(
-      f"class '{twice[0]}' of '{data.name}' is one that {base.workdir} has learnt. Rename it, or leave it out of the "
-      'new data.'
-    )
+    raise UserError(f"{base.workdir} has learnt a class '{twice[0]}' already. Rename or remove it in '{data.name}'.")
   if data.image_shape != (shape := tuple(base.manifest['image_shape'])):
-    raise UserError(
-      f"images of '{data.name}' are {_shape(data.image_shape)}, but the model in {base.workdir} takes {_shape(shape)}. "
-      'Prepare them in that size.'
-    )
+    raise UserError(f"expected images of {shape} as in {base.workdir}, got {data.image_shape} in '{data.name}'.")
   if asked[: len(known)] != known:
     raise UserError(f'config.task_sizes={asked} must begin with those that {base.workdir} has learnt, {known}.')
   left = data.num_classes - sum(known) if own else data.num_classes
@@ -163,10 +150,6 @@ def _grown_sizes(base: Base, config: Config, data: Dataset) -> tuple[int, ...]:
   if sum(new) > left:
     raise UserError(f"config.task_sizes={asked} asks for {sum(new)} new classes, but '{data.name}' has {left}.")
   return known + new
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-  return 'x'.join(map(str, shape))
 
 
 def extended_config(workdir: str, fields: dict[str, Any], method: str | None = None) -> Config:
@@ -190,7 +173,7 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
   config.class_order, config.first_task_classes, config.extends = '', 0, str(base.workdir)
   config.method, config.task_sizes = method or config.method, base.sizes
   config.update_from_flattened_dict(
-    {name: value for name, value in flatten(default().to_dict()).items() if name.startswith(_NOT_TAKEN_OVER)}
+    {name: value for name, value in flatten(default().to_dict()).items() if name.startswith(_NOT_INHERITED)}
   )
   config.data.fingerprint = ''  # of the base's images
   if own_images(config.data.name) or own_images(fields.get('data.name', '')):

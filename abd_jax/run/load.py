@@ -106,7 +106,7 @@ class LoadedModel:
   def dream(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(f32[n, h, w, c] dreamed images in [0, 1], str[n] the classes that the model sees in them).
 
-    n: 0 or more. Raises UserError if it is not, or if nothing was trained to dream of this model.
+    Raises UserError if nothing was trained to dream of this model.
     """
     images, probabilities = self.dream_normalised(n, seed)
     return self.denormalise(images), np.asarray(self.class_names)[probabilities.argmax(1)]
@@ -121,7 +121,7 @@ class LoadedModel:
         f'nothing dreams of the model after task {self.task + 1}: a generator is trained after every task but the '
         'last, by methods that dream. Load an earlier task.'
       )
-    return jax.device_get(self._dream(self._model, jax.random.key(seed), _whole('n', n, 0)))
+    return jax.device_get(self._dream(self._model, jax.random.key(seed), n))
 
   def normalise(self, images: np.ndarray) -> np.ndarray:
     """f32[n, h, w, c]: raw images u8[n, h, w, c] as the network sees them. Raises UserError for others."""
@@ -186,19 +186,10 @@ class LoadedModel:
       raise UserError(f'images are {dtype}{list(shape)}; {takes}.')
 
 
-def _in_batches(function, images: np.ndarray, batch_size: int) -> Any:
-  """As `in_batches`, but few images are padded to the next power of two alone: one must not cost what 256 do.
-
-  A power of two, since each size is compiled for.
-  """
+def _in_batches(function: Any, images: np.ndarray, batch_size: int) -> Any:
+  """As `in_batches`, but pads few images only to the next power of two. Each size is compiled once."""
   enough = 1 << max(len(images) - 1, 0).bit_length()
-  return in_batches(function, images, min(_whole('batch_size', batch_size, 1), enough))
-
-
-def _whole(name: str, value: int, least: int) -> int:
-  if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-    raise UserError(f'{name}={value!r} must be a whole number of at least {least}.')
-  return int(value)
+  return in_batches(function, images, min(batch_size, enough))
 
 
 def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
@@ -219,7 +210,7 @@ def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
 
 
 def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:
-  """(config, manifest, what was frozen) of the model that `load_model` gives."""
+  """(config, manifest, arrays) of the model that `load_model` gives."""
   folder = Path(workdir).absolute() / 'teachers'
   models = (TeacherId.of_folder(path.name) for path in folder.glob('*') if path.is_dir())
   there = sorted(one.task for one in models if one and one.phase is None)
@@ -227,37 +218,33 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
     raise UserError(_why_none(folder.parent))
   if task is not None and task not in there:
     raise UserError(f'{folder} holds no model after task {task} (0-based). There are: {", ".join(map(str, there))}.')
-  return load_frozen(workdir, str(_newest(folder, there) if task is None else task))
+  if task is None:  # while a run goes on, the newest may not be complete: its manifest is written last
+    complete = [one for one in there if manifest_file(folder / str(one)).exists()]
+    finished = (folder.parent / 'results.json').exists()
+    task = complete[-1] if complete and not finished else there[-1]
+  return load_teacher(workdir, TeacherId(task))
 
 
-def load_frozen(workdir: str | Path, name: str) -> tuple[Config, dict, TaskSnapshot]:
-  """The same of the folder of that name in teachers/. Raises UserError if it is not as it was written."""
+def load_teacher(workdir: str | Path, one: TeacherId) -> tuple[Config, dict, TaskSnapshot]:
+  """The same of any frozen model. Raises UserError if it is not as it was written."""
   pin_numbers()  # what it dreams depends on them
-  manifest = read_manifest(Path(workdir).absolute() / 'teachers' / name)
+  manifest = read_manifest(Path(workdir).absolute() / 'teachers' / one.folder)
   config = restored(manifest['config'])
-  snapshot = _abstract(config, manifest, TeacherId.of_folder(name))
   store = TeacherStore(Path(workdir), alone=True)
   try:
-    return config, manifest, store.load(name, snapshot)
+    return config, manifest, store.load(one.folder, _abstract(config, manifest, one))
   finally:
     store.close()
 
 
-def _abstract(config: Config, manifest: dict, one: TeacherId | None) -> TaskSnapshot:
+def _abstract(config: Config, manifest: dict, one: TeacherId) -> TaskSnapshot:
   """Shapes, dtypes and placement of a frozen model, without its data set."""
-  assert one is not None, 'no folder of a frozen model'
   image_shape, method = tuple(manifest['image_shape']), methods.get(config)
   sharding = DataMesh(devices(local=True)[:1]).replicated
   components = make_components(config, len(manifest['class_order']['names']), image_shape, None)
   states = abstract_states(components, image_shape, method.extra_init, sharding)
   dreamed = one.phase is None and method.inverts and one.task + 1 < len(manifest['task_sizes'])
   return abstract_snapshot(states, dreamed, config.memory.size if method.memory else 0, image_shape, sharding)
-
-
-def _newest(folder: Path, there: list[int]) -> int:
-  """The last of the tasks in teachers/; of a run that is not finished the last with a manifest, which comes last."""
-  whole = [task for task in there if manifest_file(folder / str(task)).exists()]
-  return there[-1] if not whole or (folder.parent / 'results.json').exists() else whole[-1]
 
 
 def _why_none(folder: Path) -> str:
