@@ -4,8 +4,9 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,6 @@ DRAWS = 2 * TRIES + 2  # numbers in [0, 1) that one random crop takes
 _AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the image, and width to height
 _SHORT_SIDE = 256 / 224  # of a test image before its centre is cut out, in sides of that centre
 _ORIENTATION = 0x0112  # EXIF's tag
-_UNKNOWN = 'is no image that Pillow can read'
-_BOMB = 'has more pixels than are safe to decode'
 _MODES = {1: 'L', 3: 'RGB'}
 _DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')  # Pillow's modes of 16-bit grey
 
@@ -31,41 +30,52 @@ class BadImage(Exception):
   """What is wrong with an image, in a few words."""
 
 
-def refuse_bombs() -> None:
-  """Has Pillow raise, where it would warn, for an image of more pixels than it holds safe to decode."""
+def _open(file: Any) -> Any:
+  """A Pillow image of a file open for reading, its header read."""
   from PIL import Image
 
   warnings.simplefilter('error', Image.DecompressionBombWarning)
-
-
-def _open(encoded: bytes) -> Any:
-  from PIL import Image
-
-  if not encoded:
-    raise BadImage('has no bytes')
-  refuse_bombs()
   try:
-    return Image.open(io.BytesIO(encoded))
+    return Image.open(file)
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise BadImage(_BOMB) from error
-  except Exception as error:  # Pillow's plugins raise whatever they like
-    raise BadImage(_UNKNOWN) from error
+    raise BadImage('has more pixels than are safe to decode') from error
+  except Exception as error:
+    raise BadImage('is no image that Pillow can read') from error
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+  """Turns any error into a BadImage: Pillow's plugins and its reader of EXIF raise whatever they like."""
+  try:
+    yield
+  except Exception as error:
+    raise BadImage(f'{what} ({" ".join(str(error).split())[:80]})') from error
 
 
 def _load(image: Any) -> Any:
   """The image with its pixels decoded."""
-  try:
+  with _refused('cannot be decoded'):
     image.load()
-  except Exception as error:
-    raise BadImage(f'cannot be decoded ({" ".join(str(error).split())[:80]})') from error
   return image
 
 
 def check_stored(encoded: bytes, shape: Sequence[int | None]) -> None:
   """Raises BadImage unless the header says what `shape` (h, w, c; None: any) does, and the end is there."""
-  image = _open(encoded)
-  _check_header(image, shape)
-  _check_end(image, encoded)
+  _check_end(_open_stored(encoded, shape), encoded)
+
+
+def decode(encoded: bytes, shape: Sequence[int | None]) -> Any:
+  """A Pillow image, decoded, as `shape` (h, w, c; None: any) says. Raises BadImage."""
+  return _load(_open_stored(encoded, shape))
+
+
+def _open_stored(encoded: bytes, shape: Sequence[int | None]) -> Any:
+  image, (height, width, channels) = _open(io.BytesIO(encoded)), shape
+  if (height or image.height, width or image.width) != (image.height, image.width):
+    raise BadImage(f'is {image.height}x{image.width}, not {height}x{width} as its features say')
+  if image.mode != _MODES[channels or 0]:
+    raise BadImage(f"has Pillow's mode {image.mode}, not {_MODES[channels or 0]} as its features say")
+  return image
 
 
 def _check_end(image: Any, encoded: bytes) -> None:
@@ -75,24 +85,6 @@ def _check_end(image: Any, encoded: bytes) -> None:
       raise BadImage('is cut short')
   elif image.format != 'JPEG' or not encoded.rstrip(b'\0').endswith(b'\xff\xd9'):
     _load(image)
-
-
-def _check_header(image: Any, shape: Sequence[int | None]) -> None:
-  height, width, channels = shape
-  words = lambda *sides: 'x'.join('any' if side is None else str(side) for side in sides)
-  if (height or image.height, width or image.width) != (image.height, image.width):
-    raise BadImage(f'is {words(image.height, image.width)}, not {words(height, width)} as its features say')
-  if image.mode in _DEEP or image.mode == 'F':
-    raise BadImage('has 16 or more bits a channel, not 8 as its features say')
-  if image.mode != _MODES.get(channels or 0):
-    raise BadImage(f'has {len(image.getbands())} channels ({image.mode}), not {channels} as its features say')
-
-
-def decode(encoded: bytes, shape: Sequence[int | None]) -> Any:
-  """A Pillow image, decoded, as `shape` (h, w, c; None: any) says. Raises BadImage."""
-  image = _open(encoded)
-  _check_header(image, shape)
-  return _load(image)
 
 
 def pixels(image: Any) -> np.ndarray:
@@ -108,23 +100,26 @@ def from_array(array: np.ndarray) -> Any:
   return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def centre_box(width: int, height: int) -> tuple[float, float, float, float]:
-  """(left, top, right, bottom) of the middle 224 pixels of an image whose short side is made 256."""
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def centre_box(width: int, height: int) -> Box:
+  """The middle 224 pixels of an image whose short side is made 256."""
   side = min(width, height) / _SHORT_SIDE
-  return _box(width, height, side, side, 0.5, 0.5)
+  return _centred(width, height, side, side)
 
 
-def square_box(width: int, height: int) -> tuple[float, float, float, float]:
-  """(left, top, right, bottom) of the largest centred square."""
+def square_box(width: int, height: int) -> Box:
+  """The largest centred square, of whole pixels."""
   side = min(width, height)
   left, top = (width - side) // 2, (height - side) // 2
   return left, top, left + side, top + side
 
 
-def random_box(width: int, height: int, draws: np.ndarray) -> tuple[float, float, float, float]:
-  """A random-resized crop (Szegedy et al., 2015) as (left, top, right, bottom), whole pixels.
+def random_box(width: int, height: int, draws: np.ndarray) -> Box:
+  """A random-resized crop (Szegedy et al., 2015) of whole pixels.
 
-  Of 8 to 100 % of the image, 3:4 to 4:3; the largest centred crop of such an aspect if ten tries find none.
+  It has 8 to 100 % of the area, 3:4 to 4:3; it is the largest centred crop of such an aspect if ten tries find none.
   draws: DRAWS numbers in [0, 1), all the randomness there is.
   """
   across, down = draws[-2:]
@@ -135,13 +130,11 @@ def random_box(width: int, height: int, draws: np.ndarray) -> tuple[float, float
     if 0 < w <= width and 0 < h <= height:
       left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
       return left, top, left + w, top + h
-  w = min(width, round(height * _ASPECT[1]))
-  h = min(height, round(width / _ASPECT[0]))
-  return _box(width, height, w, h, 0.5, 0.5)
+  return _centred(width, height, min(width, round(height * _ASPECT[1])), min(height, round(width / _ASPECT[0])))
 
 
-def _box(width: int, height: int, w: float, h: float, across: float, down: float):
-  left, top = (width - w) * across, (height - h) * down
+def _centred(width: int, height: int, w: float, h: float) -> Box:
+  left, top = (width - w) * 0.5, (height - h) * 0.5
   return left, top, left + w, top + h
 
 
@@ -162,15 +155,13 @@ def plain(encoded: bytes, channels: int = 0) -> tuple[Any, list[str]]:
   """
   from PIL import Image, ImageOps
 
-  image, done = _open(encoded), []
+  image, done = _open(io.BytesIO(encoded)), []
   _check_end(image, encoded)
   _load(image)
-  try:
-    rotated = image.getexif().get(_ORIENTATION, 1) != 1
-    image = ImageOps.exif_transpose(image) if rotated else image
-  except Exception as error:  # Pillow's readers of EXIF raise whatever they like
-    raise BadImage('has EXIF data that cannot be read') from error
-  done += ['rotated'] * rotated
+  with _refused('has EXIF data that cannot be read'):
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+      image = ImageOps.exif_transpose(image)
+      done.append('rotated')
   if image.mode in _DEEP:
     image = Image.fromarray((np.clip(np.asarray(image, np.int64), 0, 65535) / 257 + 0.5).astype(np.uint8))
     done.append('16-bit')
@@ -202,19 +193,11 @@ class Header(NamedTuple):
 
 
 def header(file: Any) -> Header:
-  """What an image file, open for reading, says of itself without being decoded. Raises BadImage."""
-  from PIL import Image
-
-  refuse_bombs()
-  try:
-    with Image.open(file) as image:
-      turned = image.getexif().get(_ORIENTATION, 1) >= 5
-      size = (image.width, image.height) if turned else (image.height, image.width)
-      return Header(size, image.mode in ('1', 'L', 'LA', 'La', *_DEEP))
-  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise BadImage(_BOMB) from error
-  except Exception as error:  # Pillow's plugins raise whatever they like
-    raise BadImage(_UNKNOWN) from error
+  """What an image file, open for reading, says without being decoded. Raises BadImage."""
+  with _open(file) as image, _refused('has EXIF data that cannot be read'):
+    turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    size = (image.width, image.height) if turned else (image.height, image.width)
+    return Header(size, image.mode in ('1', 'L', 'LA', 'La', *_DEEP))
 
 
 def png(image: Any) -> bytes:

@@ -22,7 +22,7 @@ _JUST_BEGUN = 60.0  # seconds in which another process may not have locked the c
 
 
 class Options(NamedTuple):
-  """How images are stored and cut: the fields of config.data of these names."""
+  """How images are stored and cropped: the fields of config.data of these names."""
 
   size: int = 0
   channels: int = 0
@@ -171,30 +171,23 @@ def _build(builder: Any, place: Place) -> None:
       f'{builder.name} cannot be prepared under {place.prepared} ({reason}). No part of it was kept; make room there, '
       'or choose another --config.data.prepared.'
     ) from None
-  expected = getattr(builder, 'expected', builder.COUNTS)
-  for split, info in builder.info.splits.items():
-    found, wanted = _readable(builder, split), expected.get(split, info.num_examples)
-    if not found == info.num_examples == wanted:
-      raise UserError(f'{builder.name}: {found} {split} images were stored instead of {wanted}. Run again.')
-
-
-def _readable(builder: Any, split: str) -> int:
-  """Number of records in the files of a split; 0 if they cannot be read."""
-  from array_record.python import array_record_data_source
-
-  paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
-  try:
-    return len(array_record_data_source.ArrayRecordDataSource(paths))
-  except Exception:  # array_record raises whatever its C++ reader says of a damaged or missing file
-    return 0
+  for split in builder.info.splits:
+    check_count(builder, split)
 
 
 def check_count(builder: Any, split: str) -> None:
   """Raises UserError unless the files hold what their description, and our builder of that name, say."""
-  own, described = builder_class(builder.name), builder.info.splits[split].num_examples
-  found, expected = _readable(builder, split), (own.COUNTS if own else {}).get(split, described)
-  if not found == expected == described:
+  from array_record.python import array_record_data_source
+
+  described, own = builder.info.splits[split], builder_class(builder.name)
+  expected = getattr(builder, 'expected', own.COUNTS if own else {}).get(split, described.num_examples)
+  try:
+    paths = [os.fspath(path) for path in described.filepaths]
+    found = len(array_record_data_source.ArrayRecordDataSource(paths))
+  except Exception:  # array_record raises whatever its C++ reader says of a damaged or missing file
+    found = 0
+  if not found == expected == described.num_examples:
     raise UserError(
-      f'{builder.data_path} is incomplete: {found} readable {split} images instead of {expected}; delete that folder '
-      'and run again.'
+      f"the copy of '{builder.name}' in {builder.data_path} is incomplete: expected {expected} {split} images, got "
+      f'{found}. Delete it, and run again.'
     )

@@ -86,19 +86,6 @@ def network(monkeypatch):
   return network
 
 
-@pytest.fixture
-def place(tmp_path):
-  """place(case, data) puts an archive where a user would and returns its path."""
-
-  def place(case, data=None):
-    path = tmp_path / 'downloads' / case.url.split('/')[-1]
-    path.parent.mkdir()
-    path.write_bytes(case.archive if data is None else data)
-    return path
-
-  return place
-
-
 def check_content(root, case, **options):
   dataset = sources.open_dataset(case.name, str(root), **options)
   assert dataset.class_names == case.names['label'] and dataset.image_shape == (32, 32, 3)
@@ -118,7 +105,6 @@ def records(root, name, split):
 def fail_with(words, *arguments, **options):
   with pytest.raises(UserError) as error:
     sources.open_dataset(*arguments, **options).test([0])
-  assert '\n' not in str(error.value)
   assert all(str(word) in str(error.value) for word in words), error.value
 
 
@@ -133,9 +119,11 @@ def test_download_prepare_and_use(case, network, tmp_path):
   assert network.calls == 1
 
 
-def test_features_and_order_are_the_catalogs(case, tmp_path, place):
-  place(case)
-  sources.open_dataset(case.name, str(tmp_path))
+def test_an_archive_placed_by_hand_gives_the_catalogs_features_and_order(case, tmp_path):
+  path = tmp_path / 'downloads' / case.url.split('/')[-1]
+  path.parent.mkdir()
+  path.write_bytes(case.archive)
+  check_content(tmp_path, case)
   features = tfds.builder_from_directory(prepare.find(tmp_path / case.name)).info.features
   assert set(features) == {'id', 'image', *case.names}
   assert all(tuple(features[label].names) == names for label, names in case.names.items())
@@ -144,13 +132,6 @@ def test_features_and_order_are_the_catalogs(case, tmp_path, place):
   assert order == CATALOG_ORDER
   for label in case.names:
     np.testing.assert_array_equal([record[label] for record in test], case.labels['test'][label][order])
-
-
-@pytest.mark.parametrize('download', [True, False])
-def test_archive_placed_by_hand(case, network, tmp_path, place, download):
-  place(case)
-  check_content(tmp_path, case, download=download)
-  assert network.calls == 0
 
 
 def test_download_false_never_touches_the_network(case, network, tmp_path):
@@ -195,7 +176,7 @@ def test_broken_download_leaves_nothing(case, network, tmp_path, failure):
   check_content(tmp_path, case)
 
 
-def test_wrong_checksum(case, network, tmp_path, place, monkeypatch):
+def test_wrong_checksum(case, network, tmp_path, monkeypatch):
   monkeypatch.setattr(tarfile, 'open', lambda *_, **__: pytest.fail('unpacked before it was verified'))
   network.answer = lambda: io.BytesIO(case.archive[:-1])
   path = tmp_path / 'downloads' / case.url.split('/')[-1]
@@ -203,9 +184,3 @@ def test_wrong_checksum(case, network, tmp_path, place, monkeypatch):
   path.write_bytes(case.archive + b'\0')
   fail_with([path, 'MD5', 'delete it'], case.name, str(tmp_path), download=False)  # Placed by hand.
   assert network.calls == 1
-
-
-def test_too_few_images(case, tmp_path, place, monkeypatch):
-  monkeypatch.setattr(prepare.builder_class(case.name), 'COUNTS', {'train': 30, 'test': 21})
-  place(case)
-  fail_with(['20 test images were stored instead of 21'], case.name, str(tmp_path))

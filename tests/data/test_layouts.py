@@ -28,7 +28,6 @@ def write(path, value, shape=(64, 64, 3)):
 def refused(open_it, *words):
   with pytest.raises(UserError) as error:
     open_it()
-  assert '\n' not in str(error.value)
   assert all(str(word) in str(error.value) for word in words), error.value
 
 
@@ -90,14 +89,17 @@ def test_tiny_imagenet_from_its_archive(tiny, tmp_path, monkeypatch):
   assert not unpacked.exists()  # the copy is enough
 
 
-def test_half_copied_tiny_imagenet(tiny):
-  (tiny / 'train/n00000003/images/n00000003_1.JPEG').unlink()
-  refused(lambda: open_tiny(tiny), 'n00000003_1.JPEG is missing')
-
-
-def test_tiny_imagenet_without_a_test_image(tiny):
-  (tiny / 'val/images/val_4.JPEG').unlink()
-  refused(lambda: open_tiny(tiny), 'val_annotations.txt, line 5', 'val_4.JPEG')
+@pytest.mark.parametrize(
+  ('missing', 'words'),
+  [
+    ('train/n00000003/images/n00000003_1.JPEG', ['n00000003_1.JPEG is missing']),
+    ('val/images/val_4.JPEG', ['val_annotations.txt, line 5', 'val_4.JPEG']),
+    ('train/n00000009', ['n00000009']),
+  ],
+)
+def test_half_copied_tiny_imagenet(tiny, missing, words):
+  shutil.rmtree(tiny / missing) if (tiny / missing).is_dir() else (tiny / missing).unlink()
+  refused(lambda: open_tiny(tiny), *words)
 
 
 def test_a_copy_of_other_files_is_not_taken_for_these(tiny, tmp_path):
@@ -112,11 +114,6 @@ def test_a_copy_of_other_files_is_not_taken_for_these(tiny, tmp_path):
   refused(open_it, 'was prepared from other files than lie in')
   shutil.rmtree(tiny)
   assert open_it().num_classes == 7  # the originals may be gone
-
-
-def test_tiny_imagenet_with_an_unknown_class(tiny):
-  (tiny / 'wnids.txt').write_text((tiny / 'wnids.txt').read_text().replace('n00000009', 'n00000006'))
-  refused(lambda: open_tiny(tiny), 'n00000006')
 
 
 @pytest.fixture(params=['folders', 'solution', 'synsets'])
@@ -164,25 +161,20 @@ def test_unusable_imagenet_folders(tmp_path):
   write(tmp_path / 'val/1.JPEG', 0)
   refused(open_it, 'LOC_val_solution.csv')
   (tmp_path / imagenet50.SYNSETS).write_text('n00000001\nn00000002\n')
-  refused(open_it, '1 images', 'list has 2')
+  refused(open_it, '1 images', imagenet50.SYNSETS)
 
 
 @pytest.mark.parametrize('spoil', ['half', 'more', 'no class'])
 def test_a_solution_that_is_not_of_these_images(tmp_path, spoil):
   for k in range(60):
     write(tmp_path / 'train' / f'n{k:08}' / '0.JPEG', k)
-    write(tmp_path / 'val' / f'{k}.JPEG', k)
-  rows = [f'{k},n{k:08} 1 2 3 4' for k in range(60)]
-  words = {'half': ['val lacks 10', '49 more'], 'more': ['LOC_val_solution.csv lacks 7'], 'no class': ['line 9']}[spoil]
-  if spoil == 'half':
-    for k in range(10, 60):
-      (tmp_path / 'val' / f'{k}.JPEG').unlink()
-  if spoil == 'more':
-    del rows[7]
+    if spoil != 'half' or k < 10:
+      write(tmp_path / 'val' / f'{k}.JPEG', k)
+  rows = [f'{k},n{k:08} 1 2 3 4' for k in range(60) if spoil != 'more' or k != 7]
   if spoil == 'no class':
     rows[7] = '7,'
   (tmp_path / 'LOC_val_solution.csv').write_text('\n'.join(['ImageId,PredictionString', *rows]))
-  refused(lambda: sources.open_dataset('imagenet50', str(tmp_path), options=RESIZED), *words)
+  refused(lambda: sources.open_dataset('imagenet50', str(tmp_path), options=RESIZED), 'LOC_val_solution.csv lists')
 
 
 @pytest.mark.parametrize(('classes', 'told'), [(60, True), (1000, False)])

@@ -53,7 +53,6 @@ def opened(root, **options):
 def refused(root, *words, **options):
   with pytest.raises(UserError) as error:
     opened(root, **options)
-  assert '\n' not in str(error.value)
   assert all(str(word) in str(error.value) for word in words), error.value
 
 
@@ -96,11 +95,11 @@ def test_images_of_varying_size_are_cut_or_refused(tmp_path):
 @pytest.mark.parametrize(
   'image, words',
   [
-    (b'', 'has no bytes'),
+    (b'', 'no image'),
     (png()[:-1], 'cut short'),
     (png((4, 16, 3)), '4x16, not 8x8'),
-    (png((8, 8)), '1 channels'),
-    (png((8, 8), np.uint16), '16 or more bits'),
+    (png((8, 8)), 'mode L, not RGB'),
+    (png((8, 8), np.uint16), 'mode I;16, not RGB'),
     (b'not an image', 'no image'),
   ],
 )

@@ -15,7 +15,7 @@ from tensorflow_datasets.core import shuffle
 from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
-from abd_jax.data.folders import is_utf8
+from abd_jax.data.folders import is_utf8, lines
 from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError, shown
 
@@ -219,22 +219,32 @@ def digest_of(facts: Any) -> str:
   return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
-def check_classes(folder: Path, names: Sequence[str], splits: dict[str, list[Photo]]) -> None:
-  """Raises UserError for no class, one without training images, a name that TFDS would not keep, no test images."""
-  for name in names:
+def check_classes(folder: Path, names: dict[int, str], splits: dict[str, list[Photo]]) -> None:
+  """Raises UserError for no class, no test images, a class without training images, or a name that TFDS changes.
+
+  names: label -> class.
+  """
+  for name in names.values():
     if not is_utf8(name) or name != name.strip() or len(name.splitlines()) > 1:
-      raise UserError(f"class {shown(name)!r} in {folder}: a name with blanks at its ends, line breaks or letters that "
-                      'are not UTF-8 cannot be stored. Rename it.')  # fmt: skip
+      raise UserError(
+        f'class {shown(name)!r} in {folder} cannot be stored: its name has blanks at its ends, line breaks or letters '
+        'that are not UTF-8. Rename it.'
+      )
   if not names:
     raise UserError(f'{folder} has no classes: one folder of images each. Use at least 2.')
   within = {photo.path.parent for photos in splits.values() for photo in photos}
-  if len(names) == 1 and len(within) > 1 and not any(parent.name == names[0] for parent in within):
+  if len(names) == 1 and len(within) > 1 and not any(parent.name in names.values() for parent in within):
     raise UserError(f"{folder} has one class, '{names[0]}', with folders in it. Name the one that holds the classes.")
   trained = {photo.label for photo in splits['train']}
-  if empty := [name for label, name in enumerate(names) if label not in trained]:
+  if empty := [name for label, name in names.items() if label not in trained]:
     raise UserError(f"class '{empty[0]}' in {folder} has no training images. Add some, or remove its folder.")
   if not splits.get('test', True):
     raise UserError(f'{folder} has no test images. Add some, or leave the empty folder for them out.')
+
+
+def words_of(file: Path, separator: str) -> dict[str, str]:
+  """WordNet id -> its words, from a file of both; {} if there is none."""
+  return dict(line.split(separator, 1) for line in lines(file) if separator in line) if file.is_file() else {}
 
 
 def unique_names(wnids: Sequence[str], words: dict[str, str]) -> tuple[str, ...]:

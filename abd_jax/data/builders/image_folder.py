@@ -47,10 +47,10 @@ class Builder(FileBuilder, skip_registration=True):
     names = tuple(sorted({name for classes in layout.values() for name in subfolders(classes)}))
     others = Counter(suffix for classes in {folder, *layout.values()} for suffix in _stray(classes))
     splits = {split: _photos(classes, names, others) for split, classes in layout.items()}
-    check_classes(folder, names, splits)
+    check_classes(folder, dict(enumerate(names)), splits)
     if 'test' not in splits:
       splits = _deal(splits['train'], options.test_fraction, options.split_seed)
-      check_classes(folder, names, splits)
+      check_classes(folder, dict(enumerate(names)), splits)
     size, channels = _size_and_channels([photo for photos in splits.values() for photo in photos], options)
     side = size if options.crop == 'padded' else None
     return Files(names, splits, (side, side, channels), size, tuple(sorted(others.items())))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, unique_names
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, unique_names, words_of
 from abd_jax.data.folders import image_files, lines, subfolders
 from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
@@ -41,8 +41,8 @@ class Builder(FileBuilder, skip_registration=True):
     label = {wnids[k]: k for k in sorted(chosen)}
     train = [Photo(Path(entry.path), k) for wnid, k in label.items() for entry in image_files(root / 'train' / wnid)]
     splits = {'train': train, 'test': _validation(folder, root / 'val', label)}
-    names = unique_names(wnids, _words(folder))
-    check_classes(root / 'train', [names[k] for k in label.values()], _renumbered(splits, list(label.values())))
+    names = unique_names(wnids, words_of(folder / 'LOC_synset_mapping.txt', ' '))
+    check_classes(root / 'train', {k: names[k] for k in label.values()}, splits)
     return Files(names, splits, (None, None, 3))
 
   def tell(self) -> None:
@@ -55,45 +55,23 @@ class Builder(FileBuilder, skip_registration=True):
       )
 
 
-def _renumbered(splits: dict[str, list[Photo]], kept: list[int]) -> dict[str, list[Photo]]:
-  """The photos with labels among the kept classes only."""
-  place = {label: k for k, label in enumerate(kept)}
-  return {split: [Photo(path, place[label]) for path, label in photos] for split, photos in splits.items()}
-
-
 def _validation(folder: Path, place: Path, label: dict[str, int]) -> list[Photo]:
-  """The test images of the chosen classes. Raises UserError if their classes are not to be found."""
+  """The test images of the chosen classes. Raises UserError unless there is a class for each image."""
   if subfolders(place):
     there = [wnid for wnid in label if (place / wnid).is_dir()]
     return [Photo(Path(entry.path), label[wnid]) for wnid in there for entry in image_files(place / wnid)]
   files = image_files(place)
+  listed = next((where / SYNSETS for where in (place.parent, folder) if (where / SYNSETS).is_file()), None)
   if (folder / SOLUTION).is_file():
-    of_file = _solution(folder / SOLUTION)
-    there = {Path(entry.name).stem for entry in files}
-    if lacking := sorted(of_file.keys() - there) or sorted(there - of_file.keys()):
-      where = place if lacking[0] in of_file else folder / SOLUTION
-      raise UserError(f'{where} lacks {lacking[0]}, with {len(lacking) - 1} more. Copy them all.')
-    wnids = [of_file[Path(entry.name).stem] for entry in files]
+    listed = folder / SOLUTION
+    of_file = {row[0]: row[1].split()[0] for row in csv.reader(lines(listed)[1:]) if row[1:] and row[1].split()}
+    wnids = [of_file[Path(entry.name).stem] for entry in files if Path(entry.name).stem in of_file]
+    complete = len(of_file) == len(wnids) == len(files)
+  elif listed:
+    wnids = lines(listed)
+    complete = len(wnids) == len(files)
   else:
-    beside = [where / SYNSETS for where in (place.parent, folder) if (where / SYNSETS).is_file()]
-    if not beside:
-      raise UserError(f'{place} has no folders of classes, and {folder} neither {SOLUTION} nor {SYNSETS}. Add one.')
-    wnids = lines(beside[0])
-  if len(wnids) != len(files):
-    raise UserError(f'{place} has {len(files)} images, but their list has {len(wnids)}. Copy them all.')
+    raise UserError(f'{place} has no folders of classes, and {folder} neither {SOLUTION} nor {SYNSETS}. Add one.')
+  if not complete:
+    raise UserError(f'{place} has {len(files)} images, but {listed} lists others. Copy them all.')
   return [Photo(Path(entry.path), label[wnid]) for entry, wnid in zip(files, wnids, strict=True) if wnid in label]
-
-
-def _solution(file: Path) -> dict[str, str]:
-  """Name of an image -> its WordNet id. Raises UserError for a line that says neither."""
-  found = {}
-  for number, row in enumerate(csv.reader(lines(file)[1:]), 2):
-    if len(row) != 2 or not row[0] or not row[1].split():
-      raise UserError(f'{file}, line {number} is no image and its class. Copy the file anew.')
-    found[row[0]] = row[1].split()[0]
-  return found
-
-
-def _words(folder: Path) -> dict[str, str]:
-  file = folder / 'LOC_synset_mapping.txt'
-  return dict(line.split(' ', 1) for line in lines(file) if ' ' in line) if file.is_file() else {}

@@ -5,7 +5,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from abd_jax.data.builders._files import FileBuilder, Files, Photo, unique_names
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, unique_names, words_of
 from abd_jax.data.builders.cifar10 import fetch
 from abd_jax.data.folders import image_files, lines
 from abd_jax.data.prepare import Options, Place
@@ -31,7 +31,8 @@ class Builder(FileBuilder, skip_registration=True):
     wnids = sorted(lines(root / 'wnids.txt'))
     label = {wnid: k for k, wnid in enumerate(wnids)}
     train = [Photo(path, label[wnid]) for wnid in wnids for path in _of_class(root / 'train' / wnid)]
-    return Files(unique_names(wnids, _words(root)), {'train': train, 'test': _annotated(root / 'val', label)}, _SHAPE)
+    names = unique_names(wnids, words_of(root / 'words.txt', '\t'))
+    return Files(names, {'train': train, 'test': _annotated(root / 'val', label)}, _SHAPE)
 
   @classmethod
   def stored_size(cls, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
@@ -59,21 +60,15 @@ def _unpacked(archive: Path) -> Path:
       os.replace(Path(scratch, FOLDER), target)
   except OSError as error:
     if not target.exists():  # otherwise another process was faster
-      raise UserError(f'{archive} cannot be unpacked ({error.strerror}).') from None
+      raise UserError(f'{archive} cannot be unpacked ({error.strerror}). Make room there.') from None
   return target
 
 
-def _words(root: Path) -> dict[str, str]:
-  if not (root / 'words.txt').is_file():
-    return {}
-  return dict(line.split('\t', 1) for line in lines(root / 'words.txt') if '\t' in line)
-
-
 def _of_class(folder: Path) -> list[Path]:
-  """The training images of a class: those that its list of boxes names, or all where it has none."""
+  """The training images of a class. Raises UserError if one is missing that the class's list of boxes names."""
   place, boxes = folder / 'images', folder / f'{folder.name}_boxes.txt'
   there = [Path(entry.path) for entry in image_files(place)]
-  listed = {line.split('\t')[0] for line in lines(boxes) if line} if boxes.is_file() else set()
+  listed = {line.split('\t')[0] for line in lines(boxes)} if boxes.is_file() else set()
   if missing := listed - {path.name for path in there}:
     raise UserError(f'{place / min(missing)} is missing, with {len(missing) - 1} more of that class. Copy them all.')
   if not there:
@@ -85,7 +80,7 @@ def _annotated(folder: Path, label: dict[str, int]) -> list[Photo]:
   """The test images with the labels that val_annotations.txt gives them."""
   file, photos = folder / 'val_annotations.txt', []
   for number, line in enumerate(lines(file), 1):
-    name, wnid, *_ = [*line.split('\t'), '', '']
+    name, wnid, *_ = [*line.split('\t'), '']
     if wnid not in label or not (folder / 'images' / name).is_file():
       what = f"'{wnid}' is not in wnids.txt" if wnid not in label else f'there is no {folder / "images" / name}'
       raise UserError(f'{file}, line {number}: {what}. Copy the data set anew.')
