@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from abd_jax.analysis.diagnose import diagnose
 from abd_jax.config import default, flatten, reads
 from abd_jax.errors import UserError
@@ -48,7 +46,8 @@ def read_run(
     except UserError as error:
       note = f'No diagnosis: {error}'
       tell(f'{folder.name}: no diagnosis: {error}')
-  names, confusion = _confusion(folder, len(rows) - 1)
+  counts = confusion_file(folder, len(rows) - 1)
+  names, confusion = read_confusion(counts) if counts.exists() else ([], None)
   return RunRecord(
     name=folder.name,
     config=config,
@@ -89,14 +88,3 @@ def _accuracies(folder: Path, base: str) -> tuple[list[Row], Row]:
   tasks = range(1 + max(known, default=-1))
   every = [known.get(task, ([None] * (task + 1), None)) for task in tasks]
   return [row for row, _ in every], [seen for _, seen in every]
-
-
-def _confusion(folder: Path, task: int) -> tuple[list[str], np.ndarray | None]:
-  """(names of the classes learnt, counts i[c, c]) after 0-based `task`; ([], None) if it is not evaluated."""
-  file = confusion_file(folder, task)
-  if not file.exists():
-    return [], None
-  try:
-    return read_confusion(file)
-  except ValueError as error:
-    raise UserError(f'{file} is damaged: put it back as it was, or delete it.') from error

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from abd_jax.errors import UserError
+
 COLUMNS = ('task', 'phase', 'step', 'metric', 'value')
 
 
@@ -87,7 +89,7 @@ class MetricWriters:
         self._before, self._phase = self._before + self._step, (task, phase)
       self._step = record['step']
     else:
-      with contextlib.suppress(OSError, ValueError):  # missing or damaged: a picture less
+      with contextlib.suppress(OSError, UserError):  # missing or damaged: a picture less
         counts = read_confusion(confusion_file(self._workdir, task))[1]
         self._board.add_image('confusion', matrix_picture(counts), self._before + self._step)
     for name, value in values_of(record):
@@ -133,13 +135,13 @@ def write_confusion(file: Path, class_names: list[str], counts: np.ndarray) -> N
 
 
 def read_confusion(file: Path) -> tuple[list[str], np.ndarray]:
-  """(class names, counts i[c, c]) of what `write_confusion` wrote. Raises ValueError if it is damaged."""
-  with file.open(newline='') as opened:
-    try:
+  """(class names, counts i[c, c]) of what `write_confusion` wrote. Raises UserError if it is damaged."""
+  try:
+    with file.open(newline='') as opened:
       header, *rows = csv.reader(opened)
-    except csv.Error as error:
-      raise ValueError(f'{file} is no CSV') from error
-  counts = np.array([[int(cell) for cell in row[1:]] for row in rows])
-  if counts.shape != (len(header) - 1,) * 2 or counts.dtype.kind != 'i':
-    raise ValueError(f'{file} is not a square table')
+    counts = np.array([[int(cell) for cell in row[1:]] for row in rows])
+    if counts.shape != (len(header) - 1,) * 2:
+      raise ValueError(f'expected a square table, got {counts.shape}')
+  except (ValueError, csv.Error) as error:
+    raise UserError(f'{file} is damaged: put it back as it was, or delete it.') from error
   return header[1:], counts

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from abd_jax.errors import Paused
+from abd_jax.errors import Paused, UserError
 from abd_jax.run.logs import MetricWriters, confusion_file, read_confusion, write_confusion
 
 
@@ -98,7 +98,7 @@ def test_confusion_files_keep_odd_names(root, learn, tmp_path):
   write_confusion(tmp_path / 'c' / 'x.csv', odd, np.array([[1, 2], [3, 4]]))
   assert read_confusion(tmp_path / 'c' / 'x.csv')[0] == odd
   (tmp_path / 'c' / 'x.csv').write_text('true,a,b\na,1\n')
-  with pytest.raises(ValueError):
+  with pytest.raises(UserError):
     read_confusion(tmp_path / 'c' / 'x.csv')
 
 
