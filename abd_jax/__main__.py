@@ -1,27 +1,22 @@
 """abd-jax VERB ...: the commands, each with a --help of its own.
 
-  abd-jax train --config=digits --workdir=runs/digits     learns a sequence of tasks, or resumes
-  abd-jax predict runs/digits photo.png                   names images
-  abd-jax export runs/digits model.zip                    one file that runs with JAX alone
-  abd-jax extend runs/digits --config.data.name=... --workdir=runs/more    teaches it new classes
-  abd-jax report runs/digits                              one HTML file about one or more runs
-  abd-jax audit runs/digits                               which images it keeps and which it read
-  abd-jax doctor                                          looks at this machine
+{verbs}
 
 Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130 and 143: stopped by Ctrl-C or SIGTERM before
 there was anything to save.
 """
 
+import ast
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
+from abd_jax import commands
 from abd_jax.run.console import stop_at_once
-
-VERBS = ('train', 'predict', 'export', 'extend', 'report', 'audit', 'doctor')
 
 
 def cli(words: Sequence[str] | None = None) -> None:
@@ -65,7 +60,7 @@ def _run(words: list[str]) -> int:
     return 0
   except OSError as error:  # no permission, a name too long, a disk that is gone
     where = f'{os.fsdecode(error.filename)}: ' if error.filename else ''
-    print(f'error: {where}{error.strerror or error}. Mend that, or name another place.', file=sys.stderr)
+    print(f'error: {where}{error.strerror or error}. Fix it, or choose another path.', file=sys.stderr)
   _discard_stdout()
   return 2
 
@@ -83,18 +78,24 @@ def _do(words: list[str]) -> int:
   from abd_jax.errors import UserError, nearest
 
   asks_help = {'-h', '-help', '--help'} & set(words)
-  verb = words[0] if words and words[0] not in asks_help else ''
+  verb, verbs = words[0] if words and words[0] not in asks_help else '', commands.verbs()
   if not verb:
-    print((__doc__ or '').strip())
+    lines = '\n'.join(f'  {_help(name).partition(chr(10))[0]}' for name in verbs)
+    print((__doc__ or '').strip().replace('{verbs}', lines))
     return 0 if asks_help else 2
-  if verb not in VERBS:
-    raise UserError(f"'{verb}' is not a command.{nearest(verb, VERBS)}")
-  command = import_module(f'abd_jax.commands.{verb}')
+  if verb not in verbs:
+    raise UserError(f"'{verb}' is not a command.{nearest(verb, verbs)}")
   if asks_help:
-    print((command.__doc__ or '').strip())
+    print(_help(verb))
     return 0
   _quiet()
-  return command.run(words[1:]) or 0
+  return import_module(f'abd_jax.commands.{verb}').run(words[1:]) or 0
+
+
+def _help(verb: str) -> str:
+  """The docstring of a verb's file, read without importing it, which takes seconds."""
+  source = Path(commands.__path__[0], f'{verb}.py').read_text()
+  return (ast.get_docstring(ast.parse(source)) or '').strip()
 
 
 def _quiet() -> None:

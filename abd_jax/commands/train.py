@@ -1,11 +1,11 @@
-"""abd-jax train --config=digits --workdir=runs/digits    as python -m abd_jax.main
+"""abd-jax train --config=digits --workdir=runs/digits    learns a sequence of tasks, or resumes
 
-Learns a sequence of tasks without keeping one old image, and writes what came of it to the workdir. The same
-command resumes one that was stopped.
+It keeps no image of an old task unless the method has a memory, and writes all results to the workdir. The same command
+resumes a run that was stopped. `python -m abd_jax.main` does the same.
 
   --config=digits                                   a config that comes with the package, or the path of a file
   --config=digits:tasks=5,method=lwf,trial=1,quick  its options, after a colon
-  --config=runs/digits/config.json                  the config of another run; - reads one from standard input
+  --config=runs/digits/config.json                  the config of another run; - reads standard input
   --config.student.lr=0.05                          any field of the config; abd_jax/config.py lists them with
                                                     their units
   --config.trials=3                                 several trials, each in a folder of its own in the workdir
@@ -15,12 +15,23 @@ Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit 
 """
 
 import os
+import statistics
 import sys
+from functools import partial
+from pathlib import Path
 
+import jax
+
+from abd_jax import train as training
 from abd_jax.commands.options import parse
-from abd_jax.config import Config, check, load_config
+from abd_jax.config import Config, changed, check, load_config
+from abd_jax.devices import backend, hosts
 from abd_jax.devices.environment import check_memory
 from abd_jax.errors import Paused, UserError
+from abd_jax.report.tables import SUMMARY, percent, summary_line, table
+from abd_jax.run import queue
+from abd_jax.run.queue import Run
+from abd_jax.run.workdir import check_path, read_finished, resolve, with_inferred
 
 
 def run(words: list[str]) -> None:
@@ -32,45 +43,35 @@ def run(words: list[str]) -> None:
     if not given.options.get(name):
       raise UserError(f'--{name} is missing, as in --{name}={example}. --help says more.')
   config = load_config(given.options['config'], **given.fields)
-  before_jax(config)
+  check(config)
+  begin(config.distributed, config.cluster)
   learn(config, given.options['workdir'])
 
 
-def before_jax(config: Config) -> None:
-  """Checks `config`, and does what must come before JAX starts. Raises UserError for a mistake, or for no cluster."""
-  check(config)  # before JAX is imported, which takes seconds
+def begin(distributed: bool, cluster: Config) -> None:
+  """Checks this host's memory, and joins the other hosts of a run. cluster: config.cluster.
+
+  Raises UserError for too little memory, or if the hosts do not find each other.
+  """
   check_memory()
-  from abd_jax.devices.backend import keep_freed_memory
-
-  keep_freed_memory()  # before JAX starts its threads
-  cluster = config.cluster
-  if config.distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
-    from abd_jax.devices.backend import devices
-    from abd_jax.devices.hosts import join_cluster, place
-
-    join_cluster(cluster.coordinator, cluster.count, cluster.rank)
-    devices()  # raises if there are none
-    print(place(), file=sys.stderr, flush=True)
+  backend.keep_freed_memory()  # before JAX starts its threads
+  if distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
+    hosts.join_cluster(cluster.coordinator, cluster.count, cluster.rank)
+    backend.devices()  # raises if there are none
+    print(hosts.place(), file=sys.stderr, flush=True)
 
 
 def learn(config: Config, workdir: str) -> None:
-  """Runs or resumes `config` in `workdir`, prints what came of it, and what to do next."""
+  """Runs or resumes `config` in `workdir`, and prints the results and the next command."""
   workdir = os.path.expanduser(workdir)  # shells leave --workdir=~/runs as it is
-  from abd_jax.devices.backend import use_compilation_cache
-  from abd_jax.report.tables import SUMMARY, summary_line, table
-  from abd_jax.run.workdir import check_path
-  from abd_jax.train import train_and_evaluate
-
   check_path(workdir)
-  use_compilation_cache(os.path.join(workdir, 'compilation_cache'))
+  backend.use_compilation_cache(os.path.join(workdir, 'compilation_cache'))
   try:
     if config.trials > 1:
-      from abd_jax.commands.trials import learn_trials, summary
-
-      print(summary(learn_trials(config, workdir)))
+      print(summary(learn_trials(config, Path(workdir).absolute())))
       print(f'next: abd-jax report {workdir}/trial_*')
       return
-    results = train_and_evaluate(config, workdir)
+    results = training.train_and_evaluate(config, workdir)
   except Paused as pause:
     print(pause, file=sys.stderr)
     return
@@ -78,3 +79,55 @@ def learn(config: Config, workdir: str) -> None:
   print(f'results: {os.path.join(workdir, "results.json")}')
   if config.method != 'oracle':  # which has a model for each task, in workdirs of their own
     print(f'next: abd-jax predict {workdir} IMAGE...')
+
+
+def learn_trials(config: Config, workdir: Path) -> list[dict]:
+  """The results of each trial, in WORKDIR/trial_0 and so on: one by one in this process, or at once in several.
+
+  Raises UserError for a mistake, Paused before the end.
+  """
+  one, numbers = {'trials': 1, 'trials_at_once': 0}, range(config.trial, config.trial + config.trials)
+  runs = [Run(f'trial_{k}', changed(config, one | {'trial': k}), workdir / f'trial_{k}') for k in numbers]
+  clustered = jax.distributed.is_initialized()  # the devices are taken: another process cannot count them
+  runs = hosts.all_or_none(partial(_resolved, runs)) if clustered else _resolved(runs)
+  places = [] if config.trials_at_once == 1 or clustered else queue.accelerators()
+  at_once = config.trials_at_once or (len(runs) if len(places) >= len(runs) else 1)
+  if at_once == 1:
+    jobs = [training.job(run.config, run.workdir) for run in runs]
+    return queue.execute(jobs, config.max_seconds, tell=_print_now).complete()
+  if clustered:
+    raise UserError(f'config.trials_at_once={at_once}: several hosts run their trials one by one. Set it to 1.')
+  environments = queue.shares(min(at_once, len(runs)), places, workdir / 'compilation_cache')
+  codes = queue.run_all(runs, environments, _print_now, config.max_seconds)
+  if failed := [name for name, code in codes.items() if code]:
+    raise UserError(f'{failed[0]} ended with exit code {codes[failed[0]]}; its message stands above.')
+  results = [found for run in runs if (found := read_finished(str(run.workdir), run.config.to_dict())) is not None]
+  if len(results) < len(runs):
+    raise Paused(f'paused: {len(runs) - len(results)} of {len(runs)} trials are not complete; the same command resumes')
+  return results
+
+
+def _resolved(runs: list[Run]) -> list[Run]:
+  """Their configs with nothing left open. All have the class order of the first: its file may be gone by now."""
+  found, order = [], {}
+  for run in runs:
+    config = resolve(with_inferred(str(run.workdir), changed(run.config, order)))
+    order = {'class_order': config.class_order}
+    found.append(run._replace(config=config))
+  return found
+
+
+def summary(results: list[dict]) -> str:
+  """A line for each trial, and one of means with population standard deviations, as in the paper."""
+  lines = [[f'trial {one["config"]["trial"]}', *summary_line(one)[1:]] for one in results]
+  means = ['mean ± std']
+  for key in ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer'):
+    known = [one[key] for one in results if one[key] is not None]
+    spread = f' ± {percent(statistics.pstdev(known))}' if len(known) > 1 else ''
+    means.append((percent(statistics.fmean(known)) if known else '-') + spread)
+  seconds = statistics.fmean(sum(one['seconds'].values()) for one in results)
+  return table((results[0]['method'], *SUMMARY[1:]), [*lines, [*means, f'{seconds:.0f}']])
+
+
+def _print_now(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import pytest
 from conftest import REPO
 
 from abd_jax import __main__ as front
-from abd_jax.commands import doctor
+from abd_jax.commands import doctor, verbs
 from abd_jax.errors import UserError
 
 
@@ -87,19 +87,20 @@ def test_the_steps_give_the_numbers_that_are_stored():
     assert value == pytest.approx(doctor.EXPECTED[name], abs=doctor.TOLERANCE), name
 
 
-@pytest.mark.parametrize('verb', front.VERBS)
+@pytest.mark.parametrize('verb', verbs())
 def test_every_verb_has_help_and_takes_no_unknown_option(verb, capsys):
   assert front._run([verb, '--help']) == 0
   assert f'abd-jax {verb}' in capsys.readouterr().out
   assert front._run([verb, '--nothing=1']) == 2
   told = capsys.readouterr().err
   assert told.startswith('error: --nothing is not an option') and told.count('\n') == 1
-  assert verb in (front.__doc__ or '')
 
 
 def test_a_mistyped_verb_and_none_are_told(capsys):
   assert front._run(['pedict']) == 2 and "Did you mean 'predict'" in capsys.readouterr().err
-  assert front._run([]) == 2 and front._run(['--help']) == 0 and 'abd-jax doctor' in capsys.readouterr().out
+  assert front._run([]) == 2 and front._run(['--help']) == 0
+  text = capsys.readouterr().out
+  assert all(f'  abd-jax {verb} ' in text for verb in verbs())
 
 
 def test_a_full_disk_is_one_line_whatever_library_met_it(capsys, monkeypatch):
@@ -126,7 +127,5 @@ def test_what_the_system_refuses_is_one_line(capsys, monkeypatch, tmp_path, numb
 
   monkeypatch.setattr(doctor, 'run', run)
   assert front._run(['doctor']) == 2
-  assert (
-    capsys.readouterr().err
-    == f'error: {tmp_path / "there"}: {os.strerror(number)}. Mend that, or name another place.\n'
-  )
+  message = capsys.readouterr().err
+  assert message.startswith(f'error: {tmp_path / "there"}: {os.strerror(number)}.') and message.count('\n') == 1
