@@ -56,7 +56,7 @@ def test_mmd_takes_the_median_distance_unless_told():
   points = np.concatenate([a, b])
   pairs = [np.linalg.norm(points[i] - points[j]) for i in range(70) for j in range(i)]
   assert median_distance(points) == pytest.approx(np.median(pairs))
-  assert mmd2(a, b) == pytest.approx(mmd2(a, b, np.median(pairs)))
+  assert mmd2(a, b) == pytest.approx(mmd2(a, b, float(np.median(pairs))))
   np.testing.assert_allclose(mmd2(1e3 * a + 7e4, 1e3 * b + 7e4), mmd2(a, b), rtol=1e-6)  # of no unit
 
 
