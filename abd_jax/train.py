@@ -22,7 +22,7 @@ from abd_jax.devices import backend, hosts
 from abd_jax.errors import UserError, disk_errors_told
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics
-from abd_jax.run import queue, upper_bound
+from abd_jax.run import queue
 from abd_jax.run.plan import Plan, build, results_of
 from abd_jax.run.precompile import precompile
 from abd_jax.run.progress import EvalHistory
@@ -121,7 +121,7 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
   config, tasks = plan.config, plan.schedule.tasks
   root = Path(config.oracle_dir).absolute() if config.oracle_dir else files.path.parent / 'oracles'
 
-  planned = upper_bound.plan(config, tasks, plan.seed, root)
+  planned = queue.upper_bound(config, tasks, plan.seed, root)
   parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()
   labels, history, stretches = plan.stream.test_labels(tasks.num_tasks - 1), EvalHistory(), []
   for task, part in enumerate(parts):

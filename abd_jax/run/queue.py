@@ -1,5 +1,6 @@
-"""Runs lists of jobs: one after another under a time budget, or several at once in processes of their own."""
+"""Lists of runs: one after another under a time budget, several at once in processes, and those of an upper bound."""
 
+import hashlib
 import json
 import os
 import queue
@@ -13,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from abd_jax.config import Config, changed
+from abd_jax.config import FREE_FIELDS, Config, changed, default, flatten
 from abd_jax.errors import Diverged, InUse, Paused, UserError
+from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.console import PauseSignals
 
 
@@ -203,3 +205,36 @@ def _start(run: Run, environment: Environment, max_seconds: float) -> subprocess
   with process.stdin as stdin:
     stdin.write(json.dumps(changed(run.config, {'max_seconds': max_seconds}).to_dict()))
   return process
+
+
+def prefix_config(config, tasks: Tasks, task: int, seed: int) -> Config:
+  """The config of a Base run that learns all classes up to 0-based `task` at once."""
+  c = default()
+  for name in ('data', 'model', 'student', 'bn_gamma_init', 'precision', 'eval_batch_size', 'chunk_steps'):
+    c[name] = config[name]
+  for name in ('checkpoint_seconds', 'devices', 'distributed', 'collapse'):  # change no result
+    c[name] = config[name]
+  classes = sum(tasks.sizes[: task + 1])
+  known = tasks.order[:classes]
+  c.class_order = ','.join(map(str, (*known, *sorted(set(tasks.order) - set(known)))))
+  # Base trains no generator. This one fits the images, and is the same for all runs that share the result.
+  scale = 2 ** len(config.generator.widths)
+  c.generator.latent, c.generator.widths = 1, ()
+  c.generator.start = (*(side * scale for side in config.generator.start[:2]), 1)
+  c.method, c.tasks, c.task_sizes, c.seed = 'base', 1, (classes,), seed
+  return c
+
+
+def upper_bound(config, tasks: Tasks, seed: int, root: Path) -> list[tuple[Config, Path]]:
+  """(config, workdir) of the upper bound of each task: a fresh model that learns the images of all classes so far.
+
+  Each is an ordinary run: Base, one task. Its folder under `root` is named by all that its result depends on, so
+  methods share it, and so do splits into 5, 10 and 20 tasks.
+  """
+  found = []
+  for task in range(tasks.num_tasks):
+    part = prefix_config(config, tasks, task, seed)
+    fields = {name: value for name, value in flatten(part.to_dict()).items() if name not in FREE_FIELDS}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    found.append((part, root / f'{part.data.name}_{part.task_sizes[0]}_{digest}'))
+  return found

@@ -1,4 +1,4 @@
-"""abd_jax.run.upper_bound: the upper bound of each task is a run of its own, and whoever needs it shares it."""
+"""abd_jax.run.queue: the upper bound of each task is a run of its own, and whoever needs it shares it."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from abd_jax.config import check, default
 from abd_jax.errors import Paused, UserError
 from abd_jax.protocol import metrics
 from abd_jax.protocol.tasks import Tasks, class_order, split
-from abd_jax.run import upper_bound
+from abd_jax.run import queue
 
 ORDER = class_order(100, 0)
 
@@ -20,7 +20,7 @@ def folders(sizes, order=ORDER, seed=0, **fields):
   config = default()
   config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
   tasks = Tasks(order, tuple(sizes))
-  return [str(folder) for _, folder in upper_bound.plan(config, tasks, seed, Path('oracles'))]
+  return [str(folder) for _, folder in queue.upper_bound(config, tasks, seed, Path('oracles'))]
 
 
 # What is shared.
@@ -94,7 +94,7 @@ def test_whatever_changes_the_result_changes_the_place(fields):
 def test_how_a_run_goes_on_holds_for_its_parts_too():
   config, tasks = default(), Tasks(ORDER, (50, 50))
   config.checkpoint_seconds, config.collapse = 7.0, 'tell'
-  for part, _ in upper_bound.plan(config, tasks, 0, Path('oracles')):
+  for part, _ in queue.upper_bound(config, tasks, 0, Path('oracles')):
     assert (part.checkpoint_seconds, part.collapse) == (7.0, 'tell')
   assert folders((50, 50), collapse='tell') == folders((50, 50))
 
@@ -103,7 +103,7 @@ def test_an_upper_bound_is_an_ordinary_run_of_base_on_all_classes_so_far():
   config = default()
   config.update_from_flattened_dict({'method': 'oracle', 'student.lr': 0.3, 'data.dir': '/there', 'eval_batch_size': 8})
   config.max_seconds = 5.0
-  part = upper_bound.prefix_config(config.lock(), Tasks(ORDER, (10, 20, 70)), 1, 4)
+  part = queue.prefix_config(config.lock(), Tasks(ORDER, (10, 20, 70)), 1, 4)
   check(part)
   assert (part.method, part.tasks, tuple(part.task_sizes), part.seed) == ('base', 1, (30,), 4)
   order = tuple(map(int, part.class_order.split(',')))
