@@ -161,13 +161,9 @@ def _searches() -> list[str]:
 def blocks() -> dict[str, dict[str, Callable[[], str]]]:
   """Document -> name of a block in it -> what renders the block."""
   methods = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)', 's a run')
-  ablations = ('method', 'final accuracy %', 'Omega %', 'difference (pairs)')
   stored = lambda name: read_json(RESULTS / f'{name}.json')
   return {
-    'README.md': {
-      'methods': lambda: on_digits('methods', methods),
-      'ablations': lambda: on_digits('3', ablations),
-    },
+    'README.md': {'methods': lambda: on_digits('methods', methods)},
     'docs/running.md': {'steps': lambda: hardware.render(stored('hardware_cpu'))},
     'docs/report.md': {f'diagnosis_{name}': partial(diagnosis.section, name) for name in DIAGNOSED},
     'docs/compile.md': {'compiled': lambda: ahead.render([stored(f'hardware_{name}') for name in COMPILED])},

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL', 'tensorboardX'}
 
 # The package top down: a file may import from its own line and the lines below it, never from one above.
-STORIES = (
+LAYERS = (
   ('__main__', 'main', 'commands'),
   ('train',),
   ('analysis',),
@@ -28,7 +28,7 @@ STORIES = (
   ('fields', 'files'),
   ('errors',),
 )
-FLOOR = {wing: len(STORIES) - k for k, wings in enumerate(STORIES) for wing in wings}
+HEIGHT = {package: len(LAYERS) - k for k, layer in enumerate(LAYERS) for package in layer}
 
 
 def modules():
@@ -76,18 +76,18 @@ def own_imports(name):
   return found
 
 
-def wing(name):
+def package(name):
   return name.partition('.')[0]
 
 
-def test_every_wing_is_on_a_floor():
-  assert {wing(name) for name in MODULES} - {'__init__'} == set(FLOOR)
+def test_every_package_is_in_a_layer():
+  assert {package(name) for name in MODULES} - {'__init__'} == set(HEIGHT)
 
 
-def test_no_wing_imports_upward():
+def test_no_package_imports_upward():
   for name in MODULES:
     if name != '__init__':
-      above = [other for other in own_imports(name) if FLOOR[wing(other)] > FLOOR[wing(name)]]
+      above = [other for other in own_imports(name) if HEIGHT[package(other)] > HEIGHT[package(name)]]
       assert not above, (name, above)
 
 
@@ -137,7 +137,7 @@ def test_heavy_packages_are_imported_where_they_are_used():
 
 def test_no_step_or_loss_or_method_imports_the_config():
   asking = {name for name in MODULES if 'config' in own_imports(name)}
-  assert {wing(name) for name in asking} == {'commands', 'run', 'train', 'analysis'}
+  assert {package(name) for name in asking} == {'commands', 'run', 'train', 'analysis'}
 
 
 def functions():
