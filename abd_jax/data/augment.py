@@ -13,18 +13,11 @@ _LUMA = (19595, 38470, 7471)
 
 
 class Augment(NamedTuple):
-  """Three pure functions between raw pixels and the network's input; b, h, w, c are any sizes.
+  """Three pure functions between raw pixels uint8[b, h, w, c] and the network's input dtype[b, h, w, c]."""
 
-  Attributes:
-    augment: (key, uint8[b, h, w, c] raw pixels) -> dtype[b, h, w, c], each image jittered, flipped and
-      cropped at random, then normalised.
-    normalise: uint8[b, h, w, c] raw pixels -> dtype[b, h, w, c]; the input for evaluation.
-    denormalise: normalised float[b, h, w, c] -> dtype[b, h, w, c] clipped to [0, 1]; for pictures.
-  """
-
-  augment: Callable[[jax.Array, jax.Array], jax.Array]
-  normalise: Callable[[jax.Array], jax.Array]
-  denormalise: Callable[[jax.Array], jax.Array]
+  augment: Callable[[jax.Array, jax.Array], jax.Array]  # (key, raw): jittered, flipped, cropped, then normalised
+  normalise: Callable[[jax.Array], jax.Array]  # raw -> the input for evaluation
+  denormalise: Callable[[jax.Array], jax.Array]  # normalised -> clipped to [0, 1], for pictures
 
 
 def crop_by_index(images: jax.Array, offsets: jax.Array, shape: tuple[int, ...]) -> jax.Array:

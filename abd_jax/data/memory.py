@@ -17,21 +17,13 @@ class Memory(NamedTuple):
 
 
 class Pool(NamedTuple):
-  """What a phase may train on: the task's rows, then the memory's. Labels alone are enough to plan a run.
+  """What a phase may train on: the task's rows, then the memory's. Labels alone are enough to plan a run."""
 
-  Attributes:
-    labels: i32[n], in learning order.
-    is_memory: bool[n].
-    images: u8[size, h, w, c] of all rows, padded to one number for all tasks; None: not decoded.
-    source: the task's images, still encoded, if they are streamed.
-    memory: the images behind `source`, as they are tested: of those cut out at random in training, the centre.
-  """
-
-  labels: np.ndarray
-  is_memory: np.ndarray
-  images: Any = None
-  source: Any = None
-  memory: Any = None
+  labels: np.ndarray  # i32[n], in learning order
+  is_memory: np.ndarray  # bool[n]
+  images: Any = None  # u8[size, h, w, c] of all rows, padded to one number for all tasks; None: not decoded
+  source: Any = None  # if they are streamed: a Source of the task's images,
+  memory: Any = None  # and a Memory, whose images are as they are tested: of random crops, the centre
 
   @property
   def streams(self) -> bool:
@@ -160,12 +152,7 @@ def looks_at_features(policy: ExemplarPolicy, pool: Pool) -> bool:
 
 
 def kept_rows(
-  policy: ExemplarPolicy,
-  size: int,
-  pool: Pool,
-  rows: np.ndarray,
-  features: np.ndarray | None,
-  rng: np.random.Generator,
+  policy: ExemplarPolicy, size: int, pool: Pool, rows: np.ndarray, features: np.ndarray | None, rng: np.random.Generator
 ) -> np.ndarray:
   """i64[m]: the rows of `pool` that the memory keeps after a task, m <= size, sorted by class.
 

@@ -33,19 +33,12 @@ class Options(NamedTuple):
 
 
 class Place(NamedTuple):
-  """Where to look for a data set, and where to prepare it.
+  """Where to look for a data set, and where to prepare it."""
 
-  Attributes:
-    folder: what the user named: prepared data sets, or the files to prepare one from.
-    prepared: where copies are written.
-    download: whether what is in neither may be fetched from the network.
-    prepare: whether a copy may be written.
-  """
-
-  folder: Path
-  prepared: Path
-  download: bool
-  prepare: bool = True
+  folder: Path  # of prepared data sets, or of the files to prepare one from
+  prepared: Path  # where copies are written
+  download: bool  # whether the network may be used for what is in neither
+  prepare: bool = True  # whether a copy may be written
 
   @property
   def downloads(self) -> Path:
@@ -84,8 +77,7 @@ def stored_size(name: str, size: tuple[int, int], crop: str) -> tuple[int, int] 
 def find_or_prepare(name: str, place: Place, options: Options) -> Path:
   """The folder of a prepared copy of data set `name`.
 
-  Raises:
-    UserError: no builder of that name, nowhere to write, or the original is missing or damaged.
+  Raises UserError for no builder of that name, nowhere to write, or an original that is missing or damaged.
   """
   _remove_abandoned(place.prepared, name)
   builder: Any = builder_class(name)

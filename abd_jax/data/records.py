@@ -25,18 +25,11 @@ Fill = Callable[[Any, np.ndarray, np.ndarray | None], None]
 
 
 class View(NamedTuple):
-  """How a stored image becomes the network's.
+  """How a stored image becomes the network's."""
 
-  Attributes:
-    stored: (h, w, c) on disk; h and w are None where sizes vary.
-    shape: (h, w, c) of the network's.
-    crop: 'padded' for images of one size, taken as they are; 'resized' for a part of them, resized: a random one in
-      training, the centre in testing.
-  """
-
-  stored: tuple[int | None, int | None, int]
-  shape: tuple[int, int, int]
-  crop: str
+  stored: tuple[int | None, int | None, int]  # (h, w, c) on disk; h and w are None where sizes vary
+  shape: tuple[int, int, int]  # (h, w, c) of the network's
+  crop: str  # 'padded': taken as it is; 'resized': a part of it, random in training, the centre in testing
 
   def of(self, stored: bytes | np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
     """uint8[h, w, c] of an encoded image or a tensor. draws: of a random crop. Raises BadImage."""
@@ -146,8 +139,7 @@ def bad_record(where: str, row: int, what: str) -> UserError:
 def open_split(builder: Any, split: str, view: View, num_classes: int | None = None) -> Source:
   """All images of one split of a prepared tfds builder; without `num_classes` any label from 0 on will do.
 
-  Raises:
-    UserError: the files hold fewer images than they should, or a record that cannot be used.
+  Raises UserError if the files hold fewer images than they should, or a record that cannot be used.
   """
   check_count(builder, split)
   where, read = f'{builder.data_path}, split {split}', _reader(builder, split)

@@ -29,12 +29,11 @@ class Dataset:
   Attributes:
     name: as in `open_dataset`.
     class_names: name of each original class id.
-    training: all training images, with original ids as labels.
-    testing: all test images, likewise.
+    training, testing: all images, with original ids as labels.
     fingerprint: a digest of classes, all labels and the files' bytes: other images under this name have another one.
     folds: {} or {'folds': how many, 'held_out': which}, for the log of reads.
-    unlogged: reads before `on_read` was set: a run measures images before it has a log.
-    on_read: called with a dict that describes the images, whenever some are given out.
+    unlogged: reads before there was a log: a run measures images before it has one.
+    on_read: called with a dict that describes the images whenever some are given out.
   """
 
   name: str
@@ -71,14 +70,6 @@ class Dataset:
     what = {'for': purpose, 'split': source.split, **self.folds}
     self.on_read(what | {'classes': sorted(original_ids), 'images': len(part)})
     return part
-
-  def train_labels(self, original_ids: Collection[int]) -> np.ndarray:
-    """The labels int32[n] of `train`. No image is read."""
-    return self.training.of_classes(original_ids).labels
-
-  def test_labels(self, original_ids: Collection[int]) -> np.ndarray:
-    """The labels int32[n] of `test`. No image is read."""
-    return self.testing.of_classes(original_ids).labels
 
 
 def extended(names: tuple[str, ...], old: 'TaskStream | None', new: Dataset) -> Dataset:
@@ -143,25 +134,24 @@ def open_dataset(
   folder = find_or_prepare(name, Place(root, copies, download, prepare), options)
   try:
     builder = tfds.builder_from_directory(folder)
-    stored = _stored_shape(builder)
-  except UserError:
-    raise
   except Exception as error:  # tfds raises many kinds for a description that is missing, cut or empty
     reason = ' '.join(str(error).split())[:80]
     raise UserError(f'the description of the data in {folder} cannot be read ({reason}); delete that folder.') from None
-  return _open(name, builder, _view(builder, stored, options), folds, fold)
+  test_split = next((split for split in ('test', 'validation', 'val') if split in builder.info.splits), 'test')
+  view = _view(builder, _stored_shape(builder, test_split), options)
+  return _open(name, builder, view, test_split, {'folds': folds, 'held_out': fold} if folds else {})
 
 
-def _open(name: str, builder: Any, view: View, folds: int, fold: int) -> Dataset:
+def _open(name: str, builder: Any, view: View, test_split: str, folds: dict[str, int]) -> Dataset:
   label = builder.info.features['label']
   count = getattr(label, 'num_classes', None)
   training = open_split(builder, 'train', view, count)
   count = count or 1 + int(training.labels.max(initial=-1))
   if folds:
-    held_out = _deal(training.labels, folds) == fold
+    held_out = _deal(training.labels, folds['folds']) == folds['held_out']
     training, testing = training.take(~held_out), training.take(held_out)
   else:
-    testing = open_split(builder, _test_split(builder), view, count)
+    testing = open_split(builder, test_split, view, count)
   names = getattr(label, 'names', None)
   class_names = tuple(str(k) for k in range(count)) if not names or None in names else tuple(names)
   digest, files = hashlib.sha256(repr((class_names, view)).encode()), builder.info.metadata or {}
@@ -169,8 +159,7 @@ def _open(name: str, builder: Any, view: View, folds: int, fold: int) -> Dataset
     digest.update(source.labels.tobytes())
   for split in ('train', 'test'):  # written for photographs, by builders/_files.py
     digest.update(str(files.get(f'{split}_digest', '')).encode())
-  held = {'folds': folds, 'held_out': fold} if folds else {}
-  return Dataset(name, class_names, training, testing, digest.hexdigest()[:16], held)
+  return Dataset(name, class_names, training, testing, digest.hexdigest()[:16], folds)
 
 
 def open_configured(data: Any, prepare: bool = True) -> Dataset:
@@ -180,30 +169,21 @@ def open_configured(data: Any, prepare: bool = True) -> Dataset:
   return open_dataset(data.name, data.dir, **where, options=options)
 
 
-def _stored_shape(builder: Any) -> tuple[int | None, int | None, int]:
+def _stored_shape(builder: Any, test_split: str) -> tuple[int | None, int | None, int]:
   """(h, w, c) of the images on disk, h and w None where they vary. Raises UserError for what we cannot read."""
   info, where = builder.info, builder.data_path
   if info.file_format.value != 'array_record':
-    raise UserError(
-      f"{where} is stored as {info.file_format.value}, which needs TensorFlow; prepare it with tfds's "
-      "file_format='array_record', or choose another data_dir."
-    )
-  if missing := {'train', _test_split(builder)} - set(info.splits) or {'image', 'label'} - set(info.features):
+    raise UserError(f"{where}: expected file_format='array_record', got '{info.file_format.value}', which needs "
+                    'TensorFlow. Prepare it anew with tfds.')  # fmt: skip
+  if missing := {'train', test_split} - set(info.splits) or {'image', 'label'} - set(info.features):
     raise UserError(f'{where} has no {min(missing)!r}; needed: splits train, test and features image, label.')
   image, label = info.features['image'], info.features['label']
-  shape = tuple(image.shape or ())
-  if len(shape) != 3 or shape[-1] not in (1, 3):
-    raise UserError(f'{where} holds images of shape {shape}; needed: (height, width, channels) with 1 or 3 channels.')
-  if np.dtype(image.np_dtype) != np.uint8:
-    raise UserError(f'{where} holds images of {np.dtype(image.np_dtype)}; needed: uint8, 8 bits a channel.')
+  shape, dtype = tuple(image.shape or ()), np.dtype(image.np_dtype)
+  if len(shape) != 3 or shape[-1] not in (1, 3) or dtype != np.uint8:
+    raise UserError(f'{where}: expected images uint8[height, width, 1 or 3], got {dtype} of shape {shape}.')
   if label.shape != () or not np.issubdtype(label.np_dtype, np.integer):
-    raise UserError(f'{where} has labels that are not one whole number an image; prepare it with ClassLabel.')
+    raise UserError(f'{where}: expected one integer label an image. Prepare it with ClassLabel.')
   return shape
-
-
-def _test_split(builder: Any) -> str:
-  """The split to test on: 'test', or what other data sets call it."""
-  return next((name for name in ('test', 'validation', 'val') if name in builder.info.splits), 'test')
 
 
 def _view(builder: Any, stored: tuple[int | None, int | None, int], options: Options) -> View:
@@ -215,15 +195,11 @@ def _view(builder: Any, stored: tuple[int | None, int | None, int], options: Opt
       raise UserError('config.data.crop=resized needs config.data.size, the side of the square to cut out, in pixels.')
     return View(stored, (size, size, channels), options.crop)
   if height is None or width is None:
-    raise UserError(
-      f'{builder.data_path} holds images of varying size; cut squares out of them with '
-      '--config.data.crop=resized --config.data.size=64, or prepare a copy with all images of one size.'
-    )
+    raise UserError(f'{builder.data_path} holds images of varying size; crop squares with --config.data.crop=resized '
+                    '--config.data.size=64, or prepare a copy with all images of one size.')  # fmt: skip
   if options.size and (height, width) != (options.size, options.size):
-    raise UserError(
-      f'{builder.data_path} holds {height}x{width} images, but config.data.size={options.size}; leave it at 0, or '
-      'set --config.data.crop=resized.'
-    )
+    raise UserError(f'{builder.data_path} holds {height}x{width} images, but config.data.size={options.size}; leave it '
+                    'at 0, or set --config.data.crop=resized.')  # fmt: skip
   return View(stored, (height, width, channels), options.crop)
 
 
@@ -231,14 +207,12 @@ class TaskStream:
   """Gives out training images task by task, and keeps the method's promise: no way back to an earlier task."""
 
   def __init__(self, dataset: Dataset, tasks: Tasks):
-    """Streams `dataset` in the order of `tasks`.
-
-    Raises:
-      ValueError: the two differ in their number of classes.
-    """
+    """Streams `dataset` in the order of `tasks`. Raises ValueError if their numbers of classes differ."""
     if tasks.num_classes != dataset.num_classes:
       raise ValueError(f'tasks order {tasks.num_classes} classes, {dataset.name} has {dataset.num_classes}')
     self.dataset, self.tasks = dataset, tasks
+    self.image_shape = dataset.image_shape  # h, w, c
+    self.class_names = tuple(dataset.class_names[original] for original in tasks.order)  # in learning order
     self._latest = 0
 
   def on_read(self, log: Callable[[dict], None]) -> None:
@@ -248,30 +222,18 @@ class TaskStream:
     self.dataset.on_read = log
 
   @property
-  def image_shape(self) -> tuple[int, int, int]:
-    """(h, w, c)."""
-    return self.dataset.image_shape
-
-  @property
-  def class_names(self) -> tuple[str, ...]:
-    """Names of the classes in learning order."""
-    return tuple(self.dataset.class_names[original] for original in self.tasks.order)
-
-  @property
   def sizes(self) -> tuple[int, ...]:
     """Number of training images of each task."""
     return tuple(len(self.labels(t)) for t in range(self.tasks.num_tasks))
 
   def labels(self, t: int) -> np.ndarray:
     """The learning labels int32[n] of `task(t)`. No image is read."""
-    return self.tasks.learning_labels(self.dataset.train_labels(self.tasks.original_ids(t)))
+    return self.tasks.learning_labels(self.dataset.training.of_classes(self.tasks.original_ids(t)).labels)
 
   def task(self, t: int) -> Source:
     """The training images of task t, with learning labels. Not kept here.
 
-    Raises:
-      RuntimeError: a later task was given before.
-      IndexError: no such task.
+    Raises RuntimeError if a later task was given before, IndexError for no such task.
     """
     original_ids = self.tasks.original_ids(t)
     if t < self._latest:

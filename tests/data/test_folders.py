@@ -60,7 +60,6 @@ def test_png_of_the_right_size_are_the_very_same_pixels(split_folder, capsys):
 def test_the_copy_is_used_again_until_a_file_changes(split_folder, capsys):
   folder, _ = split_folder
   first = open_folder(folder)
-  first.test_labels((0,))
   capsys.readouterr()
   again = open_folder(folder)
   assert capsys.readouterr().err == '' and again.fingerprint == first.fingerprint
@@ -69,7 +68,7 @@ def test_the_copy_is_used_again_until_a_file_changes(split_folder, capsys):
   assert changed.fingerprint != first.fingerprint
   write(folder / 'train/bee/7.png')
   more = open_folder(folder)
-  assert len(more.train_labels((0, 1))) == 7 and more.fingerprint not in (first.fingerprint, changed.fingerprint)
+  assert len(more.train((0, 1)).labels) == 7 and more.fingerprint not in (first.fingerprint, changed.fingerprint)
 
 
 def test_names_are_ordered_as_people_count(tmp_path):
@@ -86,11 +85,11 @@ def test_one_folder_of_classes_is_split_by_seed(tmp_path):
     write(tmp_path / 'photos' / 'ab'[k % 2] / f'{k}.png', value=k)
   values = lambda data: set(data.test((0, 1))[:][:, 0, 0, 0].tolist())
   data = open_folder(tmp_path / 'photos')
-  assert np.bincount(data.test_labels((0, 1))).tolist() == [2, 2]
+  assert np.bincount(data.test((0, 1)).labels).tolist() == [2, 2]
   assert not values(data) & set(data.train((0, 1))[:][:, 0, 0, 0].tolist())
   assert values(open_folder(tmp_path / 'photos')) == values(data)
   assert values(open_folder(tmp_path / 'photos', split_seed=1)) != values(data)
-  assert len(open_folder(tmp_path / 'photos', test_fraction=0.5).test_labels((0, 1))) == 10
+  assert len(open_folder(tmp_path / 'photos', test_fraction=0.5).test((0, 1)).labels) == 10
 
 
 @pytest.mark.parametrize(
@@ -140,7 +139,7 @@ def odd_folder(tmp_path):
 def test_odd_photographs_are_converted_and_a_damaged_one_named(odd_folder, capsys):
   refused(odd_folder, odd_folder / 'c/2.jpg', 'truncated', '--config.data.damaged=skip')
   data = open_folder(odd_folder, damaged='skip')
-  assert len(data.train_labels((0, 1, 2))) + len(data.test_labels((0, 1, 2))) == 303
+  assert len(data.train((0, 1, 2)).labels) + len(data.test((0, 1, 2)).labels) == 303
   skipped, line = capsys.readouterr().err.strip().split('\n')
   assert skipped.startswith(f'skipped: {odd_folder / "c/2.jpg"} cannot be decoded')
   for words in ('1 grey', '1 RGBA', '1 CMYK', '1 rotated', 'skipped: 1'):

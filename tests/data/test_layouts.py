@@ -150,7 +150,7 @@ def test_imagenet_50_holds_the_classes_that_are_learnt_under_labels_of_all(image
 
 def test_imagenet_100_holds_twice_as_many(imagenet):
   data = sources.open_dataset('imagenet100', str(imagenet), options=RESIZED)
-  assert len(data.train_labels(range(1000))) == len(data.test_labels(range(1000))) == 100 == imagenet100.Builder.KEPT
+  assert len(data.train(range(1000)).labels) == len(data.test(range(1000)).labels) == 100 == imagenet100.Builder.KEPT
 
 
 def test_unusable_imagenet_folders(tmp_path):

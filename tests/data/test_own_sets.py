@@ -47,7 +47,7 @@ def prepare(root, examples, image=IMAGE, label=LABEL, test='test'):
 
 def opened(root, **options):
   data = sources.open_dataset('mine', str(root), options=Options(**options))
-  return data, data.train_labels(range(data.num_classes)), data.test_labels(range(data.num_classes))
+  return data, data.train(range(data.num_classes)).labels, data.test(range(data.num_classes)).labels
 
 
 def refused(root, *words, **options):
@@ -122,7 +122,7 @@ def test_bad_label(tmp_path, label):
   [
     (tfds.features.Tensor(shape=(8, 8), dtype=np.uint8), LABEL, 'shape (8, 8)'),
     (tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint16), LABEL, 'uint16'),
-    (IMAGE, tfds.features.Text(), 'labels that are not one whole number'),
+    (IMAGE, tfds.features.Text(), 'one integer label'),
   ],
 )
 def test_unsuitable_features(tmp_path, image, label, words):

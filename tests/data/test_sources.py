@@ -76,7 +76,7 @@ def test_digits_are_scikit_learns(digits):
   original = load_digits()
   assert bag(digits.train(ALL), digits.test(ALL)) == bag((original.images.astype(np.uint8), original.target))
   expected = np.bincount(original.target) * 1500 / 1797
-  assert np.abs(np.bincount(digits.train_labels(ALL)) - expected).max() <= 1
+  assert np.abs(np.bincount(digits.train(ALL).labels) - expected).max() <= 1
 
 
 def test_only_the_classes_asked_for_are_decoded(digits, monkeypatch):
@@ -85,7 +85,7 @@ def test_only_the_classes_asked_for_are_decoded(digits, monkeypatch):
   monkeypatch.setattr(Image, 'open', lambda file, real=Image.open: calls.append(1) or real(file))
   some = digits.train((7, 2))
   chosen = (labels == 7) | (labels == 2)
-  np.testing.assert_array_equal(digits.train_labels((7, 2)), some.labels)
+  np.testing.assert_array_equal(digits.train((7, 2)).labels, some.labels)
   assert not calls and len(digits.test(())[:]) == 0
   np.testing.assert_array_equal(some[:], images[chosen])  # in the order on disk
   np.testing.assert_array_equal(some.labels, labels[chosen])
@@ -125,7 +125,7 @@ assert 'tensorflow' not in sys.modules
 def test_folds_partition_the_training_split(digits, own_copy):
   root, folder = own_copy
   next(folder.glob('digits-test*')).unlink()  # it is never opened
-  whole, counts, held_out = bag(digits.train(ALL)), np.bincount(digits.train_labels(ALL)), []
+  whole, counts, held_out = bag(digits.train(ALL)), np.bincount(digits.train(ALL).labels), []
   for fold in range(4):
     dataset = open_digits(root, folds=4, fold=fold)
     rest, part = dataset.train(ALL), dataset.test(ALL)
@@ -259,10 +259,10 @@ def test_a_copy_that_cannot_be_used_is_left_alone(own_copy, damage, words):
 
 def test_labels_kept_beside_it_that_are_damaged_are_read_again(own_copy):
   root, folder = own_copy
-  expected = open_digits(root).train_labels(ALL)
+  expected = open_digits(root).train(ALL).labels
   for content in (b'PK no archive', b''):
     (folder / 'abd_jax_labels_train.npz').write_bytes(content)
-    np.testing.assert_array_equal(open_digits(root).train_labels(ALL), expected)
+    np.testing.assert_array_equal(open_digits(root).train(ALL).labels, expected)
 
 
 def test_unknown_name(own_copy):
@@ -286,7 +286,7 @@ TASKS = Tasks(ORDER, (4, 3, 2))  # class 7 is never learnt
 
 def test_stream_gives_learning_labels(digits):
   stream = sources.TaskStream(digits, TASKS)
-  assert stream.sizes == tuple(len(digits.train_labels(ORDER[a:b])) for a, b in ((0, 4), (4, 7), (7, 9)))
+  assert stream.sizes == tuple(len(digits.train(ORDER[a:b]).labels) for a, b in ((0, 4), (4, 7), (7, 9)))
   for t, (first, last) in enumerate(((0, 4), (4, 7), (7, 9))):
     images, labels = stream.task(t).decode()
     np.testing.assert_array_equal(stream.labels(t), labels, strict=True)

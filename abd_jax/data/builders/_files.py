@@ -28,30 +28,17 @@ class Photo(NamedTuple):
 
 
 class Files(NamedTuple):
-  """What to prepare.
+  """What to prepare."""
 
-  Attributes:
-    class_names: of all classes, by label.
-    splits: the files of 'train' and 'test', in the order in which they are stored.
-    shape: (h, w, c) to store images in; None for h and w: each as it is.
-    size: side of the network's images that fits these files; 0: as stored.
-    passed_over: how many files of each ending are not taken for images.
-  """
-
-  class_names: tuple[str, ...]
-  splits: dict[str, list[Photo]]
-  shape: tuple[int | None, int | None, int]
-  size: int = 0
-  passed_over: tuple[tuple[str, int], ...] = ()
+  class_names: tuple[str, ...]  # of all classes, by label
+  splits: dict[str, list[Photo]]  # of 'train' and 'test', in the order in which they are stored
+  shape: tuple[int | None, int | None, int]  # (h, w, c) to store images in; None for h and w: each as it is
+  size: int = 0  # side of the network's images that fits these files; 0: as stored
+  passed_over: tuple[tuple[str, int], ...] = ()  # endings of files that are no images, and how many
 
 
 class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Images `image`, classes `label` and the path `file` of each. A subclass says in `find` where they are.
-
-  Attributes:
-    skipped: what was wrong with the files left out of each split, with options.damaged 'skip'.
-    done: how many images were changed in which way.
-  """
+  """Images `image`, classes `label` and the path `file` of each. A subclass says in `find` where they are."""
 
   VERSION = tfds.core.Version('1.0.0')
   COUNTS: ClassVar[dict[str, int]] = {}
@@ -59,8 +46,9 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def __init__(self, *, files: Files, options: Options, **kwargs):
     self.files, self.options = files, options
-    self.skipped: dict[str, list[str]] = {split: [] for split in files.splits}
-    self.done: Counter[str] = Counter()
+    self.expected: dict[str, int] = {}  # images of each split, once they are written
+    self.skipped: list[str] = []  # what was wrong with files left out
+    self.done: Counter[str] = Counter()  # how many images were changed in which way
     super().__init__(**kwargs)
 
   @classmethod
@@ -129,22 +117,21 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         converted = images_lib.threads().map(self._convert, block)
         for photo, (encoded, original, done, wrong) in zip(block, converted, strict=True):
           bar.update()
-          if wrong:
-            self._refuse_or_skip(split, f'{shown(str(photo.path))} {wrong}')
-            continue
-          self.done.update(done)
-          digest.update(original)
-          yield kept, {'image': encoded, 'label': photo.label, 'file': os.fspath(photo.path)}
-          kept += 1
+          if not wrong:
+            self.done.update(done)
+            digest.update(original)
+            yield kept, {'image': encoded, 'label': photo.label, 'file': os.fspath(photo.path)}
+            kept += 1
+          elif self.options.damaged == 'skip':
+            self.skipped.append(f'{shown(str(photo.path))} {wrong}')
+          else:
+            raise UserError(f'{shown(str(photo.path))} {wrong}. Replace it, or skip such files with '
+                            '--config.data.damaged=skip.')  # fmt: skip
     if not kept:
       raise UserError(f'none of the {len(photos)} {split} images of {self.name} can be read. Replace them.')
+    self.expected[split] = kept
     metadata: Any = self.info.metadata
     metadata[f'{split}_digest'] = digest.hexdigest()
-
-  def _refuse_or_skip(self, split: str, what: str) -> None:
-    if self.options.damaged == 'refuse':
-      raise UserError(f'{what}. Replace it, or skip such files with --config.data.damaged=skip.')
-    self.skipped[split].append(what)
 
   def _convert(self, photo: Photo) -> tuple[bytes, bytes, list[str], str]:
     """(bytes to store, digest of the file's, what was done to the image, what is wrong with it)."""
@@ -166,27 +153,19 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     except OSError as error:
       return b'', b'', [], f'cannot be read ({error.strerror})'
 
-  @property
-  def expected(self) -> dict[str, int]:
-    """How many images each split has, once prepared."""
-    return {split: len(photos) - len(self.skipped[split]) for split, photos in self.files.splits.items()}
-
   def tell(self) -> None:
     """Prints one line about the files and the copy, and one for each file left out."""
-    skipped = [line for lines in self.skipped.values() for line in lines]
-    for line in skipped:
+    for line in self.skipped:
       print(f'skipped: {line}', file=sys.stderr)
     counts = ' and '.join(f'{count} {split}' for split, count in self.expected.items())
     height, width, channels = self.files.shape
     size = f'{height}x{width}' if height else 'of their own sizes'
-    line = (
-      f'{self.name}: {counts} images of {len(self.files.class_names)} classes, stored {size} with {channels} channels'
-    )
+    parts = [f'{counts} images of {len(self.files.class_names)} classes, stored {size} with {channels} channels']
     listed = lambda counted: ', '.join(f'{count} {what}' for what, count in counted)
-    line += f'; converted: {listed(self.done.most_common())}' if self.done else ''
-    line += f'; skipped: {len(skipped)}' if skipped else ''
-    line += f'; no images: {listed(self.files.passed_over)}' if self.files.passed_over else ''
-    print(line, file=sys.stderr)
+    parts += [f'converted: {listed(self.done.most_common())}'] if self.done else []
+    parts += [f'skipped: {len(self.skipped)}'] if self.skipped else []
+    parts += [f'no images: {listed(self.files.passed_over)}'] if self.files.passed_over else []
+    print(f'{self.name}: {"; ".join(parts)}', file=sys.stderr)
 
 
 class _InOrder:

@@ -1,5 +1,6 @@
 """A folder of photographs: train/<class>/* and test/<class>/*, or <class>/* of which a part becomes the test split."""
 
+import contextlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -25,12 +26,12 @@ class Builder(FileBuilder, skip_registration=True):
   @classmethod
   def key(cls, folder: Path, options: Options) -> str:
     """One for each content of the folder, by names, sizes and times, and each way to prepare it."""
-    facts = []
-    for split, place in _layout(folder).items():
-      for name in subfolders(place):
-        facts += [
-          (split, os.path.relpath(file.path, place), *_size_and_time(file)) for file in image_files(place / name)
-        ]
+    facts = [
+      (split, os.path.relpath(file.path, place), *_size_and_time(file))
+      for split, place in _layout(folder).items()
+      for name in subfolders(place)
+      for file in image_files(place / name)
+    ]
     return f'{cls.name}_{digest_of([facts, options])}'
 
   @classmethod
@@ -94,10 +95,8 @@ def _stray(place: Path) -> list[str]:
 
 def _photos(place: Path, names: tuple[str, ...], others: Counter[str]) -> list[Photo]:
   """The images of one split. others: counts the files that are none."""
-  found = []
-  for label, name in enumerate(names):
-    if (place / name).is_dir():
-      found += [Photo(Path(entry.path), label) for entry in image_files(place / name, others)]
+  there = [(label, place / name) for label, name in enumerate(names) if (place / name).is_dir()]
+  found = [Photo(Path(entry.path), label) for label, folder in there for entry in image_files(folder, others)]
   return sorted(found, key=lambda photo: (natural(photo.path.name), photo.label, photo.path))
 
 
@@ -107,29 +106,24 @@ def _deal(photos: list[Photo], fraction: float, seed: int) -> dict[str, list[Pho
   for label in np.unique(labels):
     mine = rng.permutation(np.flatnonzero(labels == label))
     is_test |= set(mine[: max(1, round(fraction * len(mine)))].tolist())
-  dealt = {'train': [p for k, p in enumerate(photos) if k not in is_test]}
-  return dealt | {'test': [p for k, p in enumerate(photos) if k in is_test]}
+  splits: dict[str, list[Photo]] = {'train': [], 'test': []}
+  for k, photo in enumerate(photos):
+    splits['test' if k in is_test else 'train'].append(photo)
+  return splits
 
 
 def _size_and_channels(photos: list[Photo], options: Options) -> tuple[int, int]:
-  """Those that the options say or, where they are 0, that fit: from the headers of all files; bad ones come later."""
+  """Those of the options; where they are 0, what fits the headers of all files. Damaged files are refused later."""
   if options.size and options.channels:
     return options.size, options.channels
-  shapes, grey = [], []
+  headers = []
   for photo in photos:
-    try:
-      with photo.path.open('rb') as file:
-        found = images_lib.header(file)
-    except (OSError, images_lib.BadImage):
-      continue
-    shapes.append(found.size)
-    grey.append(found.grey)
-  if not shapes:
-    raise UserError(
-      f'none of the {len(photos)} files can be read as an image; the first is {os.fspath(photos[0].path)}.'
-    )
-  channels = options.channels or (1 if all(grey) else 3)
-  return options.size or _fitting_size(shapes), channels
+    with contextlib.suppress(OSError, images_lib.BadImage), photo.path.open('rb') as file:
+      headers.append(images_lib.header(file))
+  if not headers:
+    raise UserError(f'none of the {len(photos)} files can be read as an image; the first is {photos[0].path}.')
+  channels = options.channels or (1 if all(header.grey for header in headers) else 3)
+  return options.size or _fitting_size([header.size for header in headers]), channels
 
 
 def _fitting_size(shapes: list[tuple[int, int]]) -> int:
