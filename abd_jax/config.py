@@ -186,24 +186,23 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
   if options.pop('quick', False):
     options |= {'collapse': 'tell'} | quick  # one epoch need not learn
     config.update_from_flattened_dict(quick)
-  config.update_from_flattened_dict(_scaled_epochs(config))
-  recipe = _recipe(method, config) | (recipes or {}).get(method, {})
+  config.update_from_flattened_dict(_scaled_epochs(flatten(config.to_dict())))
+  recipe = _recipe(method, flatten(config.to_dict())) | (recipes or {}).get(method, {})
   config.update_from_flattened_dict(recipe | options)
   return config.lock()
 
 
-def _scaled_epochs(config: Config) -> dict:
-  """The fields of type Epochs that `config` leaves at their default, in proportion to its student.epochs."""
-  share = config.student.epochs / FIELDS['student.epochs'].default
-  flat = flatten(config.to_dict())
+def _scaled_epochs(flat: dict) -> dict:
+  """The fields of type Epochs that a flat config leaves at their default, in proportion to its student.epochs."""
+  share = flat['student.epochs'] / FIELDS['student.epochs'].default
   names = [name for name, field in FIELDS.items() if isinstance(field, Epochs) and flat[name] == field.default]
   return {name: max(1, round(share * flat[name])) for name in names}
 
 
-def _recipe(method: str, config: Config) -> dict:
-  """What a method's own file changes in a config: RECIPE, and RECIPE_ON for its data set."""
-  file, flat = _FILES.get(method), flatten(config.to_dict())
-  recipe = getattr(file, 'RECIPE', {}) | getattr(file, 'RECIPE_ON', {}).get(config.data.name, {})
+def _recipe(method: str, flat: dict) -> dict:
+  """What a method's own file changes in a flat config: RECIPE, and RECIPE_ON for its data set."""
+  file = _FILES.get(method)
+  recipe = getattr(file, 'RECIPE', {}) | getattr(file, 'RECIPE_ON', {}).get(flat['data.name'], {})
   share = lambda name, value: value.taken_of(flat[value.of or name]) if isinstance(value, Share) else value
   return {name: share(name, value) for name, value in recipe.items()}
 
