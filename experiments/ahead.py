@@ -5,13 +5,13 @@ The compiler of TPUs is libtpu (requirements-aot-tpu.txt), that of NVIDIA is in 
 because compilers crash.
 """
 
-import argparse
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from abd_jax.report.tables import table
 from abd_jax.steps.chunks import Chunk
 from experiments import steps
 
+SCAN = 100  # steps of a chunk, in which accelerators run them
 ENVIRONMENT = {
   'JAX_PLATFORMS': 'cpu',  # this process computes only shapes
   'JAX_ENABLE_COMPILATION_CACHE': 'false',  # no run uses these programs
@@ -83,39 +84,29 @@ def compiled(devices: list[Any], name: str, fields: dict, scan_steps: int) -> di
   }
 
 
-def compile_here(arguments: argparse.Namespace) -> None:
-  """Compiles the one step of --steps in this process and prints the JSON."""
-  (name,) = arguments.steps
-  fields = {'precision': arguments.precision}
-  row = compiled(devices_of(arguments.topology), name, fields, arguments.scan_steps)
-  about = environment()
-  print(json.dumps({'row': row, 'about': {key: about[key] for key in ('versions', 'commit')}}))
-
-
-def compile_all(arguments: argparse.Namespace) -> dict[str, Any]:
-  """Compiles every step of --steps; returns the content of the JSON file. Raises UserError if one cannot be."""
-  asked = {key: getattr(arguments, key) for key in ('topology', 'precision', 'scan_steps')}
+def compile_all(topology: str, names: Sequence[str], precision: str) -> dict[str, Any]:
+  """Compiles the named steps; returns the content of the JSON file. Raises UserError if one cannot be compiled."""
+  if unknown := set(names) - set(steps.STEPS):
+    raise UserError(f"expected some of {','.join(steps.STEPS)}, got '{unknown.pop()}'")
   rows, about = [], {}
-  for name in arguments.steps:
-    found = _in_a_process(name, asked)
-    if 'error' in found:
-      raise UserError(f'cannot compile {name} for {arguments.topology}: {found["error"]}')
+  for name in names:
+    found = _in_a_process(topology, name, precision)
     row, about = found['row'], found['about']
     rows.append({'step': name} | row)
     print(f'{name}: {row["kernels"]} kernels, {row["seconds"]["compile"]:.0f} s', flush=True)
-  return {'schema_version': 1, **asked, 'rows': rows, **about}
+  return {'schema_version': 1, 'topology': topology, 'precision': precision, 'scan_steps': SCAN, 'rows': rows, **about}
 
 
-def _in_a_process(name: str, asked: dict[str, Any]) -> dict[str, Any]:
-  """What `compile_here` prints there, or {'error': why not}."""
-  words = [f'--{key}={value}' for key, value in asked.items()]
-  command = [sys.executable, '-m', 'experiments', 'hardware', *words, f'--steps={name}', '--here']
+def _in_a_process(topology: str, name: str, precision: str) -> dict[str, Any]:
+  """Runs this file in a process and reads what it prints. Raises UserError if the process fails."""
+  command = [sys.executable, '-m', 'experiments.ahead', topology, name, precision]
   ended = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
+  if ended.returncode == 0:
+    return json.loads(ended.stdout.splitlines()[-1])
+  why = (ended.stderr.strip().splitlines() or ['no message'])[-1]
   if ended.returncode < 0:
-    return {'error': f'the compiler crashed with signal {-ended.returncode}'}
-  if ended.returncode:
-    return {'error': (ended.stderr.strip().splitlines() or ['no message'])[-1].removeprefix('error: ')}
-  return json.loads(ended.stdout.splitlines()[-1])
+    why = f'the compiler crashed with signal {-ended.returncode}'
+  raise UserError(f'cannot compile {name} for {topology}: {why}')
 
 
 def render(found: list[dict[str, Any]]) -> str:
@@ -135,3 +126,13 @@ def _cells(topology: str, row: dict[str, Any]) -> list[str]:
     f'{moved:.2f}' if moved else '-',
     f'{temporaries / 1e6:.0f}',
   ]
+
+
+if __name__ == '__main__':
+  _topology, _name, _precision = sys.argv[1:]
+  try:
+    _row = compiled(devices_of(_topology), _name, {'precision': _precision}, SCAN)
+  except UserError as error:
+    sys.exit(str(error))
+  _about = environment()
+  print(json.dumps({'row': _row, 'about': {key: _about[key] for key in ('versions', 'commit')}}))

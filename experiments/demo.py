@@ -8,10 +8,11 @@ import argparse
 from pathlib import Path
 
 from abd_jax.commands import report
+from abd_jax.config import load_config
 from abd_jax.report.tables import SUMMARY, summary_line, table
 from abd_jax.run import queue
 from experiments import options
-from experiments.jobs import job, load_config, tell
+from experiments.runs import job, tell
 
 METHODS = ('abd', 'lwf', 'base')
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
   root = arguments.runs
   tell('digits in five tasks of two, no image kept')
-  jobs = [job(load_config('digits', f'method={method}'), root / method) for method in METHODS]
+  jobs = [job(load_config(f'digits:method={method}'), root / method) for method in METHODS]
   print(table(SUMMARY, [summary_line(results) for results in queue.execute(jobs, tell=tell).complete()]))
   print(f'what {METHODS[0]} dreamed: {root / METHODS[0] / "dreams"}/task_*.png')
   print(f'everything else: {root}/*/results.json')

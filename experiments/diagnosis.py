@@ -1,7 +1,4 @@
-"""What the frozen models of runs tell, measured once: Figures 2, B and C, and the probe, from one file for each config.
-
-The file outlives the workdirs: pictures and tables are made of it, and of nothing else.
-"""
+"""Measurements of frozen models for Figures 2, B and C and the probe: one JSONL file a config; it outlives workdirs."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,28 +11,25 @@ from abd_jax.report.tables import table as markdown
 from abd_jax.run import queue
 from abd_jax.run.queue import Job
 from experiments import runs
-from experiments.jobs import job, tell
-from experiments.paper import TABLES
+from experiments.paper import MEASURED_METHODS, PAPER_RATIOS, TABLES
 from experiments.plan import Planned, by_cell, plan
+from experiments.runs import job, tell
 from experiments.store import RESULTS, add_run, read_runs
 from experiments.summary import mean_std, percent, plus_minus
 
-TABLE = 'methods'  # whose runs are looked at, of these methods as their configs have them
-METHODS = ('deep_inversion', 'abd', 'rdfcil', 'lwf', 'base')  # the paper shows the first two
+TABLE = 'methods'  # the table whose runs are measured
 MEASURED = ('task_sizes', 'distances', 'cka', 'probe')  # of diagnosis.json, as docs/report.md has them
 OF_DREAMS = ('task', 'agreement', 'chance', 'judge_accuracy', 'confidence', 'diversity', 'suspicious')
-# The paper prints no values: of DeepInversion it says "significantly higher", of its own method "much lower".
-PAPER = {'DeepInversion': 'above 1', 'Always Be Dreaming': 'below 1'}
 
 
-def file_of(config: str) -> Path:
-  return RESULTS / f'diagnosis_{config}.jsonl'
+def file_of(config: str, results: Path = RESULTS) -> Path:
+  return results / f'diagnosis_{config}.jsonl'
 
 
 def looked_at(planned: Sequence[Planned]) -> list[Planned]:
-  """The runs of METHODS among those of a table, without variants, trial by trial."""
-  chosen = [one for one in planned if one.row.method in METHODS and not one.row.overrides]
-  return sorted(chosen, key=lambda one: (one.trial, METHODS.index(one.row.method)))
+  """The runs of MEASURED_METHODS among those of a table, without variants, trial by trial."""
+  chosen = [one for one in planned if one.row.method in MEASURED_METHODS and not one.row.overrides]
+  return sorted(chosen, key=lambda one: (one.trial, MEASURED_METHODS.index(one.row.method)))
 
 
 def gather(planned: Sequence[Planned], file: Path) -> dict[str, dict]:
@@ -51,7 +45,7 @@ def missing(planned: Sequence[Planned], file: Path) -> list[Planned]:
 
 
 def execute(planned: Sequence[Planned], file: Path, arguments: argparse.Namespace) -> queue.Outcome:
-  """Measures what is not measured yet, as far as the command line allows; runs of other processes are left to them."""
+  """Measures what is not measured yet, within --max_runs and --max_seconds; skips what another process runs."""
   jobs = [_job(one, file, arguments) for one in missing(planned, file)]
   outcome = queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
@@ -60,7 +54,7 @@ def execute(planned: Sequence[Planned], file: Path, arguments: argparse.Namespac
 
 
 def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:
-  """Does the run, or what is left of it, looks at its models, and writes what it measures into the file."""
+  """Does the run, or what is left of it, measures its models, and keeps the numbers."""
 
   def run(max_seconds: float) -> dict:
     config, workdir = planned.load({'data.dir': arguments.data_dir}), arguments.runs / planned.name
@@ -76,7 +70,7 @@ def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:
 
 
 def _kept(found: dict, trial: int) -> dict:
-  """What figures and tables need of a diagnosis; features on a plane of trial 0 only, as Figure C shows one run."""
+  """The part of a diagnosis that figures and tables need; features on a plane only of trial 0, which Figure C shows."""
   kept = {key: found[key] for key in MEASURED}
   dreams = [{key: one[key] for key in OF_DREAMS} for one in found['dreams']]
   return kept | {'dreams': dreams, 'plane': None if trial else found['plane']}
@@ -122,7 +116,7 @@ def distances(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list
     values = [figures.final_layer(one['distances'][0])[distance] for one in group.diagnoses]
     by_kind = [[one[kind] for one in values] for kind in ('dreamed', 'new')]
     ratio = [row[0] for row in figures.distance_ratios(group, distance)]
-    rows.append((group.name, *map(_mean, by_kind), _mean(ratio), PAPER.get(group.name, '-')))
+    rows.append((group.name, *map(_mean, by_kind), _mean(ratio), PAPER_RATIOS.get(group.name, '-')))
   return ('method', 'to dreamed old classes', 'to real new classes', 'ratio', "paper's ratio"), rows
 
 
@@ -133,7 +127,7 @@ def ratios(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list[tu
     trials = figures.distance_ratios(group, distance)
     values = [value for trial in trials for value in trial if value is not None]
     below = f'{sum(value < 1 for value in values)} of {len(values)}'
-    rows.append((group.name, *map(_mean, zip(*trials, strict=True)), below, PAPER.get(group.name, '-')))
+    rows.append((group.name, *map(_mean, zip(*trials, strict=True)), below, PAPER_RATIOS.get(group.name, '-')))
     tasks = len(trials[0])
   return ('method', *(f'after task {k + 2}' for k in range(tasks)), 'below 1', "paper's, after task 2"), rows
 

@@ -5,15 +5,15 @@
   probe   accuracy of a linear probe on the features beside that of the method's own head
   A, D    Omega up to each task; seconds of a training step, without compiling
 
-A and D are of the runs of the table of all methods. The others look into the frozen models of DeepInversion, ABD,
-R-DFCIL, LwF and Base, and keep what they measure in --measured, so that a picture can be drawn again without workdirs.
-Runs that lack are run first, as `table` does. Writes SVG and CSV, and prints the numbers.
+A and D show the runs of the table of all methods. The others measure the frozen models of DeepInversion, ABD, R-DFCIL,
+LwF and Base, and keep the numbers in --results, so that a picture can be drawn again without workdirs. Missing runs
+are run first, as `table` does. Writes SVG and CSV, and prints the numbers.
 """
 
 import argparse
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +27,14 @@ from experiments.plan import Cell, by_cell, upper_bound
 from experiments.store import write
 from experiments.summary import summarise
 
-TABLE = diagnosis.TABLE  # whose runs the figures show
 OF_RESULTS, OF_MODELS = ('A', 'D'), ('2', 'B', 'C', 'probe')
 SECONDS = 'seconds of a training step'
-Cells = dict[Cell, dict[int, dict]]  # row and tasks -> trial -> what its run found
+Cells = dict[Cell, dict[int, dict]]  # row and tasks -> trial -> results of its run
 Lines = dict[str, list[list[float]]]  # method -> for each trial, values
 
 
 class Drawn(NamedTuple):
-  """A figure: pictures, each under the end of its file's name, the numbers as a table, and what lacks."""
+  """A figure: its pictures by the end of their file names, its numbers as a table, and what is missing."""
 
   pictures: dict[str, str]
   header: Sequence[str]
@@ -44,7 +43,7 @@ class Drawn(NamedTuple):
 
 
 def omega_curves(cells: Cells) -> Lines:
-  """Omega up to each task, percent; for methods whose upper bound has run too."""
+  """Omega up to each task, percent, of the methods whose upper bound has run too."""
   curves = {}
   for cell, trials in cells.items():
     upper = upper_bound(cells, cell.tasks)
@@ -65,81 +64,83 @@ def step_seconds(cells: Cells) -> Lines:
 
 
 def _of_results(asked: table.Asked, arguments: argparse.Namespace) -> Drawn:
-  """A or D. Raises UserError if nothing it needs has run."""
+  """Figure A or D."""
   found, complaints = runs.gather(asked.planned, arguments.results)
   cells = by_cell(asked.planned, found)
-  is_omega = arguments.figure == 'A'
-  lines = omega_curves(cells) if is_omega else step_seconds(cells)
-  if not lines:
-    raise _nothing(asked, arguments.results)
-  series = {name: Series(name, trials, k) for k, (name, trials) in enumerate(lines.items())}
-  means = {name: [f'{value:.4g}' for value in one.mean_std()[0]] for name, one in series.items()}
-  ticks = [str(k + 1) for k in range(len(next(iter(means.values()))))] if is_omega else [SECONDS]
-  header, rows = ('method', *ticks), [(name, *values) for name, values in means.items()]
-  if is_omega:
-    papers = {
-      line['method']: line['paper_omega'] for line in summarise(asked.table, asked.config, asked.planned, found)
-    }
-    if any(papers.values()):
-      header = (*header, "paper's, all tasks")
-      rows = [(*row, '-' if papers[row[0]] is None else f'{papers[row[0]]:.1f}') for row in rows]
-    most = max(100, *(max(one.mean_std()[0]) for one in series.values()))
-    picture = charts.curves(list(series.values()), ticks, 'tasks learnt', 'Ω up to the task', 'Figure A', '%', most)
-  else:
-    picture = _bars_of(lines)
-  absent = [cell.row.name for cell in cells if cell.row.name not in lines]
-  return Drawn({'': picture}, header, rows, complaints + [f'not run: {name}' for name in absent])
-
-
-def _bars_of(lines: Mapping[str, list[list[float]]]) -> str:
-  """A bar for each method, with a dot for each trial."""
-  most = max(map(len, lines.values()))
-  by_trial = [[values[k][0] if k < len(values) else None for values in lines.values()] for k in range(most)]
-  return charts.bars([Series(SECONDS, by_trial, 0)], list(lines), '', 'seconds', 'Figure D')
+  lines = omega_curves(cells) if arguments.figure == 'A' else step_seconds(cells)
+  _check(lines, asked, arguments.results)
+  series = [Series(name, trials, k) for k, (name, trials) in enumerate(lines.items())]
+  rows = [[one.name, *(f'{value:.4g}' for value in one.mean_std()[0])] for one in series]
+  notes = complaints + [f'not run: {cell.row.name}' for cell in cells if cell.row.name not in lines]
+  if arguments.figure == 'D':
+    most = max(map(len, lines.values()))
+    by_trial = [[values[k][0] if k < len(values) else None for values in lines.values()] for k in range(most)]
+    picture = charts.bars([Series(SECONDS, by_trial, 0)], list(lines), '', 'seconds', 'Figure D')
+    return Drawn({'': picture}, ('method', SECONDS), rows, notes)
+  ticks = [str(k + 1) for k in range(len(rows[0]) - 1)]
+  top = max(100, *(max(one.mean_std()[0]) for one in series))
+  picture = charts.curves(series, ticks, 'tasks learnt', 'Ω up to the task', 'Figure A', '%', top)
+  header = ['method', *ticks]
+  papers = {line['method']: line['paper_omega'] for line in summarise(asked.table, asked.config, asked.planned, found)}
+  if any(papers.values()):
+    header.append("paper's, all tasks")
+    rows = [[*row, '-' if papers[row[0]] is None else f'{papers[row[0]]:.1f}'] for row in rows]
+  return Drawn({'': picture}, header, rows, notes)
 
 
 def _of_models(asked: table.Asked, arguments: argparse.Namespace) -> Drawn:
-  """2, B, C or the probe. Raises UserError if nothing it needs has been measured."""
-  file = _measured(asked, arguments)
+  """Figure 2, B or C, or the probe."""
+  file = diagnosis.file_of(asked.config, arguments.results)
   found = diagnosis.gather(asked.planned, file)
-  of = diagnosis.groups(asked.planned, found)
-  distance = {'2': 'mid', 'B': 'mmd2'}.get(arguments.figure)
-  shown = diagnosis.dreaming(of) if distance or arguments.figure == 'C' else of
-  if not shown:
-    raise _nothing(asked, file)
+  groups = diagnosis.groups(asked.planned, found)
+  shown = groups if arguments.figure == 'probe' else diagnosis.dreaming(groups)
+  _check(shown, asked, file)
   notes = [f'not measured: {one.name}' for one in asked.planned if one.name not in found]
-  if distance:
-    header, rows = diagnosis.distances(shown, distance)
-    return Drawn({'': figures.distance_bars(shown, distance)}, header, rows, notes)
+  if arguments.figure == 'probe':
+    return Drawn({'': figures.probe_bars(shown)}, *diagnosis.probes(shown), notes)
+  distance = 'mmd2' if arguments.figure == 'B' else 'mid'
+  pictures = {'': figures.distance_bars(shown, distance)}
   if arguments.figure == 'C':
     pictures = {f'_{method}': picture for method, picture in diagnosis.planes(shown).items()}
-    return Drawn(pictures, *diagnosis.distances(shown, 'mid'), notes)
-  return Drawn({'': figures.probe_bars(shown)}, *diagnosis.probes(shown), notes)
+  return Drawn(pictures, *diagnosis.distances(shown, distance), notes)
+
+
+def _check(shown: object, asked: table.Asked, where: Path) -> None:
+  if not shown:
+    raise UserError(f'{where} has no finished run of {asked.config} in {asked.planned[0].tasks} tasks')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--figure', default='A', choices=OF_MODELS + OF_RESULTS)
-  parser.add_argument('--tasks', type=options.whole(1), default=0, metavar='N', help="default: the table's first split")
-  measured = 'numbers of all but A and D; default: experiments/results/diagnosis_<config>.jsonl'
-  parser.add_argument('--measured', type=Path, metavar='FILE', help=measured)
+  tasks = "default: the table's first split"
+  parser.add_argument('--tasks', type=options.at_least(1), default=0, metavar='N', help=tasks)
   runs.add_arguments(parser)
   table.add_choice(parser)
   parser.set_defaults(output=Path('runs/figures'))
 
 
+def ask(arguments: argparse.Namespace) -> table.Asked:
+  """The runs that the figure shows. Raises UserError if the table has no split of --tasks."""
+  asked = table.ask(diagnosis.TABLE, arguments)
+  splits = list(dict.fromkeys(one.tasks for one in asked.planned))
+  tasks = arguments.tasks or splits[0]
+  if tasks not in splits:
+    raise UserError(f'expected --tasks to be one of {", ".join(map(str, splits))} for {asked.config}, got {tasks}')
+  planned = [one for one in asked.planned if one.tasks == tasks]
+  if arguments.figure in OF_RESULTS:
+    return asked._replace(planned=planned)
+  words = ['figure', f'--figure={arguments.figure}', *asked.words[2:], f'--tasks={tasks}']
+  return asked._replace(planned=diagnosis.looked_at(planned), words=words)
+
+
 def main(arguments: argparse.Namespace) -> None:
-  of_models = arguments.figure in OF_MODELS
-  asked = _of_methods(_in_tasks(table.ask(TABLE, arguments), arguments.tasks), arguments)
-  wanted, file = table.chosen(asked, arguments), _measured(asked, arguments)
+  asked, of_models = ask(arguments), arguments.figure in OF_MODELS
+  wanted, measured = table.chosen(asked, arguments), diagnosis.file_of(asked.config, arguments.results)
   if arguments.print_commands:
-    lacking = diagnosis.missing(wanted, file) if of_models else runs.missing(wanted, arguments.results)
+    lacking = diagnosis.missing(wanted, measured) if of_models else runs.missing(wanted, arguments.results)
     return table.print_commands(asked, lacking, arguments)
-  if of_models:
-    outcome = diagnosis.execute(wanted, file, arguments)
-    drawn = _of_models(asked, arguments)
-  else:
-    outcome = runs.execute(wanted, arguments)
-    drawn = _of_results(asked, arguments)
+  outcome = diagnosis.execute(wanted, measured, arguments) if of_models else runs.execute(wanted, arguments)
+  drawn = (_of_models if of_models else _of_results)(asked, arguments)
   stem = f'figure_{arguments.figure}_{asked.config}_{asked.planned[0].tasks}_tasks'
   files = {arguments.output / f'{stem}{end}.svg': picture for end, picture in drawn.pictures.items()}
   for place, picture in files.items():
@@ -149,29 +150,3 @@ def main(arguments: argparse.Namespace) -> None:
   write(arguments.output / f'{stem}.csv', text.getvalue())
   print('\n'.join([markdown(drawn.header, drawn.rows), *(f'- {note}' for note in drawn.notes), *map(str, files)]))
   outcome.check_sound()
-
-
-def _nothing(asked: table.Asked, where: Path) -> UserError:
-  return UserError(f'no finished run of {asked.config} in {asked.planned[0].tasks} tasks lies in {where}.')
-
-
-def _measured(asked: table.Asked, arguments: argparse.Namespace) -> Path:
-  return arguments.measured or diagnosis.file_of(asked.config)
-
-
-def _of_methods(asked: table.Asked, arguments: argparse.Namespace) -> table.Asked:
-  """For figures of models: only the runs they show, and the words that ask for them."""
-  if arguments.figure not in OF_MODELS:
-    return asked
-  words = ['figure', f'--figure={arguments.figure}', *asked.words[2:], f'--tasks={asked.planned[0].tasks}']
-  words += [f'--measured={arguments.measured}'] if arguments.measured else []
-  return asked._replace(planned=diagnosis.looked_at(asked.planned), words=words)
-
-
-def _in_tasks(asked: table.Asked, tasks: int) -> table.Asked:
-  """The runs of one split, 0 for the first. Raises UserError if there is no such split."""
-  splits = list(dict.fromkeys(one.tasks for one in asked.planned))
-  tasks = tasks or splits[0]
-  if tasks not in splits:
-    raise UserError(f'--tasks={tasks} is not a split of {asked.config}. Known: {", ".join(map(str, splits))}.')
-  return asked._replace(planned=[one for one in asked.planned if one.tasks == tasks])

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from abd_jax import methods
+from abd_jax.config import load_config
 from abd_jax.devices.backend import full_precision_matmul, use_compilation_cache
 from abd_jax.devices.environment import environment
 from abd_jax.devices.mesh import DataMesh
@@ -32,8 +33,8 @@ from abd_jax.run import queue
 from abd_jax.steps.inversion import make_inversion_step
 from abd_jax.steps.student import make_train_step
 from experiments import ahead, options, runs, steps
-from experiments.jobs import CACHE, load_config, tell
 from experiments.plan import Planned, ad_hoc, plan
+from experiments.runs import CACHE, tell
 from experiments.steps import PRECISIONS, STEPS, Kind
 from experiments.store import write_json
 
@@ -197,44 +198,31 @@ def protocol(arguments: argparse.Namespace) -> list[Planned]:
   return found
 
 
-def run_protocol(arguments: argparse.Namespace) -> None:
-  planned = protocol(arguments)
+def run_protocol(planned: list[Planned], arguments: argparse.Namespace) -> None:
   jobs = runs.jobs(planned, arguments)[: arguments.max_runs]
   queue.execute(jobs, arguments.max_seconds, tell=tell).complete()
   runs.tell_missing(planned, arguments.results)
 
 
-def _steps(text: str) -> tuple[str, ...]:
-  names = tuple(text.split(','))
-  if unknown := [name for name in names if name not in STEPS]:
-    raise argparse.ArgumentTypeError(f"expected some of {','.join(STEPS)}, got '{unknown[0]}'")
-  return names
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--rounds', type=options.whole(1), default=5, metavar='N', help='how often each step is timed')
+  parser.add_argument('--rounds', type=options.at_least(1), default=5, metavar='N', help='how often each step is timed')
   parser.add_argument('--forms', action='store_true', help='time the forms of operations against the plain ones')
   parser.add_argument('--full', action='store_true', help='also run the ten tasks; skips what has been measured')
   parser.add_argument('--topology', default='', metavar='NAME', help='h100, h100x8, v5e:2x4, v6e:4x4, ...')
-  parser.add_argument('--steps', type=_steps, default=STEPS, metavar='NAMES', help='to compile, with --topology')
+  parser.add_argument('--steps', type=options.names, default=STEPS, metavar='NAMES', help='with --topology')
   parser.add_argument('--precision', choices=PRECISIONS, default='bfloat16', help='with --topology')
-  parser.add_argument(
-    '--scan_steps', type=options.whole(0), default=100, metavar='N', help='with --topology; 0: the step by itself'
-  )
-  parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)  # in this process, to standard output
   options.add(parser, 'rows')
   runs.add_arguments(parser)
   parser.set_defaults(config='cifar100', rows=METHODS, trials=1, output=Path('runs/hardware'))
 
 
 def main(arguments: argparse.Namespace) -> None:
-  if arguments.here:
-    return ahead.compile_here(arguments)
   if arguments.topology:
-    found = ahead.compile_all(arguments)
+    found = ahead.compile_all(arguments.topology, arguments.steps, arguments.precision)
     write_json(arguments.output / f'hardware_{arguments.topology.replace(":", "_")}.json', found)
     return print(ahead.render([found]))
-  if arguments.full:
+  planned = protocol(arguments) if arguments.full else []  # a mistake shows before hours of work
+  if planned:
     use_compilation_cache(str((arguments.output / CACHE).absolute()))
   asked = [('hardware', measure_steps, render)]
   asked += [('forms', measure_forms, render_forms)] * (arguments.forms or arguments.full)
@@ -244,5 +232,5 @@ def main(arguments: argparse.Namespace) -> None:
       found = measured(arguments.rounds, {})
       write_json(file, found)
       print(f'{rendered(found)}\nwrote {file}', flush=True)
-  if arguments.full:
-    run_protocol(arguments)
+  if planned:
+    run_protocol(planned, arguments)

@@ -14,12 +14,11 @@ from abd_jax.errors import UserError
 from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
 from experiments import ahead, diagnosis, hardware, runs, search
-from experiments.jobs import has_config
 from experiments.paper import TABLES
 from experiments.picture import GROUPS, Bar, results_svg
 from experiments.plan import Planned, by_cell, plan
 from experiments.store import RESULTS, ROOT, read_json, write
-from experiments.summary import as_markdown, machine, percent, short_commit, summarise, with_notes
+from experiments.summary import as_markdown, summarise, with_notes
 
 PAGE, FIGURES = ROOT / 'experiments/README.md', ROOT / 'docs/images'
 # Tables 1, 2 and 4 are parts of A, B and E.
@@ -104,7 +103,7 @@ def page() -> str:
     section, left = _table(name, config)
     parts += section
     not_run += left
-  parts += _others() + _searches()
+  parts += _searches()
   return '\n'.join([*parts, '## Not run\n', *not_run]) + '\n'
 
 
@@ -114,7 +113,7 @@ def _table(name: str, config: str) -> tuple[list[str], list[str]]:
   trials = TRIALS.get((name, config))
   options = f' --config={config}' * (config != table.config) + f' --trials={trials}' * (trials is not None)
   command = f'`python -m experiments table --table={name}{options}`'
-  lines, complaints = gathered(name, config) if has_config(config) else ([], [])
+  lines, complaints = gathered(name, config)
   ran = [line for line in lines if line['n']]
   if not ran:
     return [f'- {one}\n' for one in complaints], [f'- Table {name}, {config}: not run: {command}']
@@ -122,22 +121,6 @@ def _table(name: str, config: str) -> tuple[list[str], list[str]]:
   title = table.title if config == table.config else table.title.partition(',')[0]  # what follows is of its own data
   text = [f'## Table {name}, {config}\n', f'{title}. {command}\n', with_notes(ran, COLUMNS, complaints) + '\n']
   return text, left * (len(ran) < len(lines))
-
-
-def _others() -> list[str]:
-  """The runs with results that no table above has."""
-  tables = [planned_runs(name, config) for name, config in SHOWN if has_config(config)]
-  known = {one.name for planned in tables for one in planned}
-  others = {
-    name: found for planned in tables for name, found in runs.stored(planned, RESULTS).items() if name not in known
-  }
-  rows = [
-    (name, percent([found['final_accuracy']]), machine(found), short_commit(found))
-    for name, found in sorted(others.items())
-  ]
-  if not rows:
-    return []
-  return ['## Runs of no table above\n', markdown(('run', 'final accuracy %', 'on', 'commit'), rows) + '\n']
 
 
 def _searches() -> list[str]:

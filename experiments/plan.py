@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from abd_jax.config import Config
+from abd_jax.config import Config, load_config
+from abd_jax.errors import UserError, nearest
+from abd_jax.methods import available
 from abd_jax.run.workdir import resolve
-from experiments.jobs import load_config
 from experiments.paper import SPLITS, TABLES, Overrides, Row, Table, under_other_weight
 
 
@@ -47,7 +48,7 @@ class Planned(NamedTuple):
     """Its config, with `places` of this machine."""
     if self.fingerprint:
       places = places | {'data.fingerprint': self.fingerprint}
-    return load_config(self.config, self.option, dict(self.row.overrides) | places)
+    return load_config(f'{self.config}:{self.option}', **dict(self.row.overrides) | places)
 
 
 def splits_on(table: Table, config: str) -> tuple[int, ...]:
@@ -67,9 +68,14 @@ def plan(table: Table, config: str, trials: int, quick: bool = False) -> list[Pl
 
 
 def ad_hoc(methods: Iterable[str], config: str, overrides: Overrides = ()) -> Table:
-  """A table of any methods on a config's data, in its number of tasks; compared with ABD, or else with the first."""
+  """A table of any methods on a config's data, in its number of tasks; compared with ABD, or else with the first.
+
+  Raises UserError for an unknown method.
+  """
   replay = {row.method: row.replay for row in TABLES['methods'].rows}
   names = tuple(methods)
+  if unknown := [name for name in names if name not in available()]:
+    raise UserError(f"'{unknown[0]}' is not a method.{nearest(unknown[0], available())}")
   reference = 'abd' if 'abd' in names else names[0]
   rows = tuple(Row(name, name, overrides, replay.get(name, '-'), reference=reference) for name in names)
   return Table(f'Methods {", ".join(names)}', config, (resolve(load_config(config)).tasks,), rows)

@@ -2,24 +2,43 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from abd_jax.config import Config, changed, default, flatten, reads
+from abd_jax.devices.backend import use_compilation_cache
 from abd_jax.run import queue
 from abd_jax.run.queue import Environment, Job, Run
 from abd_jax.run.workdir import FREE_FIELDS
+from abd_jax.train import train_and_evaluate
 from experiments import options
-from experiments.jobs import CACHE, job, tell
 from experiments.plan import Planned
 from experiments.store import add_run, read_runs, read_runs_of
 
+CACHE = 'compilation_cache'  # beside the workdirs that share it
 SCHEMA = 1  # of a run's results, as this file reads and writes them
 KEPT = (
   'schema_version', 'method', 'task_sizes', 'test_images', 'accuracy_matrix', 'seen_accuracy', 'final_accuracy',
   'average_accuracy', 'forgetting', 'backward_transfer', 'top5_accuracy_matrix', 'final_top5_accuracy',
   'class_accuracy', 'seconds', 'steps', 'seed', 'versions', 'device', 'commit', 'config',
 )  # fmt: skip
+
+
+def job(config: Config, workdir: Path) -> Job:
+  """Does the run of `config`, or what is left of it, or only reads it if it is complete. Named after its workdir."""
+
+  def run(max_seconds: float) -> dict:
+    use_compilation_cache(str(workdir.parent / CACHE))
+    # What collapses is a result too.
+    return train_and_evaluate(changed(config, {'max_seconds': max_seconds, 'collapse': 'tell'}), str(workdir))
+
+  return Job(workdir.name, run)
+
+
+def tell(line: str) -> None:
+  """Prints a line about a run as it happens."""
+  print(line, file=sys.stderr, flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +53,7 @@ def stored(planned: Sequence[Planned], results: Path) -> dict[str, dict]:
 
 
 def gather(planned: Sequence[Planned], results: Path) -> tuple[dict[str, dict], list[str]]:
-  """(name -> results of a run, complaints about runs that cannot be used or are missing).
-
-  A row without any run is no complaint: the table shows it as not run.
-  """
+  """(name -> results of a run, complaints about runs that cannot be used)."""
   known, usable, complaints = stored(planned, results), {}, {}
   for one in planned:
     if one.name in known:
@@ -45,10 +61,6 @@ def gather(planned: Sequence[Planned], results: Path) -> tuple[dict[str, dict], 
         complaints[one.name] = f'{one.name} {complaint}; delete its line in {one.file} and run it again'
       else:
         usable[one.name] = known[one.name]
-  begun = {(one.row, one.tasks) for one in planned if one.name in usable}
-  for one in planned:
-    if (one.row, one.tasks) in begun and one.name not in known:
-      complaints[one.name] = f'{one.name} is missing; run it'
   return usable, list(complaints.values())
 
 
@@ -126,7 +138,7 @@ def _execute_at_once(
   waiting: list[Planned], environments: list[Environment], arguments: argparse.Namespace
 ) -> queue.Outcome:
   """Runs in processes; each of them reports its own failure."""
-  collapse = {'collapse': 'tell'}  # as in jobs.job
+  collapse = {'collapse': 'tell'}  # as in `job`
   folder = arguments.runs.absolute()
   own = [Run(one.name, changed(_config(one, arguments), collapse), folder / one.name) for one in waiting]
   codes = queue.run_all(own, environments, tell, arguments.max_seconds)

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abd_jax.config import Config, check_read
+from abd_jax.config import Config, load_config
 from abd_jax.data.sources import open_configured
 from abd_jax.devices.environment import environment
 from abd_jax.errors import UserError, nearest
@@ -24,21 +24,11 @@ from abd_jax.report.tables import table
 from abd_jax.run import queue
 from abd_jax.run.extend import task_sizes
 from experiments import options
-from experiments.jobs import job, load_config, tell
-from experiments.settings import SETTINGS
+from experiments.paper import SETTINGS, TABLE_F
+from experiments.runs import job, tell
 from experiments.store import write_json
 from experiments.summary import percent
 
-# Table F: the ranges, of which the paper chose 1, 1, 50, 1e-3, 1e3, 0.1 and 0.1 (its text and code: 1).
-TABLE_F = {
-  'inversion.content_weight': (0.1, 1.0, 10.0),
-  'inversion.diversity_weight': (0.1, 1.0, 10.0),
-  'inversion.stat_weight': (1.0, 10.0, 50.0, 100.0),
-  'inversion.prior_weight': (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-  'inversion.temperature': (1.0, 1e1, 1e2, 1e3, 1e4),
-  'abd.kd_weight': (0.01, 0.1, 1.0),
-  'abd.ft_weight': (0.01, 0.1, 1.0),
-}
 Fields = dict[str, Any]  # dotted field of the config -> value
 
 
@@ -63,7 +53,7 @@ class Comparison(NamedTuple):
 
 def of_grid(config: str, option: str, grid: dict[str, tuple], folds: int, fields: Fields) -> Comparison:
   """Every combination of the grid's values on every fold of the training split, over `fields` of all runs."""
-  base = load_config(config, option, fields)
+  base = load_config(f'{config}:{option}', **fields)
   half = first_half(base)
   held_out = lambda fold: fields | half | {'data.folds': folds, 'data.fold': fold}
   return Comparison(
@@ -77,7 +67,7 @@ def of_grid(config: str, option: str, grid: dict[str, tuple], folds: int, fields
 
 
 def of_settings(name: str, fields: Fields) -> Comparison:
-  """A list of experiments/settings.py, over `fields` of all runs."""
+  """A list of experiments/paper.toml, over `fields` of all runs."""
   config, trials, folds, settings = SETTINGS[name]
   held_out = lambda fold: fields | {'data.folds': folds, 'data.fold': fold}
   return Comparison(
@@ -115,8 +105,7 @@ def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dic
   for one, condition in itertools.product(comparison.points, comparison.conditions):
     fields = condition.fields | one['point']
     option = ','.join(filter(None, (condition.option, f'method={one["method"]}' if 'method' in one else '')))
-    config = load_config(comparison.config, option, fields)
-    check_read(config.method, one['point'])
+    config = load_config(f'{comparison.config}:{option}', **fields)
     jobs.append(job(config, runs / workdir_name(comparison, one, condition)))
   outcome = queue.execute(jobs, max_seconds, tell=tell)
   outcome.check_ended()
@@ -203,8 +192,10 @@ def _value(text: str):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   which = parser.add_mutually_exclusive_group()
   which.add_argument('--grid', nargs='+', default=['abd.kd_weight', 'abd.ft_weight'], metavar='FIELD[=V1,V2]')
-  which.add_argument('--settings', choices=list(SETTINGS), help='a list of experiments/settings.py')
-  parser.add_argument('--folds', type=options.whole(2), default=3, metavar='N', help='of a grid; default: %(default)s')
+  which.add_argument('--settings', choices=list(SETTINGS), help='a list of experiments/paper.toml')
+  parser.add_argument(
+    '--folds', type=options.at_least(2), default=3, metavar='N', help='of a grid; default: %(default)s'
+  )
   options.add(parser, 'config', 'data_dir', 'max_seconds', 'runs', 'output')
   parser.set_defaults(runs=Path('runs/search'), output=Path('runs/search.json'))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from abd_jax import methods
-from abd_jax.config import Config
+from abd_jax.config import Config, load_config
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.methods.types import Phase
@@ -23,7 +23,6 @@ from abd_jax.steps.inputs import ConstantRate, EpochIndices, StudentInputs
 from abd_jax.steps.inversion import init_generator, make_inversion_step
 from abd_jax.steps.student import init_student, make_predict, make_train_step
 from experiments import hlo
-from experiments.jobs import load_config
 
 IMAGE, CLASSES, TASK_IMAGES, EVALUATED = (32, 32, 3), 100, 5000, 512
 PRECISIONS = ('float32', 'bfloat16')
@@ -54,7 +53,7 @@ def setting(
   kernels: the forms of operations, by default those for the devices. only_shapes: allocates nothing on the devices,
   which may then be those of a topology.
   """
-  config, mesh = load_config('cifar100', '', fields), DataMesh(devices)
+  config, mesh = load_config('cifar100', **fields), DataMesh(devices)
   components = make_components(config, CLASSES, IMAGE, mesh, kernels=kernels)
   place = partial(_shapes, mesh) if only_shapes else mesh.replicate
   made = lambda init, *arguments: place((jax.eval_shape if only_shapes else _call)(partial(init, *arguments)))
@@ -91,7 +90,7 @@ def parts(here: Setting, steps: int) -> dict[str, Part]:
   """Every kind in STEPS, with the inputs of so many steps."""
   method, batch_size = methods.get(here.config), here.config.student.batch_size
   predict, rates = make_predict(here.components, method), ConstantRate(here.config.inversion)
-  base = methods.get(load_config('cifar100', 'method=base')).first[0]
+  base = methods.get(load_config('cifar100:method=base')).first[0]
   untaught, imageless = here.data.replace(teachers=()), here.data.replace(images=None, labels=None)
   batches = np.broadcast_to(here.images[:EVALUATED], (steps, EVALUATED, *IMAGE))
   evaluate = Step(lambda state, _, batch, data: (state, predict(freeze(state), batch, data.classes)))

@@ -38,9 +38,6 @@ def names(folder):
 
 
 def tiny_runs(monkeypatch):
-  """Planned runs on digits are of three tasks that take a moment, whatever their names say."""
-  load = plan.load_config
-  tiny = TINY | {'tasks': 3}
-  monkeypatch.setattr(
-    plan, 'load_config', lambda name, option='', fields=None: load(name, option, (fields or {}) | tiny)
-  )
+  """Planned runs on digits have three tasks that take a moment, whatever their names say."""
+  load, tiny = plan.load_config, TINY | {'tasks': 3}
+  monkeypatch.setattr(plan, 'load_config', lambda name, **fields: load(name, **fields | tiny))

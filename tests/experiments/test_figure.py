@@ -1,19 +1,16 @@
-"""experiments figure: of the files that the tables use, and of what frozen models told once."""
+"""experiments figure: drawn from the results of runs, and from measurements of frozen models."""
 
 import json
 import shutil
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
-from conftest import REPO
 from fakes import tiny_runs, write
 
 from abd_jax.errors import UserError
-from abd_jax.report import figures
 from experiments import __main__ as command
 from experiments import diagnosis, runs, store
-from experiments.paper import TABLES
+from experiments.paper import MEASURED_METHODS, TABLES
 from experiments.plan import plan
 
 
@@ -45,14 +42,14 @@ def test_the_papers_omega_stands_beside_ours_where_the_data_are_its_own(tmp_path
   assert base.split('|')[-2].strip() == '48.9'  # in five tasks
 
 
-ABD = 'digits-abd-tasks=5-trial=0'
+ABD, MEASURED = 'digits-abd-tasks=5-trial=0', 'results/diagnosis_digits.jsonl'
 
 
 @pytest.fixture
 def ask(tmp_path, monkeypatch, compile_once, digits_data, capsys):
   """ask(figure, *words) -> what is printed of tiny runs in tmp_path."""
   tiny_runs(monkeypatch)
-  places = [f'--{name}={tmp_path / name}' for name in ('runs', 'output')] + [f'--measured={tmp_path / "m.jsonl"}']
+  places = [f'--{name}={tmp_path / name}' for name in ('runs', 'output', 'results')]
 
   def run(figure, *words):
     capsys.readouterr()
@@ -62,7 +59,7 @@ def ask(tmp_path, monkeypatch, compile_once, digits_data, capsys):
   return run
 
 
-def test_models_are_looked_at_once_and_figures_need_no_workdir_after(ask, diagnosed, tmp_path):
+def test_models_are_measured_once_and_figures_need_no_workdir_after(ask, diagnosed, tmp_path):
   shutil.copytree(diagnosed, tmp_path / 'runs' / ABD)  # as the command would leave it
   printed = ask('2', f'--only={ABD}')
   found = json.loads((diagnosed / 'diagnosis' / 'diagnosis.json').read_text())
@@ -80,31 +77,31 @@ def test_models_are_looked_at_once_and_figures_need_no_workdir_after(ask, diagno
       assert len(drawing) > 3
   assert f'{100 * found["probe"]["probe"]["all"]:.1f}' in ask('probe', '--max_runs=0')
   commands = ask('C', '--print_commands').splitlines()
-  assert len(commands) == 4 and all(' figure --figure=C ' in line and '--measured=' in line for line in commands)
+  assert len(commands) == 4 and all(' figure --figure=C ' in line and '--results=' in line for line in commands)
 
 
 def test_what_ran_with_another_config_or_is_damaged_is_not_drawn(ask, diagnosed, tmp_path):
   shutil.copytree(diagnosed, tmp_path / 'runs' / ABD)
   ask('2', f'--only={ABD}')
-  (content,) = store.read_runs(tmp_path / 'm.jsonl').values()
+  (content,) = store.read_runs(tmp_path / MEASURED).values()
   content['config']['inversion.lr'] = 7.0
-  store.add_run(tmp_path / 'm.jsonl', ABD, content)
+  store.add_run(tmp_path / MEASURED, ABD, content)
   with pytest.raises(UserError, match='no finished run of digits in 5 tasks'):
     ask('2', '--max_runs=0')
-  (tmp_path / 'm.jsonl').write_text('{')
-  with pytest.raises(UserError, match=r'm\.jsonl, line 1'):
+  (tmp_path / MEASURED).write_text('{')
+  with pytest.raises(UserError, match=r'diagnosis_digits\.jsonl, line 1'):
     ask('2', '--max_runs=0')
 
 
 def test_runs_that_lack_are_begun_and_resumed(ask, tmp_path):
   with pytest.raises(UserError, match='no finished run'):
     ask('2', f'--only={ABD}', '--max_seconds=0.01')
-  assert (tmp_path / 'runs' / ABD / 'config.json').exists() and not (tmp_path / 'm.jsonl').exists()
+  assert (tmp_path / 'runs' / ABD / 'config.json').exists() and not (tmp_path / MEASURED).exists()
 
 
-def test_trials_are_summed_up_and_those_without_dreams_left_out():
+def test_trials_are_averaged_and_those_without_dreams_left_out():
   planned = diagnosis.looked_at(plan(TABLES['methods'], 'digits', 2))
-  assert [one.row.method for one in planned[:6]] == [*diagnosis.METHODS, diagnosis.METHODS[0]]
+  assert [one.row.method for one in planned[:6]] == [*MEASURED_METHODS, MEASURED_METHODS[0]]
   found = {one.name: measured(one, dreamed=(1 + one.trial) * (one.row.method == 'abd') or None) for one in planned}
   of = diagnosis.groups(planned, found)
   assert [group.name for group in of] == ['DeepInversion', 'Always Be Dreaming', 'R-DFCIL', 'LwF', 'Base']
@@ -133,42 +130,3 @@ def measured(planned, dreamed):
       'plane': None,
     },
   }
-
-
-def test_what_was_measured_on_digits_bears_out_the_paper():
-  of = {group.runs[0].config['method']: group for group in diagnosis.groups(*diagnosis.measured('digits'))}
-  assert list(of) == list(diagnosis.METHODS) and all(len(group.runs) == 3 for group in of.values())
-  ratio = {method: np.array(figures.distance_ratios(group), float) for method, group in of.items()}
-  assert (ratio['abd'] < 1).all() and (ratio['deep_inversion'].mean(0) > 1).all()
-  for method in ('abd', 'deep_inversion', 'rdfcil'):
-    for entry in (entry for one in of[method].diagnoses for entry in one['dreams']):
-      assert entry['agreement'] > 1.4 * entry['chance'] and entry['judge_accuracy'] > 0.95
-  for group in of.values():
-    assert all(one['probe']['probe']['all'] > one['probe']['head']['all'] for one in group.diagnoses)
-
-
-def test_what_was_measured_on_photographs_is_what_the_report_says():
-  of = {group.runs[0].config['method']: group for group in diagnosis.groups(*diagnosis.measured('cifar100_small'))}
-  assert list(of) == list(diagnosis.METHODS)
-  text = ' '.join((REPO / 'docs/report.md').read_text().partition('### On photographs')[2].split())
-  ratio = lambda method, distance: np.array(figures.distance_ratios(of[method], distance), float)
-  low, high = ratio('deep_inversion', 'mid').min(), ratio('deep_inversion', 'mid').max()
-  assert f'dreams lie {low:.1f} to {high:.1f} times as far from old classes as new classes do' in text
-  ours = ratio('abd', 'mid')
-  assert f"ABD's lie nearer than new classes after {(ours < 1).sum()} of {ours.size} tasks" in text
-  assert (ratio('abd', 'mmd2') > 1).all() and 'by MMD² after none' in text
-
-  def mid(method, kind):
-    found = of[method].diagnoses
-    return np.array([figures.final_layer(task)['mid'][kind] for one in found for task in one['distances']])
-
-  for kind in ('dreamed', 'new'):
-    assert f'{mid("abd", kind).min():.1f} to {mid("abd", kind).max():.1f}' in text
-  nearer = mid('deep_inversion', 'dreamed') / mid('abd', 'dreamed')
-  assert f'{nearer.min():.0f} to {nearer.max():.0f} times nearer' in text
-  gap = {
-    method: [one['probe']['probe']['all'] - one['probe']['head']['all'] for one in group.diagnoses]
-    for method, group in of.items()
-  }
-  worst, least = max(gap['abd'] + gap['rdfcil']), min(gap['deep_inversion'] + gap['lwf'] + gap['base'])
-  assert worst < least and "ABD's and R-DFCIL's heads lose least" in text

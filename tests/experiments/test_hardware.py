@@ -153,20 +153,15 @@ def test_a_compiler_that_is_not_here_is_one_line(monkeypatch):
   with pytest.raises(UserError, match=r"(?s)^cannot compile for 'h100x8'.*requirements-aot-cuda\.txt$"):
     ahead.devices_of('h100x8')
   with pytest.raises(UserError, match="got 'a100'"):
-    command.run(['hardware', '--topology=a100', '--steps=abd', '--here'])
+    ahead.devices_of('a100')
   with pytest.raises(UserError, match="got 'dream'"):
     command.run(['hardware', '--topology=h100', '--steps=dream'])
 
 
 def test_a_failed_compilation_gives_its_reason(monkeypatch, tmp_path):
-  ends = iter([(-11, ''), (2, 'error: no such thing\n')])
-
-  def run(*_, **__):
-    code, stderr = next(ends)
-    return SimpleNamespace(returncode=code, stderr=stderr, stdout='')
-
-  monkeypatch.setattr(ahead.subprocess, 'run', run)
-  for why in ('the compiler crashed with signal 11', 'no such thing'):
+  for code, stderr, why in ((-11, '', 'the compiler crashed with signal 11'), (1, 'no such thing\n', 'no such thing')):
+    ended = SimpleNamespace(returncode=code, stderr=stderr, stdout='')
+    monkeypatch.setattr(ahead.subprocess, 'run', lambda *_, ended=ended, **__: ended)
     with pytest.raises(UserError, match=f'^cannot compile abd for h100: {why}$'):
       command.run(['hardware', '--topology=h100', '--steps=abd', f'--output={tmp_path}'])
   assert not list(tmp_path.iterdir())

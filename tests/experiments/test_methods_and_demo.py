@@ -7,18 +7,17 @@ import pytest
 from conftest import TINY
 
 from abd_jax import methods
+from abd_jax.config import load_config
+from abd_jax.train import train_and_evaluate
 from experiments import __main__ as command
 from experiments import demo
-from experiments.jobs import load_config
 from experiments.store import RESULTS, read_json
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('method', methods.available())
 def test_a_method_learns_digits_with_finite_losses_and_freezes_a_model_after_each_task(method, tmp_path, digits_data):
-  from abd_jax.train import train_and_evaluate
-
-  config = load_config('digits', f'method={method},quick')
+  config = load_config(f'digits:method={method},quick')
   results = train_and_evaluate(config, str(tmp_path / 'run'))
   assert len(results['accuracy_matrix']) == len(results['task_sizes']) > 1
   records = [json.loads(line) for log in tmp_path.rglob('metrics.jsonl') for line in log.read_text().splitlines()]
@@ -36,7 +35,7 @@ def test_the_losses_of_the_stored_run_on_photographs_fall():
 
 def test_demo_ends_with_one_table_and_a_report(tmp_path, monkeypatch, capsys, digits_data, compile_once):
   load = demo.load_config
-  monkeypatch.setattr(demo, 'load_config', lambda name, option: load(name, f'{option},tasks=3', TINY))
+  monkeypatch.setattr(demo, 'load_config', lambda name: load(f'{name},tasks=3', **TINY))
   monkeypatch.setattr(demo, 'METHODS', ('abd', 'base'))
   command.run(['demo', f'--runs={tmp_path}'])
   out = capsys.readouterr().out

@@ -1,15 +1,18 @@
 """experiments.paper and .plan: the tables, and the runs behind them."""
 
+import json
+
 import pytest
 
 from abd_jax import methods
-from experiments.jobs import has_config, load_config
-from experiments.paper import SPLITS, TABLES, under_other_weight
+from abd_jax.config import load_config
+from experiments.paper import SETTINGS, SPLITS, TABLE_F, TABLES, under_other_weight
 from experiments.plan import ad_hoc, plan, rows_on, splits_on
+from experiments.store import RESULTS, read_json
 
 
 def where_it_runs(table):
-  return [config for config in dict.fromkeys((table.config, *SPLITS)) if has_config(config)]
+  return list(dict.fromkeys((table.config, *SPLITS)))
 
 
 def test_every_row_names_a_method_known_fields_and_a_row_to_compare_with():
@@ -22,7 +25,7 @@ def test_every_row_names_a_method_known_fields_and_a_row_to_compare_with():
         assert row.method in methods.available(), (name, row)
         assert all(len(numbers) <= 4 for numbers in row.paper)
         assert row.reference in names
-        load_config(config, f'tasks={splits_on(table, config)[0]},method={row.method}', dict(row.overrides))
+        load_config(f'{config}:tasks={splits_on(table, config)[0]},method={row.method}', **dict(row.overrides))
 
 
 def test_paper_numbers_are_those_of_its_text():
@@ -80,16 +83,26 @@ def test_ablations_run_under_both_weights_of_equation_11(config, own, other, cal
   assert rows[1].overrides == table.rows[2].overrides == (('abd.balance', 'none'),)
 
 
-def test_class_orders_differ_only_in_the_order():
-  planned = plan(TABLES['orders'], 'digits', TABLES['orders'].trials)
-  configs = [one.load({}) for one in planned]
-  assert [config.trial for config in configs] == list(range(10)) and {config.seed for config in configs} == {0}
-  assert {config.method for config in configs} == {'abd'}
-
-
 def test_tables_of_any_methods_share_runs_with_the_papers():
   table = ad_hoc(('lwf', 'abd', 'base'), 'digits')
   assert [row.name for row in table.rows] == ['lwf', 'abd', 'base'] and table.splits == (5,)
   assert {row.reference for row in table.rows} == {'abd'}
   assert {one.name for one in plan(table, 'digits', 1)} <= {one.name for one in plan(TABLES['1'], 'digits', 1)}
   assert {row.reference for row in ad_hoc(('lwf', 'base'), 'digits').rows} == {'lwf'}
+
+
+def test_settings_of_digits_are_those_that_were_compared_and_can_run():
+  stored = read_json(RESULTS / 'digits_settings.json')
+  assert {one['name']: one['point'] for one in stored['points']} == json.loads(json.dumps(SETTINGS['digits'].fields))
+  for settings in SETTINGS.values():
+    for fields in settings.fields.values():
+      method = fields.get('method', 'abd')
+      others = {name: value for name, value in fields.items() if name != 'method'}
+      load_config(f'{settings.config}:method={method}', **others)
+
+
+def test_table_f_contains_the_values_in_use():
+  config = load_config('cifar100')
+  for field, values in TABLE_F.items():
+    group, name = field.split('.')
+    assert config[group][name] in values, field

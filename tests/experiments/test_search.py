@@ -5,17 +5,16 @@ import json
 
 import pytest
 from conftest import TINY
-from PIL import Image
 
+from abd_jax.config import load_config
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import Paused, UserError
 from abd_jax.protocol.tasks import Tasks, class_order
 from abd_jax.run.queue import Job
 from experiments import __main__ as command
 from experiments import search
-from experiments.jobs import load_config
-from experiments.settings import SETTINGS, Settings
-from experiments.store import RESULTS, read_json
+from experiments.paper import SETTINGS, Settings
+from experiments.store import read_json
 
 FIELDS = {name: value for name, value in TINY.items() if name != 'task_sizes'}
 
@@ -29,13 +28,6 @@ def test_grid_words():
   }
   with pytest.raises(UserError, match='needs values'):
     search.parse_grid(['student.lr'])
-
-
-def test_table_f_contains_the_values_in_use():
-  config = load_config('cifar100')
-  for field, values in search.TABLE_F.items():
-    group, name = field.split('.')
-    assert config[group][name] in values, field
 
 
 def test_the_source_of_a_search_refuses_later_tasks_and_the_test_split(digits_data):
@@ -77,23 +69,16 @@ def test_a_point_that_diverges_is_a_result_too(tmp_path, digits_data, compile_on
   assert [line.split('|')[-2].strip() for line in search.render(found).splitlines()[3:]] == ['-, 2 diverged']
 
 
-def test_a_field_that_the_method_does_not_read_is_told(digits_data, tmp_path):
-  comparison = search.of_grid('digits', 'method=lwf', search.parse_grid(['abd.kd_weight']), 2, {})
-  with pytest.raises(UserError, match=r"config\.abd\.kd_weight is not read by method 'lwf'"):
-    search.compare(comparison, tmp_path)
-
-
-def test_half_of_the_tasks_of_a_folder_whose_classes_do_not_split_evenly(tmp_path):
-  for split, name in itertools.product(('train', 'test'), 'abc'):
-    (tmp_path / 'photos' / split / name).mkdir(parents=True)
-    Image.new('L', (32, 32)).save(tmp_path / 'photos' / split / name / '0.png')
-  config = load_config('image_folder', 'tasks=2', {'data.dir': str(tmp_path / 'photos')})
-  assert search.first_half(config) == {'tasks': 1, 'first_task_classes': 0, 'task_sizes': (2,)}
-
-
-def test_an_unknown_field_is_told(digits_data, tmp_path):
-  comparison = search.of_grid('digits', 'method=base', {'student.rl': (1,)}, 2, {})
-  with pytest.raises(UserError, match=r"config\.student\.rl is not a field\. Did you mean 'student\.lr'"):
+@pytest.mark.parametrize(
+  ('field', 'message'),
+  [
+    ('abd.kd_weight', r"config\.abd\.kd_weight is not read by method 'lwf'"),
+    ('student.rl', r"config\.student\.rl is not a field\. Did you mean 'student\.lr'"),
+  ],
+)
+def test_a_field_that_no_run_could_use_is_refused(field, message, digits_data, tmp_path):
+  comparison = search.of_grid('digits', 'method=lwf', {field: (1.0,)}, 2, {})
+  with pytest.raises(UserError, match=message):
     search.compare(comparison, tmp_path)
 
 
@@ -132,19 +117,3 @@ def test_named_settings_keep_their_order_and_all_tasks():
   ]
   names = {search.workdir_name(comparison, one, where) for one in comparison.points for where in comparison.conditions}
   assert len(names) == 3 * len(comparison.points) and not any('/' in name or ' ' in name for name in names)
-
-
-def test_settings_of_digits_are_those_that_were_compared():
-  settings, stored = SETTINGS['digits'], read_json(RESULTS / 'digits_settings.json')
-  points = {one['name']: one['point'] for one in stored['points']}
-  assert points == json.loads(json.dumps(settings.fields))
-  for fields in settings.fields.values():
-    load_config('digits', '', fields)
-
-
-def test_accuracies_are_those_of_their_point():
-  found = {'points': [{'point': {'a': 0.5}, 'accuracy': [0.5, 0.7]}, {'point': {'a': 1}, 'accuracy': [0.1, 0.1]}]}
-  assert [line.split('|')[1:4] for line in search.render(found).splitlines()[2:]] == [
-    [' 1    ', ' 0.5 ', ' 60.0 ± 10.0             '],
-    [' 2    ', ' 1   ', ' 10.0 ± 0.0              '],
-  ]

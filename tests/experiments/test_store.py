@@ -1,4 +1,4 @@
-"""experiments.jobs and .files: runs of the queue, and files written whole."""
+"""experiments.store: files of results."""
 
 import subprocess
 import sys
@@ -7,18 +7,7 @@ import pytest
 from conftest import REPO
 
 from abd_jax.errors import UserError
-from experiments.jobs import load_config
 from experiments.store import read_json, read_runs, write
-
-
-def test_a_method_is_no_field():
-  with pytest.raises(UserError, match='after the colon'):
-    load_config('digits', '', {'method': 'lwf'})
-
-
-def test_a_value_of_another_type_is_told():
-  with pytest.raises(UserError, match=r'config\.student\.lr=high: expected a number'):
-    load_config('digits', '', {'student.lr': 'high'})
 
 
 def test_files_are_written_with_their_folder_or_refused_in_one_line(tmp_path):
