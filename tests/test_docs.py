@@ -13,7 +13,7 @@ from test_imports import LAYERS
 
 from abd_jax import methods
 from abd_jax.commands import train
-from abd_jax.config import check, default, flatten
+from abd_jax.config import default, flatten
 from abd_jax.run.load import LoadedModel
 from abd_jax.run.plan import Plan
 
@@ -131,7 +131,7 @@ def test_the_methods_of_a_loaded_model_exist():
 def test_every_command_can_be_parsed(monkeypatch):
   """Those of training as the command itself does; of the others, their verb and options."""
   monkeypatch.setattr(train, 'learn', lambda config, workdir: None)
-  monkeypatch.setattr(train, 'before_jax', check)
+  monkeypatch.setattr(train, 'begin', lambda distributed, cluster: None)
   monkeypatch.chdir(ROOT)
   commands = of_all(r'^(?: {4})?(?:python -m abd_jax\.main|abd-jax (\w+)) (.*?)(?: {2,}#.*)?$', re.MULTILINE)
   assert len(commands) > 10
