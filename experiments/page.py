@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from abd_jax import methods
+from abd_jax.config import READERS, load_config
 from abd_jax.errors import UserError
 from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
@@ -143,15 +145,34 @@ def _searches() -> list[str]:
 
 def blocks() -> dict[str, dict[str, Callable[[], str]]]:
   """Document -> name of a block in it -> what renders the block."""
-  methods = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)', 's a run')
+  columns = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)', 's a run')
   stored = lambda name: read_json(RESULTS / f'{name}.json')
   return {
-    'README.md': {'methods': lambda: on_digits('methods', methods)},
+    'README.md': {'methods': lambda: on_digits('methods', columns)},
+    'docs/methods.md': {'table': methods_table},
     'docs/running.md': {'steps': lambda: hardware.render(stored('hardware_cpu'))},
     'docs/report.md': {f'diagnosis_{name}': partial(diagnosis.section, name) for name in DIAGNOSED},
     'docs/compile.md': {'compiled': lambda: ahead.render([stored(f'hardware_{name}') for name in COMPILED])},
     'docs/drill.md': {'drill': lambda: drilled(stored('drill'))},
   }
+
+
+def methods_table() -> str:
+  """Every method: the first line of its file, what it keeps of old classes, and the groups of fields that it reads."""
+  rows = []
+  for name in methods.available():
+    method = methods.get(load_config(f'cifar100:method={name}'))
+    kept = {
+      'everything': method.offline,
+      'images': method.memory,
+      'a generator': method.inverts,
+      'a generator of its own': any(phase.dreamer for phase in method.later),
+      'nothing': True,
+    }
+    about = (methods.module(name).__doc__ or '').splitlines()[0].rstrip('.')
+    groups = [f'`{group}`' for group, names in READERS.items() if name in names]
+    rows.append([f'`{name}`', about, next(what for what, yes in kept.items() if yes), ', '.join(groups)])
+  return markdown(('method', 'what it is', 'keeps of old classes', 'groups of fields'), rows)
 
 
 def drilled(found: dict) -> str:

@@ -86,11 +86,13 @@ def test_every_dotted_name_exists():
 
 def test_every_field_of_the_config_exists():
   fields = flatten(default().to_dict())
-  groups = '|'.join(sorted({name.split('.')[0] for name in fields if '.' in name}))
-  named = of_all(rf'`((?:{groups})\.[a-z_]+)[`=]') + of_all(r'(?<!abd_jax/)(?<!abd_jax\.)config\.([a-z_.]*[a-z_])')
+  groups = {name.split('.')[0] for name in fields if '.' in name}
+  named = of_all(rf'`((?:{"|".join(sorted(groups))})\.[a-z_]+)[`=]') + of_all(
+    r'(?<!abd_jax/)(?<!abd_jax\.)config\.([a-z_.]*[a-z_])'
+  )
   assert len(named) > 40
   files = re.compile(r'(.*\.)?(py|json)')
-  assert [(file, name) for file, name in named if name not in fields and not files.fullmatch(name)] == []
+  assert [(file, name) for file, name in named if name not in {*fields, *groups} and not files.fullmatch(name)] == []
 
 
 def test_architecture_draws_the_layers_of_the_package():
@@ -99,10 +101,7 @@ def test_architecture_draws_the_layers_of_the_package():
   assert layers == [list(layer) for layer in LAYERS]
 
 
-def test_every_method_has_a_row():
-  table = (DOCS / 'methods.md').read_text().partition('\n## ')[0]
-  head, *rows = re.findall(r'^\| `(\w+)` \|', table, re.MULTILINE)
-  assert head == 'method' and sorted(rows) == methods.available()
+def test_phases_are_of_methods_there_are():
   phases = section(DOCS / 'methods.md', 'Phases')
   named = [name for row in re.findall(r'^\| (`.*?`) \|', phases, re.MULTILINE) for name in re.findall(r'`(\w+)`', row)]
   assert {*named} - {'method'} <= {*methods.available()}
@@ -144,18 +143,9 @@ def test_every_command_can_be_parsed(monkeypatch):
 
 
 def test_contributing_shows_lwf_as_it_is():
-  code, entry, test = blocks(CONTRIBUTING, 'python')
+  code, test = blocks(CONTRIBUTING, 'python')
   assert code in (ROOT / 'abd_jax/methods/lwf.py').read_text()
-  assert entry.strip() in (ROOT / 'abd_jax/config.py').read_text()
-  tests = (ROOT / 'tests/methods/test_methods.py').read_text()
-  assert test in tests
-  named = ''.join((ROOT / f'abd_jax/{file}.py').read_text() for file in ('config', 'commands/options'))
-  for line in re.findall(r"`('lwf': .*)`", CONTRIBUTING.read_text()):
-    assert f'  {line}\n' in tests
-  for name in re.findall(
-    r'`(test_\w+|[A-Z]{5,})`', section(CONTRIBUTING, 'A new method: one file, one config entry, one test')
-  ):
-    assert name in tests + named, name
+  assert test in (ROOT / 'tests/methods/test_methods.py').read_text()
 
 
 # The documents themselves.
