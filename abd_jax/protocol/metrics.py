@@ -1,8 +1,8 @@
-"""The accuracy matrix and every number read off it; pure numpy.
+"""The accuracy matrix and the numbers computed from it.
 
-`matrix[i][j]` is the accuracy (a fraction) on the test images of task j after learning task i, the prediction
-being free among all classes seen so far; j <= i. `counts[j]` is the number of test images of task j. None stands for
-what is not known: an extended run may lack the test images of what was learnt before it.
+`matrix[i][j]` is the accuracy (a fraction) on the test images of task j after learning task i, j <= i; the prediction
+is any of the classes seen so far. `counts[j]` is the number of test images of task j. None is an unknown value: an
+extended run may lack the test images of earlier tasks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def by_task(class_accuracy: Row, labels: np.ndarray, task_of_class: np.ndarray) -> list[float | None]:
-  """A row of the matrix from the accuracy of each class; labels: of the test images i32[n], in learning order."""
+  """A row of the matrix from the accuracy of each class. labels: i32[n], of the test images, as learning labels."""
   classes = np.arange(len(class_accuracy))
   counts, tasks = np.bincount(labels, minlength=len(task_of_class))[classes], task_of_class[classes]
   of_task = lambda j: _weighted([class_accuracy[c] for c in classes[tasks == j]], counts[tasks == j].tolist())
@@ -32,7 +32,7 @@ def by_task(class_accuracy: Row, labels: np.ndarray, task_of_class: np.ndarray) 
 
 
 def _weighted(row: Row, counts: Sequence[int]) -> float | None:
-  """The mean over those that have test images, each counting as many times; None if none has."""
+  """The mean weighted by numbers of test images; None without test images."""
   pairs = [(value, count) for value, count in zip(row, counts, strict=False) if value is not None and count]
   if not pairs:
     return None
@@ -41,12 +41,12 @@ def _weighted(row: Row, counts: Sequence[int]) -> float | None:
 
 
 def _over_tasks(row: Row, counts: Sequence[int]) -> float | None:
-  """Accuracy over the test images of all tasks of a row; None if that of one is not known, or there is no task."""
+  """Accuracy over the test images of all tasks of a row; None if one is unknown, or there is no task."""
   return None if None in row else _weighted(row, counts)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-  """None if one of them is not known, or there is none."""
+  """The mean; None if one value is unknown, or there is none."""
   values = list(values)
   there = [value for value in values if value is not None]
   return float(np.mean(there)) if there and len(there) == len(values) else None
@@ -57,7 +57,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
 
 
 def seen_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
-  """Accuracy over all test images of the tasks seen so far, after each task; None where one's are not at hand."""
+  """Accuracy over all test images of the tasks seen so far, after each task; None if one task's is unknown."""
   return [_over_tasks(row, counts) for row in matrix]
 
 
@@ -67,12 +67,12 @@ def final_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
 
 
 def average_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
-  """Average incremental accuracy: the mean over tasks of the accuracy on what has been seen."""
+  """Average incremental accuracy: the mean over tasks of `seen_accuracy`."""
   return _mean(seen_accuracy(matrix, counts))
 
 
 def forgetting(matrix: Matrix) -> float | None:
-  """Mean over the earlier tasks of their best accuracy before the end minus their last; None for one task."""
+  """Mean over the earlier tasks of their best accuracy before the last task, minus that after it; None for one task."""
   last = len(matrix) - 1
   if last == 0:
     return None
@@ -81,7 +81,7 @@ def forgetting(matrix: Matrix) -> float | None:
 
 
 def backward_transfer(matrix: Matrix) -> float | None:
-  """Mean over the earlier tasks of their last accuracy minus the one just after learning them; None for one."""
+  """Mean over the earlier tasks of their last accuracy minus that just after learning them; None for one task."""
   last = len(matrix) - 1
   if last == 0:
     return None
@@ -99,16 +99,16 @@ def old_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
 
 
 def omega(seen: Row, upper_bound: Row) -> float:
-  """Omega: the mean over tasks of the accuracy on all classes seen, as a share of the upper bound's there.
+  """Omega: the mean over tasks of `seen_accuracy`, each divided by that of the upper bound.
 
-  seen: `seen_accuracy` of a run; upper_bound: of a model trained on everything up to each task. It is the reading of
-  the paper's Eq. 17 that agrees with its tables: each ratio with its own upper bound, and no further weights.
+  upper_bound: `seen_accuracy` of models trained on the data of all tasks so far. This reading of the paper's Eq. 17
+  agrees with its tables: each ratio has its own upper bound, and all weigh the same.
   """
   return omega_curve(seen, upper_bound)[-1]
 
 
 def omega_curve(seen: Row, upper_bound: Row) -> list[float]:
-  """Omega up to each task (Fig. A). Raises ValueError if the two have not as many tasks, or one no test images."""
+  """Omega up to each task (Figure A). Raises ValueError if a value is unknown, or the numbers of tasks differ."""
   if None in (*seen, *upper_bound):
     raise ValueError('a task without test images has no Omega')
   ratios = [a / b for a, b in zip(seen, upper_bound, strict=True) if a is not None and b is not None]
@@ -116,7 +116,7 @@ def omega_curve(seen: Row, upper_bound: Row) -> list[float]:
 
 
 def summary(matrix: Matrix, counts: Sequence[int]) -> dict:
-  """What stands in results.json under these keys."""
+  """The entries of results.json with these keys."""
   return {
     'accuracy_matrix': [list(row) for row in matrix],
     'seen_accuracy': seen_accuracy(matrix, counts),

@@ -32,22 +32,13 @@ def test_class_order_is_the_published_one(num_classes, trial, start):
   assert sorted(order) == list(range(num_classes))
 
 
-def test_class_order_leaves_the_global_generator_alone():
-  import random
-
-  random.seed(7)
-  before = random.getstate()
-  class_order(100, 0)
-  assert random.getstate() == before
-
-
 NAMES = ('ape', 'bee', 'cat', 'polar bear')
 
 
 def test_parse_class_order(tmp_path):
   assert parse_class_order('', [str(k) for k in range(100)], 1) == class_order(100, 1)
-  assert parse_class_order('3,1,0, 2', NAMES, 1) == (3, 1, 0, 2)
-  assert parse_class_order('3 1 0 2', NAMES, 1) == (3, 1, 0, 2)
+  for text in ('3,1,0, 2', '03 1 0 2'):
+    assert parse_class_order(text, NAMES, 1) == (3, 1, 0, 2)
   assert parse_class_order('0', NAMES[:1], 1) == (0,)
   assert parse_class_order('polar bear\nbee\nape\ncat', NAMES, 1) == (3, 1, 0, 2)
   path = tmp_path / 'order.txt'
@@ -57,42 +48,32 @@ def test_parse_class_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'text, words',
+  'content, words',
   [
     ('0,1,2', ['3', 'missing', '3 of 4']),
     ('0,1,2,1', ['1', 'listed twice']),
-    ('0,1,2,4', ['4', 'out of range 0..3']),
-    ('0,-1,2,3', ['-1', 'out of range 0..3']),
-    ('0,1-2,3', ["'1-2'", 'not an integer']),
+    ('0,1,2,4', ["'4'", 'from 0 to 3']),
+    ('0,-1,2,3', ["'-1'", 'from 0 to 3']),
     ('no_such_file.txt', ["'no_such_file.txt'", 'No such file']),
     ('0,one,2,3', ["'0,one,2,3'", 'cannot be read']),
-    ('ape\nbee\ncat\npolar bar', ["'polar bar' is no class", "Did you mean 'polar bear'?"]),
-    ('ape\nbee\ncat\nbee', ["class 'bee' is listed twice"]),
-    ('ape\ncat\n', ["class 'bee' is missing (2 of 4 given)"]),
+    ('ape\nbee\ncat\npolar bar', ["'polar bar'", "'polar bear'?"]),
+    ('ape\nbee\ncat\nbee', ["'bee'", 'listed twice']),
+    ('ape\ncat\n', ["'bee'", 'missing', '2 of 4']),
+    (b'0 1 2 x', ["'0 1 2 x'"]),
+    (b'\xff\xfe\x00', ['order.txt', 'not a text file']),
+    (b'', ['missing', '0 of 4']),
   ],
 )
-def test_parse_class_order_says_what_is_wrong(text, words):
+def test_a_wrong_class_order_is_named(tmp_path, content, words):
+  """Text, or the bytes of a file."""
+  if isinstance(content, bytes):
+    (tmp_path / 'order.txt').write_bytes(content)
+    content = str(tmp_path / 'order.txt')
   with pytest.raises(UserError) as error:
-    parse_class_order(text, NAMES, 0)
+    parse_class_order(content, NAMES, 0)
   message = str(error.value)
   assert '\n' not in message
   assert all(word in message for word in ['class_order', *words]), message
-
-
-@pytest.mark.parametrize(
-  'content, words',
-  [
-    (b'0 1 2 x', ["'0 1 2 x' is no class of the data"]),
-    (b'\xff\xfe\x00', ['order.txt', 'not a text file']),
-    (b'', ['is missing (0 of 4 given)']),
-  ],
-)
-def test_parse_class_order_says_what_is_wrong_with_a_file(tmp_path, content, words):
-  path = tmp_path / 'order.txt'
-  path.write_bytes(content)
-  with pytest.raises(UserError) as error:
-    parse_class_order(str(path), NAMES, 0)
-  assert all(word in str(error.value) for word in words), error.value
 
 
 @pytest.mark.parametrize(
@@ -119,13 +100,13 @@ def test_split(arguments, sizes):
   [
     (dict(num_classes=100, num_tasks=7), ['100 classes', '7 equal tasks', 'config.tasks to 5 or 10']),
     (dict(num_classes=10, num_tasks=11), ['10 classes', 'config.tasks to 10,']),
-    (dict(num_classes=10, num_tasks=0), ['config.tasks=0', 'at least 1']),
+    (dict(num_classes=10, num_tasks=0), ['config.tasks', 'at least 1', 'got 0']),
     (dict(num_classes=100, num_tasks=4, first_task_classes=50), ['50 classes', '3 equal', 'to 3 or 6']),
     (dict(num_classes=10, num_tasks=3, first_task_classes=9), ['first_task_classes=9', 'set it to 1..8']),
     (dict(num_classes=10, num_tasks=2, first_task_classes=-1), ['first_task_classes=-1', 'set it to 1..9']),
     (dict(num_classes=10, num_tasks=1, first_task_classes=4), ['leaves 6 of 10', 'config.tasks to 2']),
-    (dict(num_classes=10, num_tasks=2, task_sizes=(5, 6)), ['sums to 11', '10 classes']),
-    (dict(num_classes=10, num_tasks=2, task_sizes=(5, 0)), ['task of 0 classes', 'at least 1']),
+    (dict(num_classes=10, num_tasks=2, task_sizes=(5, 6)), ['11', '10 classes']),
+    (dict(num_classes=10, num_tasks=2, task_sizes=(5, 0)), ['at least 1', 'got 0']),
     (dict(num_classes=10, num_tasks=1, task_sizes=(5,), first_task_classes=5), ['exclude each other']),
   ],
 )
@@ -148,9 +129,6 @@ def test_tasks():
   np.testing.assert_array_equal(tasks.task_of_class, np.array([0, 0, 1, 2, 2], np.int32), strict=True)
   assert tasks.original_ids(0) == (3, 1)
   assert tasks.original_ids(1) == (4,)
-  for task in (-1, 2):
-    with pytest.raises(IndexError):
-      tasks.original_ids(task)
 
 
 def test_relabelling_round_trip():
