@@ -1,4 +1,4 @@
-"""Weights as steps compute with them: copies of the stored ones, made once for as many steps as they serve."""
+"""Copies of weights in the form that steps compute with: cast to a narrower dtype, or with batch norms folded in."""
 
 from typing import Any
 
@@ -14,21 +14,21 @@ _NORM_OF = {'conv': 'norm', 'conv1': 'norm1', 'conv2': 'norm2', 'shortcut': 'sho
 
 
 def narrow(params: PyTree, dtype: Any) -> Narrow:
-  """The parameters of convolutions in the dtype that they compute in, by path; none that have it already."""
+  """Path -> parameter of a convolution cast to `dtype`; without those that have it already."""
   flat: dict[Any, Any] = flatten_dict(params)
   of_conv = lambda path: getattr(flat.get((*path[:-1], 'kernel')), 'ndim', 0) == 4
   return {path: leaf.astype(dtype) for path, leaf in flat.items() if of_conv(path) and leaf.dtype != dtype}
 
 
 def with_narrow(params: PyTree, copies: Narrow) -> PyTree:
-  """The parameters, with these in their places."""
+  """The parameters with `copies` in their places."""
   return unflatten_dict(flatten_dict(params) | copies) if copies else params
 
 
 def fold(params: PyTree, stats: PyTree) -> PyTree:
-  """The parameters of a frozen classifier for a ResNet that is `folded`: each batch norm in the convolution before it.
+  """Parameters for a `folded` ResNet from a frozen classifier: each batch norm joins the convolution before it.
 
-  In evaluation mode the norm multiplies each channel and adds to it, which a convolution's kernel and bias can do.
+  In evaluation mode a norm scales and shifts each channel, which the kernel and bias of a convolution can do.
   """
 
   def folded(layers, stored):

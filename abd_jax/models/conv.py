@@ -1,5 +1,7 @@
-"""Convolutions faster than the plain one on some hardware, and equal to it up to rounding. All are
-`jax.lax.conv_general_dilated` to their callers: the place of that function in `flax.linen.Conv` takes them."""
+"""Convolutions that are faster than the plain one on some hardware, and equal to it up to rounding.
+
+Each can replace `jax.lax.conv_general_dilated` in `flax.linen.Conv`.
+"""
 
 from collections.abc import Callable
 
@@ -8,11 +10,11 @@ import jax.numpy as jnp
 
 Conv = Callable[..., jax.Array]
 plain_conv: Conv = jax.lax.conv_general_dilated
-PIECE = 32  # images; whole batches of 128 or 256 take XLA on CPU about twice as long for each image
+PIECE = 32  # images; with whole batches of 128 or 256, XLA on CPU takes about twice as long per image
 
 
 def conv_on_cpu(images: jax.Array, kernel: jax.Array, *args, **kwargs) -> jax.Array:
-  """For a single CPU: the weight gradient is taken over pieces of the batch."""
+  """A convolution for a single CPU, which computes the weight gradient over pieces of the batch."""
 
   def plain(images, kernel):
     return plain_conv(images, kernel, *args, **kwargs)
@@ -38,12 +40,12 @@ def conv_on_cpu(images: jax.Array, kernel: jax.Array, *args, **kwargs) -> jax.Ar
 def upsample_conv_of_four(conv: Conv) -> Conv:
   """Doubles the resolution to the nearest pixel, then convolves: [b, h, w, c] -> [b, 2h, 2w, width].
 
-  For kernels of 3x3 padded by 1. Each doubled pixel's window holds 2x2 different ones, so the kernel's rows and
+  The kernel is 3x3, padded by 1. Each doubled pixel's window holds 2x2 different ones, so the kernel's rows and
   columns are added up first: 4 products in place of 9, in the gradients too. Best on CPU.
   """
 
   def doubled(images: jax.Array, kernel: jax.Array, strides, padding, **kwargs) -> jax.Array:
-    del padding  # 1 on each side, taken apart below
+    del padding  # 1 on each side, split below
 
     def fold(kernel, axis):  # for even and for odd pixels
       one, two, three = jnp.split(kernel, 3, axis)
@@ -64,11 +66,11 @@ def upsample_conv_of_four(conv: Conv) -> Conv:
 
 
 def upsample_conv_of_one(images: jax.Array, kernel: jax.Array, strides, padding, **kwargs) -> jax.Array:
-  """The same as ONE convolution of the images with zeros between their pixels, as GPU and TPU have it built in.
+  """The same as ONE convolution of the images with zeros between their pixels, which GPU and TPU have built in.
 
-  To repeat each pixel is to put a zero behind it and to add the pixel before it; a 4x4 kernel takes that sum in.
+  Repeating each pixel equals putting a zero behind it and adding the pixel before; a 4x4 kernel includes that sum.
   """
-  del padding  # 1 on each side, which the wider kernel has made 2
+  del padding  # 1 on each side; 2 for the wider kernel
 
   def spread(kernel, axis):
     behind, before = [[(0, 0)] * kernel.ndim for _ in range(2)]

@@ -51,7 +51,7 @@ class Generator(nn.Module):
 
     height, width, depth = self.start
     init = fan_in_uniform(self.latent)
-    wide = dict(dtype=self.param_dtype, param_dtype=self.param_dtype)  # of all layers only convolutions are narrow
+    wide = dict(dtype=self.param_dtype, param_dtype=self.param_dtype)  # only convolutions are narrow
     x = nn.Dense(height * width * depth, kernel_init=init, bias_init=init, name='project', **wide)(z)
     x = norm(name='norm')(x.reshape(-1, height, width, depth), train)
     for i, features in enumerate(self.widths):
@@ -62,9 +62,9 @@ class Generator(nn.Module):
 
 
 def stop_redundant_bias_gradients(params: dict) -> dict:
-  """The parameters with no gradient into biases that a batch norm takes out again.
+  """The parameters without a gradient into biases that a batch norm removes.
 
-  Their exact gradient is zero; what rounding leaves of it, Adam would blow up to steps of the learning rate.
+  The exact gradient is zero; Adam would turn its rounding error into steps of the size of the learning rate.
   """
   hold = lambda layer: layer | {'bias': jax.lax.stop_gradient(layer['bias'])}
   return {name: hold(layer) if name.startswith('conv') else layer for name, layer in params.items()}

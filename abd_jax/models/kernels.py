@@ -1,4 +1,4 @@
-"""Which form of each hot operation the devices get: all forms compute the same up to rounding."""
+"""The form of each expensive operation for each kind of device; all forms are equal up to rounding."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ class Kernels(NamedTuple):
   upsample_conv: Conv = upsample_conv_of_four(plain_conv)
   statistics: Statistics = TWO_PASSES
   crop: Crop = crop_by_index
-  folds: bool = False  # the batch norms of teachers into their convolutions
+  folds: bool = False  # whether batch norms of teachers become part of their convolutions
 
 
 def kernels_for(mesh: DataMesh) -> Kernels:
-  """By the devices of the mesh, which need not be those of this process: programs are compiled for others too."""
+  """The forms for the devices of the mesh, which may not be those of this process."""
   if mesh.platform != 'cpu':
     on_tpu = mesh.platform == 'tpu'
     gather = mesh.gather_by_sum if on_tpu else mesh.gather

@@ -1,9 +1,9 @@
-"""The ways a batch norm takes the statistics of its input; they compute the same up to rounding.
+"""Ways to compute the statistics of a batch norm's input; they are equal up to rounding.
 
-`TWO_PASSES`: the mean, then the mean square of what is left; derivatives are JAX's. Best where a kernel costs nothing.
+`TWO_PASSES`: the mean, then the mean square of the difference; JAX's derivatives. Best where kernel launches are free.
 `in_sums`: with a derivative of two sums and one pass over the input, for GPU and TPU; on GPU one pass for both moments.
 
-Everywhere x is f[b, ..., c] and statistics are those of the GLOBAL batch, per channel: f32[c], or f64[c] of f64.
+Here x is f[b, ..., c] and statistics are those of the GLOBAL batch, per channel: f32[c], or f64[c] of f64.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def widen(x: Array) -> Array:
 
 
 def _row(vector: Array, x: Array) -> Array:
-  """A value per channel, [c], laid along the channels of x: [1, ..., c]."""
+  """A value per channel, [c], shaped to broadcast over x: [1, ..., c]."""
   return vector.reshape(*(1,) * (x.ndim - 1), -1)
 
 
@@ -55,16 +55,16 @@ TWO_PASSES = Statistics(_two_passes, _normalise_in_two_passes)
 
 
 def in_sums(shards: int, gather: Callable[[Array], Array], *, one_pass: bool) -> Statistics:
-  """For batches split evenly over `shards` devices; `gather` lays an array [shards, ...] whole on each of them.
+  """Statistics of batches split evenly over `shards` devices; `gather` puts a whole array [shards, ...] on each.
 
-  one_pass: of two sums, both moments' or both of the derivative, in one reduction: one launch fewer on a GPU. TPUs take
-  a sum along with the convolution before it, unless it is of pairs or waits for one of the convolution's values.
+  one_pass: computes two sums (both moments, or both of the derivative) in one reduction, one launch fewer on a GPU. A
+  TPU fuses a sum with the convolution before it, unless it is of pairs or needs a value of the convolution first.
 
   In one pass each shard subtracts one of its own values, the pivot, before it squares: the variance is E[d^2] - E[d]^2
-  of the distances d from there. Its relative error is that of the sums, some 1e-6, times 1 + E[d]^2 / var: how far in
-  deviations the pivot lies from the mean, whatever the mean is. A constant channel has variance 0. (The stored mean
-  would need no collective to be known everywhere, but a fresh student's is far off, and a constant channel's variance
-  would be rounding.) Means and variances of the shards are combined in two passes, after one collective.
+  of the differences d from it. Its relative error is that of the sums, about 1e-6, times 1 + E[d]^2 / var, which does
+  not depend on the mean. A constant channel has variance 0. (The stored mean would be known on every shard, but a fresh
+  student's is far off, and the variance of a constant channel would be rounding.) Means and variances of the shards are
+  combined in two passes, after one collective.
   """
   of_shard, sums = (_in_one_pass, _sums_of_pairs) if one_pass else (_two_passes, _sums)
 
@@ -81,26 +81,26 @@ def in_sums(shards: int, gather: Callable[[Array], Array], *, one_pass: bool) ->
 
 def _in_one_pass(x: Array) -> tuple[Array, Array]:
   wide, count = widen(x), x.size // x.shape[-1]
-  pivot = wide[(0, *(side // 2 for side in x.shape[1:-1]))]  # of the centre: corners may be padding
+  pivot = wide[(0, *(side // 2 for side in x.shape[1:-1]))]  # the centre, as corners may be padding
   from_pivot = wide - _row(pivot, x)
   first, second = (total / count for total in _sums_of_pairs(from_pivot, jnp.square(from_pivot)))
   return pivot + first, jnp.maximum(second - jnp.square(first), 0)
 
 
 def _sums(a: Array, b: Array) -> tuple[Array, Array]:
-  """Of two arrays, per channel."""
+  """The sums of two arrays per channel."""
   axes = tuple(range(a.ndim - 1))
   return a.sum(axes), b.sum(axes)
 
 
 def _sums_of_pairs(a: Array, b: Array) -> tuple[Array, Array]:
-  """The same in kernels that they share: XLA keeps the later stages of two reductions apart."""
+  """The same in one reduction: XLA would not merge the later stages of two."""
   zero = jnp.zeros((), a.dtype)
   return jax.lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), range(a.ndim - 1))
 
 
 def _differentiable(moments: Callable) -> Callable:
-  """`moments` with the derivative of the exact moments, which reduces nothing."""
+  """`moments` with the derivative of the exact moments, which needs no reduction."""
 
   def forward(x):
     mean, var = moments(x)

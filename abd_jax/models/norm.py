@@ -2,7 +2,7 @@
 
 Inversion matches the moments of every layer's input against the stored statistics (Eq. 4), and training
 folds the same moments into them. So the layer never updates its statistics itself: it writes the moments of
-its input into the collection 'moments', and the step decides what becomes of them (`update_running_stats`,
+its input into the collection 'moments', and the step decides how to use them (`update_running_stats`,
 `batch_and_stored_stats`).
 """
 
@@ -20,7 +20,7 @@ Initializer = Callable[..., jax.Array]
 
 GAMMA_INITS: dict[str, Initializer] = {
   'ones': nn.initializers.ones,
-  # What the authors' pinned torch 1.0.1 drew: U(0, 1).
+  # The default of torch 1.0.1, which the authors used: U(0, 1).
   'uniform': lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype),
 }
 
@@ -48,13 +48,13 @@ class BatchNorm(nn.Module):
     if self.affine:
       scale = self.param('scale', self.gamma_init, width, self.param_dtype)
       bias = self.param('bias', nn.initializers.zeros, width, self.param_dtype)
-    # To make variables, any batch will do, and one that does not divide over the devices too.
+    # Initialisation uses a batch that may not divide over the devices.
     reads_moments = self.is_mutable_collection('moments') and not self.is_initializing()
     moments: Any = None
     if train:
       y, *moments = self.statistics.normalise(x, scale, bias, self.epsilon)
     else:
-      # The moments first: on CPU the last bit of their derivatives depends on the order.
+      # Moments first: on CPU the last bit of their derivatives depends on the order.
       moments = self.statistics.moments(x) if reads_moments else None
       y = apply(x, stored_mean.value, stored_var.value, scale, bias, self.epsilon)
     if reads_moments:

@@ -1,4 +1,4 @@
-"""What inversion trains in place of a generator: the images themselves."""
+"""The images themselves as parameters, which inversion can train in place of a generator."""
 
 from typing import Any
 

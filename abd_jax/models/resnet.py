@@ -90,7 +90,7 @@ class ResNet(nn.Module):
   ResNet-18. [b, h, w, c] -> features f32[b, widths[-1]].
   variant: 'rdfcil' for the blocks of that name, and kernels that start by their fan-out; 'imagenet' for its stem and
   blocks and such kernels: ResNet-18 with blocks (2, 2, 2, 2) and widths (64, 128, 256, 512).
-  folded: without batch norms, for parameters of which `models.cast_and_fold.fold` has made convolutions with a bias.
+  folded: without batch norms, for parameters from `models.cast_and_fold.fold`.
   """
 
   blocks: Sequence[int]
@@ -127,7 +127,7 @@ class ResNet(nn.Module):
 
 
 class Classifier(nn.Module):
-  """A backbone and one linear head over ALL classes of the run; classes not seen yet are masked in losses.
+  """A backbone and one linear head over ALL classes of the run; losses mask the classes not seen yet.
 
   Returns (features f32[b, d], logits f32[b, c]). Parameters: {'backbone': ..., 'head': {kernel, bias}}.
   """

@@ -25,7 +25,7 @@ class VAE(nn.Module):
   def setup(self):
     height, width, channels = self.image_shape
     halvings = len(self.widths)
-    # As released, the first step up halves the width, whatever the encoder's was.
+    # As released, the first step up halves the width, unlike the encoder's last step.
     ups = (*(self.widths[-1] // 2, *self.widths[-3::-1])[: halvings - 1], channels)
     self.start = (height >> halvings, width >> halvings, self.widths[-1])
 
@@ -38,7 +38,7 @@ class VAE(nn.Module):
     self.encoder = [down(16 * n, w, **shape, padding=1) for n, w in zip(inputs, self.widths, strict=True)]
     self.mean, self.log_var = (layer(nn.Dense, prod(self.start), self.latent) for _ in range(2))
     self.expand = layer(nn.Dense, self.latent, prod(self.start))
-    # The authors' framework takes the width going out for the fan-in of a transposed convolution.
+    # The authors' framework uses the output width as the fan-in of a transposed convolution.
     self.decoder = [up(16 * w, w, **shape, padding='SAME') for w in ups]
 
   def __call__(self, images: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -1,1 +1,1 @@
-"""What is compiled: the steps of student and generator, what they are built from and what they are given."""
+"""The compiled functions of a run: the steps of student and generator, with their components and inputs."""

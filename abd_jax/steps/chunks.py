@@ -1,6 +1,6 @@
-"""Runs N steps of any pure step function: the one place that knows about chunks, scan and the Python loop.
+"""Runs N steps of any pure step function: the only module about chunks, scan and the Python loop.
 
-A chunk is a run of steps between two looks at the host.
+A chunk is the steps between two returns to the host.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class Step:
-  """One step, `step(state, inputs, data) -> (state, metrics)`, in the parts that a scan of many can share.
+  """One step, `step(state, inputs, data) -> (state, metrics)`, in parts that the steps of a scan can share.
 
   Attributes:
     run: (state, copies, inputs, data) -> (state, metrics): `inputs` is the step's slice of per-step inputs.
-    copies: state -> what `run` reads of it in another form; a scan makes it for the next step where the state is new.
-    prepare: what all steps of a phase read -> the `data` of `run`; a scan makes it once.
+    copies: state -> copies of it for `run`, such as narrower weights; a scan makes them when it has a new state.
+    prepare: the data of a phase -> the `data` of `run`; a scan makes it once.
   """
 
   run: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
@@ -77,14 +77,14 @@ class Chunk:
     return state, jax.tree.map(lambda *row: np.stack(jax.device_get(row)), *rows)
 
   def lower(self, state: PyTree, inputs: PyTree, data: PyTree) -> jax.stages.Lowered:
-    """The program that a chunk of these inputs runs, once or step by step; shapes are enough of each array."""
+    """The program that a chunk of these inputs runs, once or step by step; shapes may stand for arrays."""
     if self.scans(_length(inputs)):
       return self._scanned.lower(state, inputs, data)
     return self._one.lower(state, jax.tree.map(_first, inputs), data)
 
 
 def _first(leaf: Any) -> jax.ShapeDtypeStruct:
-  """The shape, and the placement, of a step's slice of an input of many."""
+  """The shape and the placement of one step's slice of a chunk's input."""
   return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=placement_of_slices(getattr(leaf, 'sharding', None)))
 
 

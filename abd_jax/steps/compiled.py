@@ -1,4 +1,4 @@
-"""Every compiled function of a run, made once: tasks differ only in the arrays they are given."""
+"""Every compiled function of a run, made once: only the arrays differ between tasks."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What every step is built from: networks, optimizers and image pipeline, made once per run."""
+"""The parts of every step: networks, optimizers and image pipeline, made once per run."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ PyTree = Any
 
 class Components(NamedTuple):
   model: Any  # a Classifier; Any, for no type checker knows what flax's apply returns
-  teacher: Any  # the Classifier that steps run what `as_teacher` makes of frozen models with
+  teacher: Any  # the Classifier that runs the result of `as_teacher`
   generator: Any  # a Generator or Pixels
   sgd: optax.GradientTransformation  # the student's
   adam: optax.GradientTransformation  # the generator's
@@ -32,15 +32,15 @@ class Components(NamedTuple):
   dtype: Any  # that convolutions compute in
 
   def copies(self, state: TrainState) -> Narrow:
-    """What convolutions of the trained network take in place of its parameters."""
+    """The trained parameters that convolutions read, in their dtype."""
     return narrow(state.params, self.dtype)
 
   def as_read(self, teacher: FrozenModel) -> FrozenModel:
-    """For steps that read the moments of its layers."""
+    """The teacher for steps that read the moments of its layers."""
     return teacher.replace(params=self._narrowed(teacher.params))
 
   def as_teacher(self, teacher: FrozenModel) -> FrozenModel:
-    """For steps that read its outputs and its dreams."""
+    """The teacher for steps that read its outputs and its dreams."""
     params, stats, generator = teacher.params, teacher.batch_stats, teacher.generator
     if self.teacher.backbone.folded:
       params, stats = fold(params, stats), {}
@@ -62,11 +62,11 @@ def make_components(
 ) -> Components:
   """The parts that `config` describes, for a head of `num_classes` and images of `image_shape` (h, w, c).
 
-  mesh: over whose devices batches are split; None: they stay where they are. kernels: if not those for the mesh.
-  wide: dtype of parameters, statistics, images and losses; convolutions take config.precision where that is narrower.
+  mesh: splits batches over its devices; None: they stay where they are. kernels: default: those for the mesh.
+  wide: dtype of parameters, statistics, images and losses; convolutions compute in config.precision if narrower.
   Raises UserError if they do not fit these images.
   """
-  _check_shapes(config, image_shape)
+  _check_shapes(config.data, config.generator, image_shape)
   kernels = kernels or (kernels_for(mesh) if mesh else Kernels())
   dtype = jnp.bfloat16 if config.precision == 'bfloat16' else wide
   common: dict[str, Any] = dict(gamma_init=config.bn_gamma_init, kernels=kernels, dtype=dtype, param_dtype=wide)
@@ -98,18 +98,17 @@ def make_components(
   )
 
 
-def _check_shapes(config, image_shape: tuple[int, int, int]) -> None:
+def _check_shapes(data, generator, image_shape: tuple[int, int, int]) -> None:
   height, width, channels = image_shape
   for name in ('mean', 'std'):
-    if len(config.data[name]) != channels:
+    if len(data[name]) != channels:
       raise UserError(
-        f"config.data.{name} has {len(config.data[name])} values, but images of '{config.data.name}' have "
-        f'{channels} channels. Give one value per channel.'
+        f"config.data.{name}: expected {channels} values, one per channel of '{data.name}', got {len(data[name])}."
       )
-  doublings = len(config.generator.widths)
-  dreamed = tuple(side * 2**doublings for side in config.generator.start[:2])
+  doublings = len(generator.widths)
+  dreamed = tuple(side * 2**doublings for side in generator.start[:2])
   if dreamed != (height, width):
     raise UserError(
-      f"the generator makes {dreamed[0]}x{dreamed[1]} images, but those of '{config.data.name}' are {height}x{width}. "
+      f"the generator makes {dreamed[0]}x{dreamed[1]} images, but those of '{data.name}' are {height}x{width}. "
       'Choose config.generator.start and .widths so that start * 2^len(widths) is that size.'
     )

@@ -1,4 +1,4 @@
-"""What each step of a phase is given beside the state: rows or images, and a learning rate."""
+"""The inputs of each step of a phase: rows or images, and a learning rate."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -17,18 +17,18 @@ PyTree = Any
 
 
 class StepInputs(Protocol):
-  """The inputs of a phase's steps, a function of the step alone, so that a resumed run sees the very same ones."""
+  """The inputs of a phase's steps, a function of the step alone, so that a resumed run has the same ones."""
 
   steps: int  # of the phase
   images_per_step: int  # how many pass through the networks
 
   def __call__(self, start: int, stop: int) -> PyTree:
-    """Those of steps start .. stop - 1, as numpy arrays with a leading axis of steps."""
+    """The inputs of steps start .. stop - 1, as numpy arrays with a leading axis of steps."""
     ...
 
 
 class StudentInputs(NamedTuple):
-  """One student step's own inputs: rows of the images on the devices, or the images themselves."""
+  """The inputs of one student step: rows of the images on the devices, or the images themselves."""
 
   lr: Array  # f32[]
   index: Array | None = None  # i32[b], rows of PhaseData.images
@@ -97,14 +97,14 @@ class StreamedImages:
     return StudentInputs(self._indices.rates(start, stop), None, place(images), place(labels))
 
   def _rows(self, start: int, stop: int) -> np.ndarray:
-    """i32[k, b]: those of this host."""
+    """i32[k, b]: the rows of this host."""
     return self._indices.index(start, stop)[:, self._local_rows]
 
   def _begin(self, start: int, stop: int) -> Chunk:
     return begin(self._pool, self._rows(start, stop), [self._draws(step) for step in range(start, stop)])
 
   def _draws(self, step: int) -> np.ndarray | None:
-    """f64[b, DRAWS]: those of the whole batch are drawn, whatever part of it is this host's."""
+    """f64[b, DRAWS]: this host's part of the draws for the whole batch."""
     if self._pool.source.view.crop != 'resized':
       return None
     return crops_rng(*self._indices.key, step).random((self._indices.batch_size, DRAWS))[self._local_rows]
@@ -115,11 +115,11 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 class ConstantRate:
-  """Inversion's: one learning rate for all steps. `config` is config.inversion."""
+  """The inputs of inversion: one learning rate for all steps. `settings` is config.inversion."""
 
-  def __init__(self, config):
-    self._lr = config.lr if config.what == 'generator' else config.pixel_lr
-    self.steps, self.images_per_step = config.steps, config.batch_size
+  def __init__(self, settings):
+    self._lr = settings.lr if settings.what == 'generator' else settings.pixel_lr
+    self.steps, self.images_per_step = settings.steps, settings.batch_size
 
   def __call__(self, start: int, stop: int) -> np.ndarray:
     return np.full(stop - start, self._lr, np.float32)

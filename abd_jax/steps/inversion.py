@@ -1,4 +1,4 @@
-"""Dreaming: a generator is trained by inverting a frozen classifier, and then sampled in place of lost data."""
+"""Dreaming: trains a generator by inverting a frozen classifier, and samples it in place of old data."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ PyTree = Any
 
 
 def init_generator(components: Components, seed: int, task: int | jax.Array) -> TrainState:
-  """A fresh generator; `task` varies its weights where each task starts a new one."""
+  """A fresh generator; `task` varies its weights, for methods that start a new one for each task."""
   key = jax.random.fold_in(stream(seed, 'generator_init'), task)
   variables = components.generator.init(key, components.generator.draw(key, 2), train=False)
   params = variables['params']
@@ -37,20 +37,20 @@ def sample(components: Components, variables: PyTree, key: jax.Array, size: int)
   return jax.lax.stop_gradient(components.constrain(images))
 
 
-def make_inversion_step(components: Components, config) -> Step:
-  """The step of Eq. 7, one of Adam: of the generator's TrainState, lr f32[] and PhaseData, with metrics of f32[].
+def make_inversion_step(components: Components, settings) -> Step:
+  """The step of Eq. 7 with Adam, from the generator's TrainState, lr f32[] and PhaseData; metrics are f32[].
 
   The teacher, `data.teachers[0]`, normalises with its running statistics while the moments of its inputs are
-  read (Eq. 4); the generator is in training mode. `config` is config.inversion.
+  read (Eq. 4); the generator is in training mode. `settings` is config.inversion.
   """
   weights = {
-    'content': config.content_weight,
-    'diversity': config.diversity_weight,
-    'stat': config.stat_weight,
-    'prior': config.prior_weight,
+    'content': settings.content_weight,
+    'diversity': settings.diversity_weight,
+    'stat': settings.stat_weight,
+    'prior': settings.prior_weight,
   }
-  batch_size, temperature, sigma = config.batch_size, config.temperature, config.prior_sigma
-  normalised = config.diversity == 'normalised'
+  batch_size, temperature, sigma = settings.batch_size, settings.temperature, settings.prior_sigma
+  normalised = settings.diversity == 'normalised'
 
   def run(state: TrainState, copies: Narrow, lr: jax.Array, given: tuple[FrozenModel, jax.Array, jax.Array]):
     teacher, seen, key = given

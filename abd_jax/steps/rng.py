@@ -1,4 +1,4 @@
-"""Every random number of a run: named streams of its one seed, for the devices and for the host."""
+"""Every random number of a run, from named streams of its one seed, on devices and on the host."""
 
 import jax
 import numpy as np
@@ -12,11 +12,11 @@ def stream(seed: int | jax.Array, name: str) -> jax.Array:
 
 
 def epoch_rng(seed: int, task: int, phase: int, epoch: int) -> np.random.Generator:
-  """Shuffles one epoch: a function of its arguments alone, so a resumed run sees the very same batches."""
+  """Shuffles one epoch: a function of its arguments alone, so that a resumed run has the same batches."""
   return np.random.default_rng([seed, task, phase, epoch])
 
 
-# A fifth word, which no epoch has: SeedSequence mixes it in apart, so these are no epoch's shuffles.
+# A fifth word, which the seeds of epochs lack, so that these streams differ from every epoch's.
 _ROWS, _MEMORY, _CROPS = 1, 2, 3
 
 
@@ -31,5 +31,5 @@ def memory_rng(seed: int, task: int, phase: int) -> np.random.Generator:
 
 
 def crops_rng(seed: int, task: int, phase: int, step: int) -> np.random.Generator:
-  """Draws the random crops of one step's batch, where the host makes them."""
+  """Draws the random crops of one step's batch, if the host makes them."""
   return np.random.default_rng([seed, task, phase, step, _CROPS])

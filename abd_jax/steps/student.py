@@ -31,12 +31,12 @@ def init_student(components: Components, image_shape: tuple[int, ...], extra_ini
 
 
 def reset_optimizer(components: Components, state: TrainState) -> TrainState:
-  """The state as a new task finds it: weights and statistics carried over, momentum forgotten."""
+  """The state with weights and statistics kept, and momentum at zero."""
   return state.replace(opt_state=components.sgd.init({'params': state.params, 'extra': state.extra}))
 
 
 def make_start_task(components: Components, start_task: StartTask):
-  """start(state, seed u32[], Classes) -> the state with what the method makes anew for a task."""
+  """start(state, seed u32[], Classes) -> the state with the parameters that the method changes for a new task."""
 
   def start(state: TrainState, seed: jax.Array, classes: Classes) -> TrainState:
     key = jax.random.fold_in(stream(seed, 'start_task'), classes.task)
@@ -47,7 +47,7 @@ def make_start_task(components: Components, start_task: StartTask):
 
 
 def make_train_step(components: Components, phase: Phase) -> Step:
-  """The step of `phase`: of a TrainState, StudentInputs and PhaseData, with metrics of f32[]."""
+  """The step of `phase`, from a TrainState, StudentInputs and PhaseData; metrics are f32[]."""
 
   def run(state: TrainState, copies: Narrow, inputs: StudentInputs, given: _Given):
     data, teachers, key = given.data, given.teachers, jax.random.fold_in(given.key, state.step)
@@ -80,11 +80,11 @@ def make_train_step(components: Components, phase: Phase) -> Step:
 
 
 class _Given(NamedTuple):
-  """What the steps of a phase read."""
+  """The data of a phase, prepared for its steps."""
 
   data: PhaseData
-  teachers: tuple[FrozenModel, ...]  # those of `data`, as components.teacher runs them
-  key: jax.Array  # of all steps together
+  teachers: tuple[FrozenModel, ...]  # of `data`, in the form that components.teacher runs
+  key: jax.Array  # of all steps; each folds its number in
 
 
 def _prepare(components: Components, phase: Phase, data: PhaseData) -> _Given:
@@ -93,7 +93,7 @@ def _prepare(components: Components, phase: Phase, data: PhaseData) -> _Given:
 
 
 def _joined_batch(components: Components, phase: Phase, key: jax.Array, inputs: StudentInputs, given: _Given):
-  """(augmented images, labels, which are real): those of the step, and between them as many dreams if phase.dreams."""
+  """(augmented images, labels, which are real) of the step; with phase.dreams, alternating with as many dreams."""
   augment_key, dream_key = jax.random.split(key)
   images, labels = _real_batch(components, inputs, given.data)
   images = components.constrain(components.images.augment(augment_key, images))
@@ -106,7 +106,7 @@ def _joined_batch(components: Components, phase: Phase, key: jax.Array, inputs: 
 
 
 def _real_batch(components: Components, inputs: StudentInputs, data: PhaseData) -> tuple[jax.Array, jax.Array]:
-  """The step's raw images and labels: streamed to it, or rows of those that lie on the devices."""
+  """The step's raw images and labels: its inputs, or rows of the images on the devices."""
   if inputs.images is not None and inputs.labels is not None:
     return components.constrain(inputs.images), components.constrain(inputs.labels)
   assert inputs.index is not None and data.images is not None and data.labels is not None, 'neither images nor rows'
@@ -126,7 +126,7 @@ def _dream(components: Components, phase: Phase, given: _Given, key: jax.Array, 
 
 
 def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats: PyTree, images: jax.Array):
-  """What the student says of the images, and its running statistics after them."""
+  """(the student's output for the images, its running statistics after them)."""
   decay = 0.9**phase.bn_passes
 
   def forward(images, batch_stats):
@@ -148,7 +148,7 @@ def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats:
 
 
 def frozen_outputs(model: Any, teacher: FrozenModel, images: jax.Array) -> Output:
-  """What a frozen model, run as the module `model`, says about the images: running statistics, no gradient."""
+  """The output of a frozen model, run as the module `model`: running statistics, no gradient."""
   features, logits = model.apply(teacher.variables, images, train=False)
   return jax.lax.stop_gradient(Output(features, logits, **teacher.params['head'], extra=teacher.extra))
 
@@ -163,9 +163,9 @@ def mask_updates(groups: tuple[str, ...], direction: PyTree) -> PyTree:
 
 
 def make_predict(components: Components, method: Method):
-  """predict(FrozenModel, images u8[b, h, w, c], Classes) -> i32[b, 5]: the likeliest of the classes seen, best first.
+  """predict(FrozenModel, images u8[b, h, w, c], Classes) -> i32[b, 5]: the likeliest classes, best first.
 
-  Fewer columns if the head has fewer classes; a class not seen comes after all that are.
+  Fewer columns if the head has fewer classes; unseen classes come last.
   """
 
   seen_logits = _make_seen_logits(components, method)
@@ -189,7 +189,7 @@ def make_probabilities(components: Components, method: Method):
 
 
 def _make_seen_logits(components: Components, method: Method):
-  """The logits f[b, c] that a method predicts by, those of classes not seen out of reach."""
+  """The logits f[b, c] by which a method predicts, masked to the classes seen."""
 
   def seen_logits(model: FrozenModel, images: jax.Array, classes: Classes) -> jax.Array:
     output = frozen_outputs(components.model, model, components.images.normalise(components.constrain(images)))
@@ -209,10 +209,10 @@ def make_embed(components: Components):
 def in_batches(function, images: Any, batch_size: int, count: int | None = None):
   """`function(images u8[batch_size, h, w, c])`, an array or a tuple of them, over all images; the last batch padded.
 
-  images: u8[n, h, w, c], or what gives slices of it. count: of the first so many only.
+  images: u8[n, h, w, c], or an object whose slices are such arrays. count: only so many images, the first.
   """
   results, count = [], len(images) if count is None else count
-  for start in range(0, max(count, 1), batch_size):  # of no images too a batch says what shapes results have
+  for start in range(0, max(count, 1), batch_size):  # a batch gives the shapes of results, even for no images
     batch = images[start : min(start + batch_size, count)]
     missing = batch_size - len(batch)
     padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
