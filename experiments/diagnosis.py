@@ -18,7 +18,7 @@ from experiments.store import RESULTS, add_run, read_runs
 from experiments.summary import mean_std, percent, plus_minus
 
 TABLE = 'methods'  # the table whose runs are measured
-MEASURED = ('task_sizes', 'distances', 'cka', 'probe')  # of diagnosis.json, as docs/report.md has them
+MEASURED = ('task_sizes', 'distances', 'cka', 'probe')  # of diagnosis.json
 OF_DREAMS = ('task', 'agreement', 'chance', 'judge_accuracy', 'confidence', 'diversity', 'suspicious')
 
 
@@ -162,7 +162,7 @@ def agreements(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ..
 
 
 def section(config: str) -> str:
-  """What docs/report.md shows of a config's measurements: MID and MMD^2, probe and head, agreement of dreams."""
+  """The tables of a config's measurements: MID and MMD^2, probe and head, agreement of dreams."""
   of = groups(*measured(config))
   parts = [
     ('MID(old, dreamed) / MID(old, new), of the features that the head sees', ratios(of, 'mid')),

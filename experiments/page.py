@@ -7,7 +7,6 @@ this renders.
 import argparse
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from abd_jax import methods
@@ -35,7 +34,7 @@ SHOWN = (
 )
 # Trials shown, where more have run than a table asks for.
 TRIALS = dict.fromkeys((('methods', 'digits'), ('3', 'digits')), 10)
-DIAGNOSED = ('digits', 'cifar100_small')  # whose frozen models docs/report.md shows
+DIAGNOSED = ('digits', 'cifar100_small')  # whose frozen models are shown, here and in docs/report.md
 COMPILED = ('h100', 'h100x8', 'v5e_1x1', 'v5e_2x4', 'v6e_4x4')  # topologies that docs/compile.md shows
 COLUMNS = (
   'method', 'tasks', 'n', 'final accuracy %', 'spread', 'Omega %', 'difference (pairs)', 'paper', 'deviation',
@@ -105,6 +104,7 @@ def page() -> str:
     section, left = _table(name, config)
     parts += section
     not_run += left
+  parts += [f'## Frozen models of {name}\n\n{diagnosis.section(name)}\n' for name in DIAGNOSED]
   parts += _searches()
   return '\n'.join([*parts, '## Not run\n', *not_run]) + '\n'
 
@@ -151,7 +151,6 @@ def blocks() -> dict[str, dict[str, Callable[[], str]]]:
     'README.md': {'methods': lambda: on_digits('methods', columns)},
     'docs/methods.md': {'table': methods_table},
     'docs/running.md': {'steps': lambda: hardware.render(stored('hardware_cpu'))},
-    'docs/report.md': {f'diagnosis_{name}': partial(diagnosis.section, name) for name in DIAGNOSED},
     'docs/compile.md': {'compiled': lambda: ahead.render([stored(f'hardware_{name}') for name in COMPILED])},
     'docs/drill.md': {'drill': lambda: drilled(stored('drill'))},
   }
