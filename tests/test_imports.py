@@ -103,18 +103,17 @@ def test_the_front_door_is_small():
   }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', ['losses', 'data.memory', 'protocol.metrics', 'protocol.tasks'])
-def test_arithmetic_knows_neither_flax_nor_tfds(name):
-  assert not packages(name) & {'flax', 'tensorflow_datasets'}
-
-
-@pytest.mark.parametrize('name', ['data.memory', 'protocol.metrics', 'protocol.tasks', 'run.schedule', 'run.progress'])
-def test_numpy_modules_do_not_import_jax(name):
-  assert 'jax' not in packages(name)
-
-
-def test_only_checkpoint_imports_orbax():
-  assert {name for name in MODULES if 'orbax' in packages(name)} == {'run.checkpoint'}
+@pytest.mark.parametrize(
+  ('names', 'unknown'),
+  [
+    (('losses', 'data.memory', 'protocol.metrics', 'protocol.tasks'), {'flax', 'tensorflow_datasets'}),
+    (('data.memory', 'protocol.metrics', 'protocol.tasks', 'run.schedule', 'run.progress'), {'jax'}),
+    (MODULES.keys() - {'run.checkpoint'}, {'orbax'}),
+  ],
+  ids=['arithmetic', 'numpy', 'orbax'],
+)
+def test_modules_that_do_without_a_package(names, unknown):
+  assert not {name: packages(name) & unknown for name in names if packages(name) & unknown}
 
 
 def test_only_mesh_names_a_mesh_axis():
@@ -155,13 +154,12 @@ def test_no_function_is_longer_than_fifty_lines():
   assert not {where: lines for where, lines in functions() if lines > 50}
 
 
-def test_training_can_be_imported_on_a_host_without_the_heavy_packages():
-  code = f'import sys, abd_jax.train, abd_jax.run.load; print(sorted({HEAVY!r} & sys.modules.keys()))'
+@pytest.mark.parametrize(
+  ('modules', 'absent'),
+  [('abd_jax.train, abd_jax.run.load', HEAVY), ('abd_jax.main, abd_jax.__main__', {'jax'})],
+  ids=['training imports nothing heavy', 'the command line answers before JAX is imported'],
+)
+def test_what_is_imported_late(modules, absent):
+  code = f'import sys, {modules}; print(sorted({absent!r} & sys.modules.keys()))'
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=os.environ, capture_output=True, text=True)
   assert done.stdout.strip() == '[]', done.stderr
-
-
-def test_the_command_line_answers_before_jax_is_imported():
-  code = "import sys, abd_jax.main, abd_jax.__main__; print('jax' in sys.modules)"
-  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=os.environ, capture_output=True, text=True)
-  assert done.stdout.strip() == 'False', done.stderr

@@ -125,21 +125,6 @@ def test_what_is_found_out_stays_with_the_run_and_its_models(learn, tmp_path, di
   assert load_model(tmp_path / 'run').config.data.mean == tuple(stored['mean'])
 
 
-def test_a_run_is_not_resumed_on_other_photographs(learn, tmp_path, digits_as_files):
-  other = tmp_path / 'other'
-  for split in ('train', 'test'):
-    for folder in (digits_as_files / split).iterdir():
-      (other / split).mkdir(parents=True, exist_ok=True)
-      (other / split / folder.name).symlink_to(folder)
-  fields = OPEN | {'data__dir': str(other)}
-  with pytest.raises(Paused):
-    learn(tmp_path / 'run', **fields, max_seconds=1e-6)
-  (other / 'train/3').unlink()
-  (other / 'train/3').symlink_to(digits_as_files / 'train/4')
-  with pytest.raises(UserError, match='are not those'):
-    learn(tmp_path / 'run', **fields)
-
-
 class Images:
   """Stands for a data set of one size."""
 

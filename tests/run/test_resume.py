@@ -1,4 +1,4 @@
-"""A run that was stopped, however, ends as if it had not been."""
+"""A run that was stopped in whatever way ends as if it had not been."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import jax
 import pytest
 from conftest import KILLABLE, REPO, RUN, assert_same_outcome, command, flags_of, log_records
 
-from abd_jax import methods, train
+from abd_jax import methods
 from abd_jax.devices.backend import pin_numbers
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
@@ -74,7 +74,7 @@ def test_a_crash_before_or_after_anything_is_written_changes_nothing(learn, undi
   crash_around(monkeypatch, Workdir, 'write_results', lambda *_: None)
   crash_around(monkeypatch, Checkpoints, 'save', lambda _, kind, __, progress: (kind, progress['saves'][kind]))
   crash_around(monkeypatch, TeacherStore, 'save', lambda _, name, *__: name)
-  crash_around(monkeypatch, train, 'save_grid', lambda _, __, file: file.name, before=False)
+  crash_around(monkeypatch, Workdir, 'write_dreams', lambda _, task, *__: task, before=False)
   starts = 1
   while True:
     try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from abd_jax.config import check, default
-from abd_jax.errors import Paused, UserError
+from abd_jax.errors import Paused
 from abd_jax.protocol import metrics
 from abd_jax.protocol.tasks import Tasks, class_order, split
 from abd_jax.run import queue
@@ -177,8 +177,7 @@ def test_a_run_paused_again_and_again_ends_as_one_that_was_not(results, learn, t
     try:
       paused = learn(tmp_path / 'run', method='oracle', max_seconds=1e-9, chunk_steps=10)
       break
-    except Paused as pause:
-      assert 'the same command resumes it' in str(pause)
+    except Paused:
       pauses += 1
       complete.append(len(parts_of(tmp_path / 'oracles')))
       assert not (tmp_path / 'run' / 'results.json').exists()
@@ -187,15 +186,3 @@ def test_a_run_paused_again_and_again_ends_as_one_that_was_not(results, learn, t
   assert complete == sorted(complete) and set(complete) == {0, 1, 2}
   for name in ('accuracy_matrix', 'top5_accuracy_matrix', 'class_accuracy', 'final_accuracy'):
     assert paused[name] == results[name]
-
-
-def test_a_run_that_is_complete_is_only_read(results, path, learn):
-  before = changed_at(path.parent)
-  assert learn(path, method='oracle') == results
-  assert changed_at(path.parent) == before
-
-
-def test_a_mistake_is_told_before_anything_is_trained(learn, tmp_path):
-  with pytest.raises(UserError, match='generator makes'):
-    learn(tmp_path / 'run', method='oracle', generator__start=(3, 3, 8))
-  assert not (tmp_path / 'oracles').exists()
