@@ -46,10 +46,10 @@ def _is_one_of_several() -> bool:
 
 def _run(words: list[str]) -> int:
   """The exit code."""
-  from abd_jax.errors import UserError, disk_errors_told
+  from abd_jax.errors import UserError, disk_errors_explained
 
   try:
-    with disk_errors_told('standard output, or what this command makes,'):
+    with disk_errors_explained('standard output, or what this command makes,'):
       code = _do(words)
       sys.stdout.flush()
       return code

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-  """A mistake of the user's: its text is one line that says what, where and what to do.
+  """A mistake of the user. Its text is one line: what is wrong, where, and what to do.
 
   The commands print that line without a traceback and exit with code 2.
   """
@@ -24,15 +24,15 @@ class InUse(UserError):
 
 
 class Diverged(UserError):
-  """A run of no use: a number is no longer finite, or its student or generator has collapsed. Others may go on."""
+  """Training failed: a number is no longer finite, or the student or generator has collapsed. Other jobs continue."""
 
 
 class Paused(Exception):
-  """The run has saved itself and stops here; the same command resumes it."""
+  """The run was saved and has stopped. The same command resumes it."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-  """' Did you mean ...?' for the known word nearest to `word`; the known ones if none is near and they are few."""
+  """' Did you mean ...?' with the most similar known word. If none is similar: the known words, if they are few."""
   known = sorted(known)
   if close := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
     return f" Did you mean '{close[0]}'?"
@@ -40,17 +40,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def shown(name: str) -> str:
-  """A name of a file, which may not be UTF-8, for a message."""
+  """A file name for a message, without the bytes that are not UTF-8."""
   return os.fsencode(name).decode(errors='replace')
 
 
-# What a disk says when it takes no more; also in words, for libraries pass them on in messages of their own.
+# Error numbers of a full or failing disk. Libraries repeat their texts in messages of their own.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @contextmanager
-def disk_errors_told(where: str) -> Iterator[None]:
-  """Turns what the block raises because of the disk under `where` into a UserError of one line."""
+def disk_errors_explained(where: str) -> Iterator[None]:
+  """Raises a UserError of one line if the block fails because the disk under `where` is full or broken."""
   try:
     yield
   except UserError:
@@ -58,13 +58,13 @@ def disk_errors_told(where: str) -> Iterator[None]:
   except Exception as error:
     if reason := _reason_of_disk(error):
       raise UserError(
-        f'{where} cannot be written ({reason}). What is saved is intact: mend that, and the same command resumes.'
+        f'{where} cannot be written ({reason}). Saved data is intact. Fix the disk; then the same command resumes.'
       ) from error
     raise
 
 
 def _reason_of_disk(error: BaseException | None) -> str:
-  """What the disk said, if it is behind `error`; '' if it is not."""
+  """The text of the disk's error if that caused `error`; '' if it did not."""
   while error is not None:
     if isinstance(error, OSError) and error.errno in _DISK:
       return os.strerror(error.errno)
@@ -76,7 +76,7 @@ def _reason_of_disk(error: BaseException | None) -> str:
 
 
 def silence_closed_loops() -> None:
-  """Keeps off stderr what orbax's abandoned reads and writes say to an event loop that an error has closed."""
+  """Hides the warnings of orbax's unfinished reads and writes after an error has closed their event loop."""
   usual = sys.unraisablehook
 
   def hook(unraisable) -> None:

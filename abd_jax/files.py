@@ -1,11 +1,10 @@
-"""JSON files: read so that damage is noticed, written whole, with checksums. And checksums of arrays and files.
+"""Reads and writes JSON files with checksums, so that damage is noticed. Checksums of arrays and files.
 
 Checksums are XXH3 of 128 bits. They detect damage; they are no signature.
 """
 
 import json
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import jax
@@ -14,35 +13,12 @@ import xxhash
 
 from abd_jax.errors import UserError
 
-NUMBER = (int, float)
-MAYBE = (int, float, NoneType)
-
-
-def misfit(value: Any, form: Any, name: str = '') -> str:
-  """What in `value` is not as `form` has it, in a few words; '' if all is.
-
-  form: a type or a tuple of types; [form] for a list of such, of any length; {key: form} for a dict with at least these
-  keys. name: of the value, for the words.
-  """
-  if isinstance(form, dict):
-    if not isinstance(value, dict):
-      return f'{name or "it"} is no object'
-    lacking = next((f'it lacks {name}{"." * bool(name)}{key}' for key in form if key not in value), '')
-    return lacking or next(
-      filter(None, (misfit(value[key], of, f'{name}{"." * bool(name)}{key}') for key, of in form.items())), ''
-    )
-  if isinstance(form, list):
-    if not isinstance(value, list):
-      return f'{name} is no list'
-    return next(filter(None, (misfit(one, form[0], f'{name}[{k}]') for k, one in enumerate(value))), '')
-  return '' if isinstance(value, form) and not isinstance(value, bool) else f'{name} is {str(value)[:40]!r}'
-
-
 PyTree = Any
+RESULTS_SCHEMA = 1
 
 
 def checksum_of_file(file: Path) -> str:
-  """Of its bytes."""
+  """The checksum of the file's bytes."""
   digest = xxhash.xxh3_128()
   with file.open('rb') as content:
     while block := content.read(1 << 20):
@@ -51,7 +27,7 @@ def checksum_of_file(file: Path) -> str:
 
 
 def checksum_of_arrays(tree: PyTree) -> str:
-  """Of every array's path, type, shape and values. They are the same on all devices."""
+  """The checksum of every array's path, type, shape and values. It is the same on all devices."""
   digest = xxhash.xxh3_128()
   for path, leaf in jax.tree.leaves_with_path(tree):
     array = np.ascontiguousarray(leaf)
@@ -61,12 +37,12 @@ def checksum_of_arrays(tree: PyTree) -> str:
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
-  """The record, which JSON can hold, with a checksum of itself."""
+  """A copy of the record, whose values JSON can hold, with its checksum added."""
   return record | {'checksum': _checksum_of_record(record)}
 
 
 def is_intact(record: Any) -> bool:
-  """Whether a record is as it was sealed."""
+  """Whether a record has the checksum that `sealed` gave it."""
   return isinstance(record, dict) and record.get('checksum') == _checksum_of_record(record)
 
 
@@ -75,11 +51,8 @@ def _checksum_of_record(record: dict[str, Any]) -> str:
   return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-RESULTS_SCHEMA = 1
-
-
 def read_json(file: Path) -> dict:
-  """The object in `file`. Raises UserError if there is none."""
+  """The JSON object in `file`. Raises UserError if the file holds none."""
   try:
     content = json.loads(file.read_text())
   except ValueError:
@@ -90,7 +63,7 @@ def read_json(file: Path) -> dict:
 
 
 def read_lines(file: Path) -> list[dict]:
-  """The objects of a file of one JSON object a line, none if it is not there; the last may be half written.
+  """The objects of a file with one JSON object a line; [] if there is no file. Ignores a last line that was cut off.
 
   Raises UserError if another line is damaged.
   """
@@ -110,7 +83,7 @@ def read_lines(file: Path) -> list[dict]:
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:
-  """The file holds the old content or the new one, never a part. Raises OSError, and leaves nothing else behind."""
+  """Writes `file` so that it always holds all of the old or all of the new content. Raises OSError if it cannot."""
   temporary = file.with_name(file.name + '.tmp')
   try:
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -121,7 +94,7 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 
 
 def read_results(file: Path) -> dict:
-  """The content of a results.json. Raises UserError if it is damaged, or of another schema."""
+  """The content of a results.json. Raises UserError if it is damaged or has another schema."""
   results = read_json(file)
   if (schema := results.get('schema_version')) != RESULTS_SCHEMA:
     raise UserError(f'{file} has schema {schema}, expected {RESULTS_SCHEMA}. Use the version that wrote it.')

@@ -19,7 +19,7 @@ from abd_jax.config import changed
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import Pool
 from abd_jax.devices import backend, hosts
-from abd_jax.errors import UserError, disk_errors_told
+from abd_jax.errors import UserError, disk_errors_explained
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics
 from abd_jax.run import queue
@@ -56,13 +56,13 @@ def train_and_evaluate(config, workdir: str) -> dict:
   results = read_finished(workdir, config.to_dict())
   if results is not None and not hosts.any_says(has_other_data(workdir, config)):
     return results
-  with disk_errors_told(config.data.dir or 'the folder of data sets'):
+  with disk_errors_explained(config.data.dir or 'the folder of data sets'):
     plan = hosts.all_or_none(lambda: build(config))
   if results is not None:
     return results
   config = plan.config
   hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), plan.test_counts()])
-  with disk_errors_told(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
+  with disk_errors_explained(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = (_upper_bound if plan.method.offline else _task_after_task)(plan, files)
     results = files.write_results(results)
     schedule = plan.schedule

@@ -13,7 +13,7 @@ from abd_jax import methods
 from abd_jax.config import Config, restored
 from abd_jax.data.folders import own_images
 from abd_jax.errors import UserError
-from abd_jax.files import misfit, read_json, read_lines
+from abd_jax.files import read_json, read_lines
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import KINDS, read_manifest, stored_arrays
 from abd_jax.run.load import load_teacher
@@ -144,8 +144,8 @@ def read_log(folder: Path, tasks: Tasks, folds: int, extends: bool) -> list[Read
   """reads.jsonl, judged. Raises UserError if it is damaged."""
   file = folder / 'reads.jsonl'
   records = read_lines(file)
-  if wrong := misfit(records, [{'for': str, 'split': str, 'classes': [int], 'images': int}], 'record'):
-    raise UserError(f'{file} is damaged ({wrong}): put it back as it was.')
+  if any(not isinstance(one.get('classes'), list) or not {'for', 'split', 'images'} <= one.keys() for one in records):
+    raise UserError(f'{file} is damaged: put it back as it was.')
   # A run that extends another may number the classes of new data from 0. The log does not say which numbers it has.
   known = np.cumsum(tasks.sizes)[:-1].tolist() if extends else []
   firsts = [0, *(one for one in known if tasks.order[:one] == tuple(range(one)))]

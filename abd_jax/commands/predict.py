@@ -47,7 +47,7 @@ def whole(given: Words, name: str, otherwise: int) -> int:
   """The option of that name, a whole number of at least 1."""
   text = given.options.get(name, str(otherwise))
   if not text.isdecimal() or not int(text):
-    raise UserError(f'--{name}={text} must be a whole number of at least 1.')
+    raise UserError(f'--{name}: expected an integer >= 1, got {text!r}.')
   return int(text)
 
 
@@ -56,7 +56,7 @@ def open_model(workdir: str, given: Words) -> Any:
   task = whole(given, 'task', 1) - 1 if 'task' in given.options else None
   folder = Path(os.path.expanduser(workdir)).absolute()
   if task is None and (folder / 'config.json').exists() and not (folder / 'results.json').exists():
-    raise UserError(f'the run in {folder} is not finished. Resume it, or take the model after a task by --task=1.')
+    raise UserError(f'the run in {folder} is not finished. Resume it, or use the model after a task with --task=1.')
   from abd_jax.run.load import load_model
 
   return load_model(folder, task)
@@ -101,35 +101,30 @@ def batches(files: Sequence[Path], size: int, model: Any) -> Iterator[np.ndarray
 
 
 def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.ndarray:
-  """u8[h, w, c] of an image file: of a photograph the very pixels that it would have among the run's test images.
+  """The pixels u8[h, w, c] of an image file. A photograph has those that it would have as a test image of the run.
 
   Args:
     shape: (h, w, c) of the model's images.
-    data: config.data of its run; without it nothing is cut out and no value is too high.
+    data: config.data of the run; None: the image is not cut, and values are not checked.
 
   Raises:
-    UserError: it cannot be read, or is of another size or has higher values than the model takes.
+    UserError: the file cannot be read, or its size or values are not those that the model takes.
   """
   from abd_jax.data import images
 
   try:
     image = images.plain(file.read_bytes(), shape[-1])[0]
   except images.BadImage as error:
-    raise UserError(f'image {file} cannot be read (it {error}). Put it right, or leave it out.') from error
+    raise UserError(f'image {file} cannot be read (it {error}). Repair it, or leave it out.') from error
   except OSError as error:
-    raise UserError(
-      f'image {file} cannot be read ({error.strerror or error}). Put it right, or leave it out.'
-    ) from error
+    raise UserError(f'image {file} cannot be read ({error.strerror or error}). Repair it, or leave it out.') from error
   found = images.pixels(_cut(image, shape[:2], data) if data else image)
   if found.shape[:2] != shape[:2]:
     height, width = found.shape[:2]
-    raise UserError(
-      f'image {file} is {height}x{width}, but this model takes {shape[0]}x{shape[1]}. Bring it to that size.'
-    )
+    raise UserError(f'image {file}: expected {shape[0]}x{shape[1]} pixels, got {height}x{width}. Resize it.')
   if data and found.max() > data.max_value:
     raise UserError(
-      f'image {file} has values up to {found.max()}, but this model takes 0 to {data.max_value:g}. Scale them to that '
-      'range.'
+      f'image {file}: expected values from 0 to {data.max_value:g}, got {found.max()}. Scale them to that range.'
     )
   return found.reshape(shape)
 

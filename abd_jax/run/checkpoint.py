@@ -23,18 +23,18 @@ SCHEMA = 1
 
 
 def manifest_file(folder: Path) -> Path:
-  """teachers/<name>.json of teachers/<name>/."""
+  """The manifest teachers/<name>.json of the folder teachers/<name>/."""
   return folder.with_name(folder.name + '.json')
 
 
 def checksums(folder: Path) -> dict[str, str]:
-  """Path below `folder` -> checksum of the file, for every file."""
+  """Path below `folder` -> checksum of each file."""
   files = sorted(file for file in folder.rglob('*') if file.is_file())
   return {file.relative_to(folder).as_posix(): checksum_of_file(file) for file in files}
 
 
 def without(config: dict[str, Any], fields: Collection[str], prefix: str = '') -> dict[str, Any]:
-  """A nested dict without those of its fields, dotted names."""
+  """The nested dict `config` without `fields`, given by dotted names."""
   return {
     key: without(value, fields, f'{prefix}{key}.') if isinstance(value, dict) else value
     for key, value in config.items()
@@ -50,9 +50,9 @@ def write_manifest(folder: Path, description: dict) -> None:
 
 
 def read_manifest(folder: Path, check_files: bool = True) -> dict:
-  """The manifest of `folder`, whose files are as it says. Raises UserError if there is none, or they are not.
+  """The manifest of `folder`. Raises UserError if it is missing or damaged, or if the files differ from it.
 
-  check_files: whether they are looked at.
+  check_files: whether to compare the files.
   """
   file = manifest_file(folder)
   if not file.exists():
@@ -60,8 +60,7 @@ def read_manifest(folder: Path, check_files: bool = True) -> dict:
   manifest = read_json(file)
   if manifest.get('schema_version') != SCHEMA:
     raise UserError(
-      f'{file} is of schema {manifest.get("schema_version")}, this version of abd_jax reads {SCHEMA}. Use the version '
-      'that wrote it.'
+      f'{file} has schema {manifest.get("schema_version")}, expected {SCHEMA}. Use the version that wrote it.'
     )
   if not is_intact(manifest):
     raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
@@ -82,13 +81,13 @@ KINDS = ('student', 'generator')
 
 
 class Checkpoints:
-  """`checkpoints/<kind>/<number>/` under a work directory, for the one process that trains there.
+  """`checkpoints/<kind>/<number>/` in a workdir, for the one process that trains there.
 
-  Merely to make one removes what looks like a save that was cut off: nobody else may, who reads while a run goes on.
+  The constructor removes saves that were cut off, so only the training process may call it.
 
-  Each trained state is written only in the phases that change it (a generator with its Adam state is 100 MB), and
-  always together with the run's progress: a dict of plain Python values whose 'saves' gives the number of each kind's
-  newest save. Numbers count over both kinds, so the highest one says where the run stands.
+  A state is saved only in the phases that change it (a generator with its Adam state is 100 MB), always together with
+  the run's progress: a dict of plain Python values whose 'saves' has the number of each kind's newest save. Both kinds
+  are numbered together, so the highest number says where the run stands.
   """
 
   def __init__(self, workdir: Path):
@@ -99,15 +98,15 @@ class Checkpoints:
     }
 
   def save(self, kind: str, state: PyTree, progress: dict) -> None:
-    """Starts writing `state` as number progress['saves'][kind]; ends in the background, and is atomic."""
-    self.wait()  # a save of the other kind must not come to disk after this one
+    """Starts to write `state` as number progress['saves'][kind]. Ends in the background, and is atomic."""
+    self.wait()  # so that no earlier save of the other kind ends after this one
     items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(sealed(progress)))
     self._managers[kind].save(progress['saves'][kind], args=items)
 
   def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], Progress | None]:
-    """(newest state of each kind that has one, newest progress or None).
+    """(newest state of each kind that was saved, newest progress or None).
 
-    abstract: shapes, dtypes and shardings per kind. Raises UserError if a checkpoint cannot be read.
+    abstract: shapes, dtypes and shardings by kind. Raises UserError if a checkpoint cannot be read.
     """
     newest = {kind: manager.latest_step() for kind, manager in self._managers.items()}
     newest = {kind: number for kind, number in newest.items() if number is not None}
@@ -117,20 +116,20 @@ class Checkpoints:
     folder = self._managers[last].directory / str(newest[last])
     saved = self._restore(last, newest[last], 'progress', ocp.args.JsonRestore())
     if not is_intact(saved):
-      raise self._damaged(last, newest[last], 'its progress is not as it was saved')
+      raise self._damaged(last, newest[last], 'its progress has changed since it was saved')
     del saved['checksum']
     progress, states = progress_from(saved, f'checkpoint {folder}'), {}
     for kind, number in progress.saves.items():
       args = ocp.args.StandardRestore(abstract[kind])
       states[kind] = self._restore(kind, number, 'state', args)
       if checksum_of_arrays(states[kind]) != progress.checksums.get(kind):
-        raise self._damaged(kind, number, 'its arrays are not as they were saved')
+        raise self._damaged(kind, number, 'its arrays have changed since they were saved')
     return states, progress
 
   def _restore(self, kind: str, number: int, item: str, args: Any) -> Any:
     try:
       return self._managers[kind].restore(number, args=ocp.args.Composite(**{item: args}))[item]
-    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
+    except Exception as error:  # orbax and tensorstore raise many kinds of errors for a damaged folder
       raise self._damaged(kind, number, _reason(error)) from error
 
   def _damaged(self, kind: str, number: int, what: str) -> UserError:
@@ -150,10 +149,10 @@ class Checkpoints:
 
 
 class TeacherStore:
-  """`teachers/<name>/` under a work directory: frozen models. Reading them changes nothing there."""
+  """`teachers/<name>/` in a workdir: frozen models. Reading them changes nothing there."""
 
   def __init__(self, workdir: Path, alone: bool = False):
-    """alone: of several hosts this one reads for itself, and waits for no other."""
+    """alone: this host reads without waiting for the others."""
     self._folder = workdir.absolute() / 'teachers'
     options, me = ocp.options.MultiprocessingOptions(), jax.process_index()
     if alone:
@@ -161,7 +160,7 @@ class TeacherStore:
     self._checkpointer = ocp.StandardCheckpointer(multiprocessing_options=options)
 
   def save(self, name: str, snapshot: PyTree, description: dict) -> None:
-    """Writes teachers/<name>/ and its manifest, and waits for both; one of that name stays until they are complete."""
+    """Writes teachers/<name>/ and its manifest, and waits for both. Replaces an old one only when it is complete."""
     target, fresh = self._folder / name, self._folder / f'{name}.new'
     self._checkpointer.save(fresh, snapshot, force=True)
     self._checkpointer.wait_until_finished()
@@ -172,22 +171,22 @@ class TeacherStore:
     hosts.barrier(f'teacher {name}')
 
   def exists(self, name: str) -> bool:
-    """Whether teachers/<name>/ is there, in whatever state."""
+    """Whether teachers/<name>/ or its manifest exists, damaged or not."""
     return (self._folder / name).exists() or manifest_file(self._folder / name).exists()
 
   def verify(self, name: str) -> None:
-    """Raises UserError if teachers/<name>/ is not as its manifest says."""
+    """Raises UserError if teachers/<name>/ is missing or differs from its manifest."""
     path = self._folder / name
     if not path.exists():
       raise UserError(f'checkpoint {path} is missing. Put it back as it was, or choose another --workdir.')
     read_manifest(path)
 
   def load(self, name: str, abstract: PyTree) -> PyTree:
-    """The arrays in teachers/<name>/, which were verified before. Raises UserError if they cannot be read."""
+    """The arrays in teachers/<name>/. Call `verify` first. Raises UserError if they cannot be read."""
     path = self._folder / name
     try:
       return self._checkpointer.restore(path, abstract)
-    except Exception as error:  # as above
+    except Exception as error:  # as in Checkpoints._restore
       raise UserError(
         f'checkpoint {path} cannot be read ({_reason(error)}). Put it back as it was, or choose another --workdir.'
       ) from error
@@ -197,7 +196,7 @@ class TeacherStore:
 
 
 def _reason(error: Exception) -> str:
-  """The first line of what a library says."""
+  """The first line of a library's message."""
   return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
@@ -209,7 +208,7 @@ def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
     arrays = jax.tree.leaves_with_path(metadata.tree)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator='.')
     return {name(path): jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays}
-  except Exception as error:  # orbax raises many kinds; a missing index gives it no metadata
+  except Exception as error:  # of many kinds; if the index is missing, orbax returns no metadata
     raise UserError(f'cannot read the arrays in {folder}. Put the folder back as it was, or delete it.') from error
 
 

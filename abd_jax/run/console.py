@@ -16,10 +16,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def stop_at_once() -> None:
-  """From now on each of SIGNALS ends the process, with one line and the exit code that shells give a signal.
+  """Makes each of SIGNALS end the process with one line and the usual exit code of a signal.
 
-  As an exception, Ctrl-C would get lost or become another one inside some imports. Whatever is written is written
-  atomically. A run puts handlers of its own before these while it runs.
+  Some imports swallow KeyboardInterrupt or turn it into another error. Ending at once is safe: files are written
+  atomically. While a run is going on, `PauseSignals` replaces these handlers.
   """
   for number in SIGNALS:
     signal.signal(number, _stop)
@@ -32,10 +32,10 @@ def _stop(number: int, frame: object) -> None:
 
 
 class PauseSignals:
-  """While entered, the first of SIGNALS sets `received` to its name, and the handlers that were there return.
+  """Inside the block the first of SIGNALS sets `received` to its name. After it the old handlers are back.
 
-  Python runs a handler only between two of its own instructions, so not while a step is computed or compiled. The
-  answer does not wait for that: `tell` is called from a thread that the system wakes at once.
+  Python runs a handler only between two instructions of its own, so not during a step or a compilation. To answer at
+  once, a thread that the system wakes calls `tell`.
   """
 
   def __init__(self, tell: Callable[[str], None]):
@@ -45,7 +45,7 @@ class PauseSignals:
 
   def __enter__(self) -> 'PauseSignals':
     if threading.current_thread() is not threading.main_thread():
-      return self  # where no signal arrives
+      return self  # signals arrive only in the main thread
     self._reader, self._writer = os.pipe()
     os.set_blocking(self._writer, False)
     self._previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -80,11 +80,11 @@ BAR = 15  # cells that the bar has at least, in 80 columns
 
 
 class Console:
-  """Task, phase, percent, time left and losses of a run of `total` steps, `done` of which lie behind.
+  """Shows task, phase, percent, time left and losses of a run of `total` steps, `done` of which are done.
 
-  On a terminal a bar (coloured unless NO_COLOR is set); otherwise a plain line at most every `every` seconds. The time
-  left counts steps alone, not compiling. A closed stderr never ends the run. silent: shows nothing, as all hosts but
-  one do.
+  On a terminal it shows a bar (coloured unless NO_COLOR is set), elsewhere a plain line every `every` seconds. The
+  time left does not count compiling. A closed stderr does not end the run. silent: shows nothing, as on all hosts but
+  the first.
   """
 
   def __init__(self, total: int, done: int, silent: bool = False, every: float = 10.0):
@@ -100,16 +100,16 @@ class Console:
       self._bar = tqdm(total=total, initial=done, colour=colour, dynamic_ncols=True, bar_format=form, unit='starting')
 
   def begin(self, where: str, what: str) -> None:
-    """A phase, named by `where`, begins with `what`, of which nothing else is told while it lasts."""
+    """Shows that the phase `where` begins with `what`, which prints nothing itself."""
     self._where = where
     self._show(what)
 
   def compiled(self, seconds: float) -> None:
-    """Compiling something has just taken so long."""
+    """Adds the seconds that a compilation took, so that the time left does not count them."""
     self._compiled += seconds
 
   def step(self, steps: int, metrics: dict[str, float], images_per_second: float) -> None:
-    """`steps` more steps of the phase are done."""
+    """Shows that `steps` more steps of the phase are done."""
     self._done += steps
     words = [f'{name} {value:.3g}' for name, value in sorted(metrics.items(), key=lambda item: item[0] != 'loss')]
     words.append(f'{images_per_second:.0f} images/s')
@@ -121,13 +121,13 @@ class Console:
       self.line(f'{self._where}: {" ".join(words)}, {self._done}/{self._total} steps, {self._left()} left')
 
   def line(self, text: str) -> None:
-    """A plain line on stderr, above the bar if there is one."""
+    """Prints a line on stderr, above the bar if there is one."""
     if not self._silent:
       with contextlib.suppress(OSError):
         tqdm.write(text, file=sys.stderr)
 
   def _show(self, text: str, words: list[str] | None = None) -> None:
-    """Puts `text` behind the bar, and of `words` as many as leave the bar its cells."""
+    """Shows `text` after the bar, and as many of `words` as fit beside a bar of BAR cells."""
     if self._bar is None:
       return
     head = f'{self._where}: '

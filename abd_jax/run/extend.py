@@ -1,7 +1,7 @@
-"""A run's data and where it starts: from nothing, or from the last model of a finished run, which it teaches more.
+"""The data of a run, and the model it starts from: an untrained one, or the last model of a finished run, its base.
 
-An extended run keeps the classes that its base has learnt, in their order, as its first tasks. Of them it has no
-training image, and their test images only where the base's data still lie.
+A run that extends a base keeps the base's classes, in their order, as its first tasks. It has no training images of
+them, and test images only if the base's data still exist.
 """
 
 import os
@@ -49,17 +49,19 @@ class Base(NamedTuple):
     return tuple(self.manifest['class_order']['names'][: sum(self.sizes)])
 
   def stored(self, method: Method, memory_size: int) -> tuple[int, ...]:
-    """The labels of the images in its memory. Raises UserError if `method` needs another one."""
+    """The labels of the images in its memory. Raises UserError if `method` needs a memory of another size."""
     if not method.memory:
       return ()
     labels = self.snapshot.memory.get('labels', np.zeros(0, np.int32))
     if len(labels) != memory_size:
-      raise UserError(f'the run in {self.workdir} keeps {len(labels)} images, not config.memory.size={memory_size}. '
-                      'Extend it by its own method and memory.')  # fmt: skip
+      raise UserError(
+        f'{self.workdir} keeps {len(labels)} images, but config.memory.size={memory_size}. Extend it with its own '
+        'method and memory.'
+      )
     return tuple(labels[labels >= 0].tolist())
 
   def history(self) -> EvalHistory:
-    """What its evaluations found."""
+    """The results of its evaluations."""
     return EvalHistory(list(self.results['accuracy_matrix']), list(self.results['top5_accuracy_matrix']))
 
 
@@ -67,12 +69,12 @@ def read_base(workdir: str | Path) -> Base:
   """The finished run in `workdir`. Raises UserError if there is none, or its model is damaged."""
   folder = Path(os.path.expanduser(workdir)).absolute()
   if not (folder / 'config.json').is_file():
-    raise UserError(f'{folder} holds no run to start from. Give the workdir of a finished one.')
+    raise UserError(f'{folder} holds no run. Give the workdir of a finished run.')
   if not (folder / 'results.json').is_file():
     raise UserError(f'the run in {folder} is not finished. Resume it first, with the command that began it.')
   config = restored(read_json(folder / 'config.json'))
   if not (folder / 'teachers').is_dir():
-    raise UserError(f"{folder} holds no model to start from: method '{config.method}' leaves none of all classes.")
+    raise UserError(f"{folder} holds no model: method '{config.method}' keeps none. Extend a run of another method.")
   _, manifest, snapshot = load_snapshot(folder)
   return Base(folder, config, manifest, jax.device_get(snapshot), read_results(folder / 'results.json'))
 
@@ -87,8 +89,8 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   """A run's data, task by task.
 
   Args:
-    base: that of `config.extends`, if it names one.
-    prepare: whether a copy of them may be written: not to look back at images that may have been deleted.
+    base: the run in `config.extends`, if that is set.
+    prepare: whether a copy of the data may be written. Not for a base's images, which may have been deleted.
   """
   data = open_configured(config.data, prepare)
   if config.data.fingerprint not in ('', data.fingerprint):
@@ -99,7 +101,7 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   if base is None:
     if data.num_classes < 2:
       raise UserError(
-        f"'{data.class_names[0]}' is the only class of '{data.name}'. Use at least 2, or teach it to a finished run: "
+        f"'{data.class_names[0]}' is the only class of '{data.name}'. Use at least 2, or add it to a finished run with "
         'abd-jax extend.'
       )
     order = parse_class_order(config.class_order, data.class_names, config.trial)
@@ -118,16 +120,16 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
 
 
 def old_stream(base: Base) -> TaskStream | None:
-  """The base's own data, or None where they are not at hand, or are others now."""
+  """The base's own data, or None if they are missing or have changed."""
   config = base.config
   try:
     return open_stream(resolve(config), read_base(config.extends) if config.extends else None, prepare=False)
-  except UserError:  # of other images under these names some may have been trained on
+  except UserError:  # the model may have been trained on some of the changed images
     return None
 
 
 def is_of_base(base: Base, data: Dataset) -> bool:
-  """Whether these are the base's own data, some classes of which it may not have learnt."""
+  """Whether `data` is the data set of the base, which may not have learnt all of its classes."""
   order = base.manifest['class_order']
   ids = order['original_ids']
   return len(ids) == data.num_classes and [data.class_names[one] for one in ids] == list(order['names'])
@@ -142,13 +144,13 @@ def _grown_sizes(base: Base, config: Config, data: Dataset) -> tuple[int, ...]:
   if data.image_shape != (shape := tuple(base.manifest['image_shape'])):
     raise UserError(f"expected images of {shape} as in {base.workdir}, got {data.image_shape} in '{data.name}'.")
   if asked[: len(known)] != known:
-    raise UserError(f'config.task_sizes={asked} must begin with those that {base.workdir} has learnt, {known}.')
+    raise UserError(f'config.task_sizes: expected {known} first, as in {base.workdir}, got {asked}.')
   left = data.num_classes - sum(known) if own else data.num_classes
   if not left:
     raise UserError(f"{base.workdir} has learnt all {data.num_classes} classes of '{data.name}'. Name other data.")
   new = asked[len(known) :] or (left,)
   if sum(new) > left:
-    raise UserError(f"config.task_sizes={asked} asks for {sum(new)} new classes, but '{data.name}' has {left}.")
+    raise UserError(f"config.task_sizes={asked} needs {sum(new)} new classes, but '{data.name}' has {left}.")
   return known + new
 
 
@@ -156,19 +158,19 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
   """The config of a run that teaches the model in `workdir` more classes.
 
   Args:
-    workdir: of a finished run.
-    fields: of its config, dotted names, that are to be others: those of the new data first of all.
-    method: by which it learns, if not its own.
+    workdir: the workdir of a finished run.
+    fields: dotted name -> new value of fields of its config, such as data.name and data.dir.
+    method: the method that learns the new classes; None for that of the finished run.
 
   Raises:
-    UserError: no finished run there, a field that must stay, or data that do not fit it.
+    UserError: there is no finished run, a field must stay as it is, or the new data do not fit.
   """
   base = read_base(workdir)
   for name in fields:
     if name.startswith(KEPT):
-      raise UserError(f'config.{name} stays as the model in {base.workdir} was trained. Leave it out.')
+      raise UserError(f'config.{name} must stay as in {base.workdir}. Leave it out.')
     if name in DECIDED:
-      raise UserError(f'config.{name} follows from the run that is extended and the new data. Leave it out.')
+      raise UserError(f'config.{name} follows from {base.workdir} and the new data. Leave it out.')
   config = base.config.copy_and_resolve_references().unlock()
   config.class_order, config.first_task_classes, config.extends = '', 0, str(base.workdir)
   config.method, config.task_sizes = method or config.method, base.sizes
@@ -186,10 +188,10 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
 
 
 def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:
-  """The base's last model in the shapes of `fresh`, another run's untrained student; what is new is as in `fresh`.
+  """The base's last model with the head of `fresh`, an untrained student: new classes have the weights of `fresh`.
 
-  own_data: whether the run goes on with the base's own data: then classes that it has not learnt keep their rows too.
-  Raises UserError if the two have other networks, or the method parameters of its own that the base has not.
+  own_data: whether the new classes belong to the base's data set; then their weights in the base are kept.
+  Raises UserError if the two methods keep different parameters beside the network.
   """
   model, classes = base.snapshot.model, len(base.class_names)
   rows = lambda leaf: leaf if own_data else leaf[..., :classes]
@@ -197,8 +199,8 @@ def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:
   new = jax.device_get(fresh)
   if jax.tree.structure(model.extra) != jax.tree.structure(new.extra):
     raise UserError(
-      f"the model in {base.workdir} is of method '{base.config.method}', which keeps other parameters beside it. "
-      'Extend it by the same method.'
+      f"the model in {base.workdir} has other parameters of its method, '{base.config.method}'. Extend it with the "
+      'same method.'
     )
   params, stats = (jax.tree.map(_overlaid, a, b) for a, b in ((new.params, old), (new.batch_stats, model.batch_stats)))
   extra = jax.tree.map(_overlaid, new.extra, model.extra)
@@ -206,7 +208,7 @@ def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:
 
 
 def _overlaid(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-  """`new` with `old` in its leading corner, as much of it as there is room for."""
+  """A copy of `new` whose leading corner is overwritten by as much of `old` as fits."""
   corner = tuple(slice(0, min(a, b)) for a, b in zip(new.shape, old.shape, strict=True))
   result = np.array(new)
   result[corner] = np.asarray(old)[corner]

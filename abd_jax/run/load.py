@@ -1,4 +1,4 @@
-"""A trained model, back from a workdir without its data set and without an optimizer."""
+"""Loads a trained model from a workdir. Needs neither its data set nor an optimizer."""
 
 import re
 from functools import partial
@@ -24,14 +24,14 @@ from abd_jax.steps.inversion import sample
 from abd_jax.steps.student import in_batches, make_embed, make_probabilities
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-BATCH = 256  # images at most, where the caller names no number
+BATCH = 256  # images, unless the caller gives another batch_size
 _HIGHEST = 255  # of uint8
 
 
 @partial(jax.jit, static_argnums=0)
 @full_precision_matmul
 def block_outputs(network: Any, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-  """Name -> f[b, d]: what each part of a Classifier's backbone gives, averaged over positions."""
+  """Name -> f[b, d]: the output of each part of a Classifier's backbone, averaged over positions."""
   parts = lambda module, name: name == '__call__' and len(module.path) == 2
   _, kept = network.apply(variables, images, train=False, capture_intermediates=parts, mutable=['intermediates'])
   return {
@@ -41,16 +41,16 @@ def block_outputs(network: Any, variables: Any, images: jax.Array) -> dict[str, 
 
 
 class LoadedModel:
-  """A frozen model with the class names, the preprocessing and, if one was trained against it, its generator.
+  """A frozen model with its class names, its preprocessing and, if one was trained against it, its generator.
 
   Attributes:
     class_names: of the classes it has learnt, in learning order.
     image_shape: (h, w, c) of its input.
-    white: the highest raw value it takes: 255, or 16 for digits.
-    task: 0-based, the last that it has learnt.
-    tasks: all of the run, also those that come after.
-    config: the run's, fields that came later at their defaults.
-    can_dream: whether `dream` works: after every task but the last, for methods that dream.
+    white: the highest raw pixel value, 255 (16 for digits).
+    task: 0-based, the last task that it has learnt.
+    tasks: all tasks of the run, also later ones.
+    config: the config of the run.
+    can_dream: whether `dream` works. It does after every task but the last, if the method dreams.
   """
 
   def __init__(self, config: Config, model: FrozenModel, manifest: dict):
@@ -72,17 +72,18 @@ class LoadedModel:
   def predict(self, images: np.ndarray, batch_size: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
     """(str[n] the likeliest class of each image, f32[n, len(class_names)] probabilities).
 
-    images: u8[n, h, w, c], raw. batch_size: at most so many at once. Raises UserError if they are of another shape or
-    type, or higher than `white`.
+    images: u8[n, h, w, c], raw. batch_size: the largest batch. Raises UserError for images of another shape or type,
+    or with values above `white`.
     """
     self._check(images)
     likeliest, probabilities = _in_batches(partial(self._call, self._probabilities), images, batch_size)
     return np.asarray(self.class_names)[likeliest], probabilities[:, : len(self.class_names)]
 
   def export(self) -> bytes:
-    """images u8[n, h, w, c], raw -> f32[n, len(class_names)] probabilities, as jax.export writes it, weights inside.
+    """The function raw images u8[n, h, w, c] -> probabilities f32[n, len(class_names)], written by jax.export.
 
-    For any n from 1 on, on CPU, CUDA and TPU. Of an image with values above `white` all are NaN: it cannot raise.
+    Holds the weights. Works for any n >= 1 on CPU, CUDA and TPU. It cannot raise, so the probabilities of an image
+    with values above `white` are NaN.
     """
     function = full_precision_matmul(make_probabilities(self._components, self._method))
     known = len(self.class_names)
@@ -99,37 +100,37 @@ class LoadedModel:
     return bytes(export.export(predict, platforms=PLATFORMS)(images).serialize())
 
   def features(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
-    """f32[n, d]: what the head sees. images, batch_size: as of `predict`, which raises as this does."""
+    """Features f32[n, d], the input of the head. Arguments and errors as in `predict`."""
     self._check(images)
     return _in_batches(partial(self._embed, self._model), images, batch_size)
 
   def dream(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(f32[n, h, w, c] dreamed images in [0, 1], str[n] the classes that the model sees in them).
+    """(dreamed images f32[n, h, w, c] in [0, 1], the classes str[n] that the model predicts for them).
 
-    Raises UserError if nothing was trained to dream of this model.
+    Raises UserError if no generator was trained against this model.
     """
     images, probabilities = self.dream_normalised(n, seed)
     return self.denormalise(images), np.asarray(self.class_names)[probabilities.argmax(1)]
 
   def dream_normalised(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(f32[n, h, w, c] the same dreams as a student sees them, f32[n, len(class_names)] the model's probabilities).
+    """(the same dreams, normalised, f32[n, h, w, c]; the model's probabilities f32[n, len(class_names)]).
 
     Raises UserError as `dream` does.
     """
     if not self.can_dream:
       raise UserError(
-        f'nothing dreams of the model after task {self.task + 1}: a generator is trained after every task but the '
-        'last, by methods that dream. Load an earlier task.'
+        f'the model after task {self.task + 1} has no generator: only methods that dream train one, after every task '
+        'but the last. Load an earlier task.'
       )
     return jax.device_get(self._dream(self._model, jax.random.key(seed), n))
 
   def normalise(self, images: np.ndarray) -> np.ndarray:
-    """f32[n, h, w, c]: raw images u8[n, h, w, c] as the network sees them. Raises UserError for others."""
+    """Raw images u8[n, h, w, c] -> the input of the network, f32[n, h, w, c]. Errors as in `predict`."""
     self._check(images)
     return np.asarray(self._components.images.normalise(jax.numpy.asarray(images)))
 
   def denormalise(self, images: np.ndarray) -> np.ndarray:
-    """f32[n, h, w, c] in [0, 1], for pictures: what `normalise` or `dream_normalised` gave."""
+    """The inverse of `normalise`, f32[n, h, w, c] in [0, 1], for pictures."""
     return np.asarray(self._components.images.denormalise(jax.numpy.asarray(images)))
 
   @property
@@ -139,14 +140,13 @@ class LoadedModel:
 
   @property
   def memory_images(self) -> int:
-    """How many real images the method may store: 0 for those without a memory."""
+    """How many real images the method may store."""
     return self.config.memory.size if self._method.memory else 0
 
   def layers(self, images: np.ndarray, batch_size: int = BATCH) -> dict[str, np.ndarray]:
-    """Name -> f32[n, d]: each block's output, averaged over positions, in order; the last are the features.
+    """Name -> f32[n, d]: the output of each block, averaged over positions, in order. The last are the features.
 
-    images: f32[n, h, w, c], normalised; raises UserError for others. Models of one architecture share their
-    compilation.
+    images: f32[n, h, w, c], normalised. Raises UserError for another shape or type.
     """
     self._check_form(images, 'float32', 'float64', 'float16', 'bfloat16')
     function = partial(block_outputs, self._components.model, self._model.variables)
@@ -155,7 +155,7 @@ class LoadedModel:
     return {name: outputs[name] for name in sorted(outputs, key=number)}
 
   def nbytes(self) -> dict[str, int]:
-    """Bytes of the arrays that are kept: 'student' and, where there is one, 'generator'."""
+    """Bytes of the arrays of 'student' and, if there is one, 'generator'."""
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     generator = size(self._model.generator)
     return {'student': size(self._model) - generator} | ({'generator': generator} if generator else {})
@@ -173,17 +173,16 @@ class LoadedModel:
     self._check_form(images, 'uint8')
     if self.white < _HIGHEST and len(images) and (highest := np.max(images)) > self.white:
       raise UserError(
-        f'images have values up to {highest}; this model takes 0 to {self.white:g}, as it was trained on. Scale them '
-        'to that range.'
+        f'images: expected values from 0 to {self.white:g}, as in training, got {highest}. Scale them to that range.'
       )
 
   def _check_form(self, images: np.ndarray, *dtypes: str) -> None:
-    takes = f'this model takes {dtypes[0]}[n, {str(self.image_shape)[1:-1]}]'
+    expected = f'images: expected {dtypes[0]}[n, {str(self.image_shape)[1:-1]}]'
     shape, dtype = getattr(images, 'shape', None), getattr(images, 'dtype', None)
-    if shape is None or dtype is None:  # a list, say, whose rows may not even be of one length
-      raise UserError(f'images are no array, but of type {type(images).__name__}; {takes}.')
+    if shape is None or dtype is None:
+      raise UserError(f'{expected}, got a {type(images).__name__}.')
     if shape[1:] != self.image_shape or str(dtype) not in dtypes:
-      raise UserError(f'images are {dtype}{list(shape)}; {takes}.')
+      raise UserError(f'{expected}, got {dtype}{list(shape)}.')
 
 
 def _in_batches(function: Any, images: np.ndarray, batch_size: int) -> Any:
@@ -193,31 +192,31 @@ def _in_batches(function: Any, images: np.ndarray, batch_size: int) -> Any:
 
 
 def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
-  """The model that a run froze after a task, from its workdir alone.
+  """The model that a run froze after a task.
 
-  Its numbers are the same everywhere: JAX is told for that, in this process and from now on, to draw by threefry2x32
-  (partitionable), and to make no arrays of 64 bits.
+  Sets JAX's random number generator to threefry2x32 (partitionable) and its types to 32 bits, for the whole process,
+  so that the model's numbers are the same everywhere.
 
   Args:
-    workdir: of a run, finished or not.
-    task: 0-based; None for the newest, which of a run that is going on is the newest that is written in full.
+    workdir: the workdir of a run, finished or not.
+    task: 0-based; None for the newest model that is complete on disk.
 
   Raises:
-    UserError: no such model there, or it is damaged.
+    UserError: the workdir has no such model, or it is damaged.
   """
   config, manifest, snapshot = load_snapshot(workdir, task)
   return LoadedModel(config, snapshot.model, manifest)
 
 
 def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:
-  """(config, manifest, arrays) of the model that `load_model` gives."""
+  """(config, manifest, arrays) of the model that `load_model` returns."""
   folder = Path(workdir).absolute() / 'teachers'
   models = (TeacherId.of_folder(path.name) for path in folder.glob('*') if path.is_dir())
   there = sorted(one.task for one in models if one and one.phase is None)
   if not there:
     raise UserError(_why_none(folder.parent))
   if task is not None and task not in there:
-    raise UserError(f'{folder} holds no model after task {task} (0-based). There are: {", ".join(map(str, there))}.')
+    raise UserError(f'{folder} has no model after task {task} (0-based). It has: {", ".join(map(str, there))}.')
   if task is None:  # while a run goes on, the newest may not be complete: its manifest is written last
     complete = [one for one in there if manifest_file(folder / str(one)).exists()]
     finished = (folder.parent / 'results.json').exists()
@@ -226,8 +225,8 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
 
 
 def load_teacher(workdir: str | Path, one: TeacherId) -> tuple[Config, dict, TaskSnapshot]:
-  """The same of any frozen model. Raises UserError if it is not as it was written."""
-  pin_numbers()  # what it dreams depends on them
+  """(config, manifest, arrays) of any frozen model. Raises UserError if it is damaged."""
+  pin_numbers()  # dreams depend on them
   manifest = read_manifest(Path(workdir).absolute() / 'teachers' / one.folder)
   config = restored(manifest['config'])
   store = TeacherStore(Path(workdir), alone=True)
@@ -253,5 +252,5 @@ def _why_none(folder: Path) -> str:
   config = restored(read_json(file)) if file.is_file() else None
   if config and methods.get(config).offline:
     models = config.oracle_dir or folder.parent / 'oracles'
-    return f'{folder} is an upper bound: it has a model for each task, in workdirs of their own in {models}.'
-  return f'{folder} holds no frozen model: no task of a run there is complete.'
+    return f'{folder} is an upper bound. The model of each task is in a workdir of its own in {models}.'
+  return f'{folder} has no frozen model: no run has completed a task there.'

@@ -17,7 +17,7 @@ COLUMNS = ('task', 'phase', 'step', 'metric', 'value')
 
 
 def values_of(record: dict) -> Iterator[tuple[str, float]]:
-  """(metric, value) of everything a record measures; a list gives one for each task, as 'accuracy_task_0'."""
+  """(metric, value) of each measurement in a record. A list gives one for each task, such as 'accuracy_task_0'."""
   for name, value in record.items():
     if isinstance(value, list):  # None where there are no test images
       yield from ((f'{name}_task_{k}', one) for k, one in enumerate(value) if one is not None)
@@ -26,17 +26,17 @@ def values_of(record: dict) -> Iterator[tuple[str, float]]:
 
 
 class Board:
-  """TensorBoard's event file, written by whoever calls.
+  """Writes TensorBoard's event file in the calling thread.
 
-  tensorboardX's SummaryWriter leaves it to a thread. What that thread cannot write, on a full disk or while the clock
-  is set back, ends it unseen, and then the run waits for ever for room in its queue.
+  tensorboardX's SummaryWriter writes in a thread of its own. On a full disk that thread ends without a word, and the
+  run then waits for ever.
   """
 
   def __init__(self, folder: Path):
     from tensorboardX import event_file_writer, summary
     from tensorboardX.proto import event_pb2
 
-    folder.mkdir(exist_ok=True)  # it stays where a file in it is open elsewhere
+    folder.mkdir(exist_ok=True)  # it still exists if another program has a file in it open
     messages: Any = event_pb2
     self._summary, self._event = summary, messages.Event
     self._file = event_file_writer.EventsWriter(str(folder / 'events'))
@@ -59,11 +59,11 @@ class Board:
 
 
 class MetricWriters:
-  """`tensorboard/` and `metrics.csv` of a workdir, a function of its metrics.jsonl and its pictures.
+  """Writes `tensorboard/` and `metrics.csv` of a workdir from its metrics.jsonl and its pictures.
 
-  Made anew from those when a process begins, so that a resumed run has no point twice. The CSV has a line for each
-  value: task (0-based), phase, step in it, metric, value. TensorBoard counts the steps of all phases; the dreams of a
-  task are shown once the next has begun.
+  Each process begins both anew, so that a resumed run has no point twice. The CSV has a line for each value: task
+  (0-based), phase, step of the phase, metric, value. TensorBoard counts the steps of all phases, and shows the dreams
+  of a task when the next task begins.
   """
 
   def __init__(self, workdir: Path):
@@ -79,7 +79,7 @@ class MetricWriters:
         self.write(json.loads(line))
 
   def write(self, record: dict) -> None:
-    """One line of metrics.jsonl."""
+    """Copies one record of metrics.jsonl."""
     task, phase = record['task'], record['phase']
     if task > self._task:
       self._show('dreams', self._workdir / 'dreams' / f'task_{task}.png')
@@ -121,7 +121,7 @@ def matrix_picture(counts: np.ndarray, side: int = 480) -> np.ndarray:
 
 
 def confusion_file(workdir: Path, task: int) -> Path:
-  """Of the evaluation after 0-based `task`."""
+  """The file of the confusion matrix after 0-based `task`."""
   return workdir / 'confusion' / f'task_{task + 1}.csv'
 
 

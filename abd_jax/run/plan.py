@@ -1,4 +1,4 @@
-"""Builds a run from its config: what the config leaves open, method, data, devices, schedule and compiled steps."""
+"""Builds a run from its config: open fields, method, data, devices, schedule and compiled steps."""
 
 import math
 import sys
@@ -34,9 +34,10 @@ _LARGE = 128  # pixels; from here on networks begin with a strided convolution
 
 
 def infer_config(config: Config, data: Dataset, first_task: tuple[int, ...]) -> Config:
-  """`config` with nothing left open. first_task: original ids of its classes, whose training images are measured.
+  """`config` with its open fields set: normalisation, networks and fingerprint, as the data need them.
 
-  Raises UserError if no generator makes images of their size.
+  first_task: original ids of the classes whose training images give the normalisation. Raises UserError if no generator
+  makes images of this size.
   """
   unknown, fields = left_open(flatten(config.to_dict())), {}
   if 'data.mean' in unknown:
@@ -51,7 +52,7 @@ def infer_config(config: Config, data: Dataset, first_task: tuple[int, ...]) -> 
 
 
 def _normalisation(images: Source, max_value: float) -> dict:
-  """Mean and deviation of each channel, over all pixels of u8[n, h, w, c], exact in whatever order they come."""
+  """Mean and standard deviation of each channel over all pixels u8[n, h, w, c]. The order of images changes no bit."""
   channels = images.view.shape[-1]
   counts = np.zeros((channels, 256), np.int64)
   for start in range(0, len(images), _BLOCK):
@@ -73,15 +74,15 @@ def _network(side: int, variant: str) -> dict:
 
 
 def _generator(height: int, width: int) -> dict:
-  """The paper's for 32, 64 and 224 pixels; for others one that begins at 4 to 8 pixels, or as near as halving comes."""
+  """The paper's generator for 32, 64 and 224 pixels. Other sizes: one that starts at 4 to 8 pixels, or close to it."""
   doublings = 0
   while min(height, width) / 2**doublings > 8 and math.gcd(height, width) % 2 ** (doublings + 1) == 0:
     doublings += 1
   start = (height >> doublings, width >> doublings)
   if not doublings or min(start) > 32:
     raise UserError(
-      f'no generator is known for images of {height}x{width}: sides should be a small number doubled a few times. '
-      'Set config.data.size to 32, 64, 128 or 224.'
+      f'no generator makes images of {height}x{width}: expected sides of 4 to 32 pixels times a power of 2. Set '
+      'config.data.size to 32, 64, 128 or 224.'
     )
   if max(height, width) > _LARGE:
     return {'generator.start': (*start, 64), 'generator.widths': (64,) * doublings}
@@ -114,12 +115,12 @@ class Plan(NamedTuple):
 
   @property
   def streams(self) -> bool:
-    """Whether images are decoded as the steps need them, for there are too many or they are cut out at random."""
+    """Whether images are decoded during training: there are too many, or each is cropped at random."""
     data, images = self.config.data, self.schedule.pool_size(self.stream.sizes)
     return data.crop == 'resized' or images * math.prod(self.stream.image_shape) > data.device_mib * 2**20
 
   def image_bytes(self) -> int:
-    """Of the images that the host keeps: a task's with the memory as they are decoded and as they are pooled, tests."""
+    """Bytes of the images in the host's memory: those of a task and the memory, twice, and the test images."""
     if self.streams:
       return 0
     tests = len(self.stream.test_labels(self.schedule.tasks.num_tasks - 1))
@@ -135,7 +136,7 @@ class Plan(NamedTuple):
     return Progress(task=task, phase=phase, history=self.base.history() if self.base else EvalHistory())
 
   def _tests_at_hand(self) -> list[int]:
-    """Test images of each task, as many as there are now."""
+    """How many test images of each task exist now."""
     tasks = self.schedule.tasks
     of_task = tasks.task_of_class[self.stream.test_labels(tasks.num_tasks - 1)]
     return np.bincount(of_task, minlength=tasks.num_tasks).tolist()
@@ -145,7 +146,7 @@ class Plan(NamedTuple):
     return 0 in self._tests_at_hand()  # `build` checks that its own tasks have some
 
   def test_counts(self) -> list[int]:
-    """Test images of each task; where they are not at hand, as many as the run had that this one extends."""
+    """How many test images each task has. If they are missing: how many the run had that this one extends."""
     counts = self._tests_at_hand()
     before = self.base.results.get('test_images', counts) if self.base else counts
     return [count or before[task] for task, count in enumerate(counts)]
@@ -178,7 +179,7 @@ class Plan(NamedTuple):
 
 
 def build(config) -> Plan:
-  """Everything `config` describes, checked to fit together. Raises UserError where it does not."""
+  """Builds everything that `config` describes. Raises UserError if parts of it do not fit together."""
   config_lib.check(config)
   pin_numbers()
   base = read_base(config.extends) if config.extends else None
@@ -195,15 +196,12 @@ def build(config) -> Plan:
   memory_size = config.memory.size if method.memory else 0
   classes = sum(stream.tasks.sizes)
   if method.memory and memory_size < classes:
-    raise UserError(
-      f'config.memory.size={memory_size} is less than the {classes} classes to remember. Use at least one '
-      'image for each.'
-    )
+    raise UserError(f'config.memory.size: expected at least {classes}, an image for each class, got {memory_size}.')
   stored = base.stored(method, memory_size) if base else ()
   schedule = Schedule(
     method, stream.tasks, seed, config.student.batch_size, config.inversion.steps, memory_size, known, stored
   )
-  schedule.total_steps(stream.labels)  # what cannot work says so now
+  schedule.total_steps(stream.labels)  # raises now if a phase cannot work
   components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh)
   steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
   abstract = abstract_states(components, stream.image_shape, method.extra_init, mesh.replicated)
@@ -213,9 +211,9 @@ def build(config) -> Plan:
 
 
 def _check_classes(stream: TaskStream, known: int) -> None:
-  """Raises UserError for a class without training images or a task without test images; names classes without any.
+  """Raises UserError for a class without training images or a task without test images.
 
-  known: tasks learnt before, of which there need be none.
+  Prints the classes without test images. known: how many tasks were learnt before; they need no images.
   """
   tasks = stream.tasks
   in_test = np.bincount(stream.test_labels(tasks.num_tasks - 1), minlength=tasks.num_classes)
@@ -236,12 +234,12 @@ def _check_classes(stream: TaskStream, known: int) -> None:
 def _devices(count: int) -> Sequence[Any]:
   devices = backend.devices()
   if count > len(devices):
-    raise UserError(f'config.devices={count}, but there are {len(devices)} here. Use 0 for all of them.')
+    raise UserError(f'config.devices={count}, but there are only {len(devices)}. Use 0 for all.')
   return devices[: count or len(devices)]
 
 
 def _check_batches(config, sizes: tuple[int, ...], known: int, devices: int) -> None:
-  """known: tasks that another run has learnt."""
+  """Raises UserError for a batch size that does not fit the tasks or the devices. known: tasks learnt before."""
   batch = config.student.batch_size
   if batch > min(sizes[known:]):
     task = sizes.index(min(sizes[known:]), known)
@@ -256,7 +254,7 @@ def _check_batches(config, sizes: tuple[int, ...], known: int, devices: int) -> 
   ):
     if size % devices:
       raise UserError(
-        f'config.{name}={size} does not divide over {devices} devices. Use a multiple of {devices}, or another '
+        f'config.{name}: expected a multiple of {devices}, the number of devices, got {size}. Change it, or '
         'config.devices.'
       )
 

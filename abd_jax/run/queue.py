@@ -40,21 +40,21 @@ class Outcome:
   pause: Paused | None = None  # why it stopped before the end
 
   def complete(self) -> list[dict]:
-    """The results, in the order of the jobs. Raises Paused, InUse or UserError if some are missing."""
+    """The results in the order of the jobs. Raises Paused, InUse or UserError if one is missing."""
     self.check_ended()
     self.check_sound()
     return list(self.results.values())
 
   def check_ended(self) -> None:
-    """Raises Paused or InUse if some jobs have not come to an end, good or bad."""
+    """Raises Paused or InUse if a job has neither succeeded nor failed."""
     for reason in (self.pause, *self.in_use):
       if reason is not None:
         raise reason
 
   def check_sound(self) -> None:
-    """Raises UserError, of one line, if some have failed."""
+    """Raises UserError if a job has failed."""
     if self.failed:
-      count = f'{len(self.failed)} runs have failed; of the first: ' if len(self.failed) > 1 else ''
+      count = f'{len(self.failed)} runs have failed; the first: ' if len(self.failed) > 1 else ''
       name, why = next(iter(self.failed.items()))
       raise UserError(f'{count}{name}: {why}')
 
@@ -104,8 +104,8 @@ def execute(
   return outcome
 
 
-Environment = dict[str, str]  # variables over this process's own
-# In a process of its own, for one that has asked holds the devices until it ends. A TPU chip may be two devices.
+Environment = dict[str, str]  # variables that a process gets in addition to those of this one
+# Runs in a process of its own: a process that asks JAX for devices holds them until it ends. A TPU chip may be two.
 _ASK = """
 import jax
 devices = jax.local_devices()
@@ -124,7 +124,7 @@ class Run(NamedTuple):
 
 
 def accelerators() -> list[Environment]:
-  """What shows a process one accelerator of this host, for each of them; [] on a host with a CPU only."""
+  """For each accelerator of this host, the variables that show a process only that one; [] on a CPU."""
   if os.environ.get('JAX_PLATFORMS') == 'cpu':
     return []
   said = subprocess.run([sys.executable, '-c', _ASK], capture_output=True, text=True, check=False).stdout.split()
@@ -139,9 +139,9 @@ def accelerators() -> list[Environment]:
 
 
 def shares(at_once: int, places: Sequence[Environment], cache: Path) -> list[Environment]:
-  """Environments for so many processes at once: an accelerator each, or a part of one's memory where they are fewer.
+  """Environments for `at_once` processes: an accelerator each; if there are too few, a share of one's memory.
 
-  cache: a folder that they share for compiled programs, unless the user has named one.
+  cache: the folder in which they share compiled programs, unless JAX_COMPILATION_CACHE_DIR is set.
   """
   common = {'JAX_COMPILATION_CACHE_DIR': os.environ.get('JAX_COMPILATION_CACHE_DIR') or str(cache)}
   if not places:
@@ -155,15 +155,15 @@ def shares(at_once: int, places: Sequence[Environment], cache: Path) -> list[Env
 def run_all(
   runs: Sequence[Run], environments: Sequence[Environment], tell: Callable[[str], None], max_seconds: float = 0.0
 ) -> dict[str, int]:
-  """Runs them all, as many at once as there are environments; a signal to pause is passed on.
+  """Runs each config in a process of its own, as many at once as there are environments. Passes SIGTERM and Ctrl-C on.
 
   Args:
-    runs: in this order.
-    environments: of the processes.
-    tell: called with each line that a run says on stderr, its name before it.
-    max_seconds: over all of them; 0 for no limit.
+    runs: started in this order.
+    environments: one for each process that runs at a time.
+    tell: called with each line that a run prints on stderr, after its name.
+    max_seconds: for all runs together; 0 for no limit.
 
-  Returns: the exit codes of those that were started, by name: 0 for complete or paused.
+  Returns: name -> exit code of each run that was started; 0 for complete or paused.
   """
   free, began, codes = queue.SimpleQueue(), time.monotonic(), {}
   alive: dict[str, subprocess.Popen] = {}
@@ -188,7 +188,7 @@ def run_all(
       done, waiting = wait(waiting, timeout=0.2)
       for future in done:
         future.result()
-      if signals.received:  # once to each, also to one that was just being started: twice would stop it
+      if signals.received:  # once to each process: a second SIGTERM would stop it without a save
         for name, process in list(alive.items()):
           if name not in told:
             told.add(name)
@@ -197,7 +197,7 @@ def run_all(
 
 
 def _start(run: Run, environment: Environment, max_seconds: float) -> subprocess.Popen:
-  """Its process. It has a session of its own, so that Ctrl-C reaches it once, through this one."""
+  """Starts the process of a run, in a session of its own, so that Ctrl-C reaches it only through this process."""
   words = [sys.executable, '-m', 'abd_jax', 'train', '--config=-', f'--workdir={run.workdir}']
   pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True}
   process = subprocess.Popen(words, env=os.environ | environment, start_new_session=True, **pipes)

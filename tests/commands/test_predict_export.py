@@ -178,8 +178,8 @@ def spoilt(folder, way):
     ('text', 'bad.png cannot be read'),
     ('cut', 'bad.png cannot be read'),
     ('missing', 'bad.png cannot be read .*No such file'),
-    ('large', 'bad.png is 8x9, .* 8x8'),
-    ('white', 'bad.png .* 255, .* 0 to 16'),
+    ('large', 'bad.png: .* 8x8 .* 8x9'),
+    ('white', 'bad.png: .* 0 to 16, got 255'),
   ],
 )
 def test_one_bad_image_of_many_is_refused_and_nothing_is_printed(trained, tmp_path, capsys, way, match):
@@ -204,7 +204,7 @@ def test_of_a_folder_those_files_are_named_that_training_takes(trained, tmp_path
   ('words', 'match'),
   [
     (['--format=xml', 'x.png'], '--format=xml'),
-    (['--top=0', 'x.png'], '--top=0'),
+    (['--top=0', 'x.png'], '--top: .*0'),
     (['--task=4', 'x.png'], 'task 3'),
     (['--tsk=1', 'x.png'], "'task'"),
     ([], 'workdir and images'),
