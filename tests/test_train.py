@@ -18,6 +18,7 @@ from abd_jax.run import session
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.load import load_snapshot
 from abd_jax.run.plan import build
+from abd_jax.run.schedule import TeacherId
 from abd_jax.state import FrozenModel, TrainState, freeze
 from abd_jax.steps import chunks
 from abd_jax.steps.student import in_batches
@@ -160,7 +161,7 @@ def test_a_memory_holds_training_images_that_the_model_of_their_own_task_chose(t
   plan = build(tiny_config(**fields))
   store, memories = TeacherStore(tmp_path), {}
   for name in ('0', '1_phase_0', '1', '2_phase_0', '2'):
-    frozen = store.load(name, plan.abstract_snapshot(name))
+    frozen = store.load(name, plan.abstract_snapshot(TeacherId.of_folder(name)))
     memories[name] = unpad(jax.device_get(frozen.memory))
     if name in ('1', '2'):  # the second stage changed the model, not the memory
       jax.tree.map(np.testing.assert_array_equal, memories[name], memories[f'{name}_phase_0'])

@@ -103,8 +103,8 @@ def test_arrays_other_than_those_saved_are_refused_though_they_can_be_read(pause
   path, fields = paused
   read = Checkpoints._restore
 
-  def one_bit(self, kind, number, item, args, abstract=None):
-    found = read(self, kind, number, item, args, abstract)
+  def one_bit(self, kind, number, item, args):
+    found = read(self, kind, number, item, args)
     if item != 'state':
       return found
     leaves, tree = jax.tree.flatten(found)
