@@ -77,7 +77,7 @@ def test_a_finished_run_is_not_taken_for_one_of_another_folder(learn, tmp_path, 
   assert learn(tmp_path / 'run', **fields | {'data__dir': str(moved)}) == results
   shutil.copytree(digits_as_files, other)
   shutil.move(next((other / 'train/3').iterdir()), other / 'train/4')
-  with pytest.raises(UserError, match='other.* are not those'):
+  with pytest.raises(UserError, match=r'other.* are not those'):
     learn(tmp_path / 'run', **fields | {'data__dir': str(other)})
   assert (tmp_path / 'run/results.json').read_bytes() == before
   assert learn(tmp_path / 'run', **fields | {'data__dir': str(tmp_path / 'gone')}) == json.loads(before)
