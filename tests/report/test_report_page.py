@@ -39,7 +39,6 @@ def diagnosis(names, tasks, dreams=True):
     'plane': {'task': 1, 'old': points(), 'new': points()} | ({'dreamed': points()} if dreams else {}),
     'probe': {name: {'all': 0.5, 'by_task': [0.5] * tasks} for name in ('head', 'probe')},
     'dreams': [entry(t) for t in range(tasks - 1)] if dreams else [],
-    'confusion': np.eye(2 * tasks, dtype=int).tolist(),
     'kept_bytes': {'student': 1e6, 'images': 0},
     'kept_images': 0,
   }
@@ -72,7 +71,7 @@ def record(method='abd', trial=0, tasks=2, names=ODD, dreams=True, finished=True
     rows=rows,
     seen=[0.9] * tasks,
     class_names=names,
-    confusion=None,
+    confusion=np.eye(len(names), dtype=int),
     phases=[phase],
     changed={'x': ('<u>', ())},
     command="python '<here>'",
@@ -118,6 +117,7 @@ def check(page):
 def test_a_page_escapes_everything_and_fetches_nothing():
   page = check(report([record()]))
   assert '&lt;script&gt;alert(1)&lt;/script&gt;' in page and '🦊' in page and '<script' not in page
+  assert 'Confusion after task 2' in page
   for heading in ('Accuracy', 'Dreams', 'Where the features go', 'What the dreams are worth', 'How it was run'):
     assert f'<h2>{heading}</h2>' in page
 
@@ -146,7 +146,7 @@ def test_runs_that_lack_accuracies_render():
 
 
 def test_a_hundred_classes_of_photographs_stay_below_five_megabytes():
-  names, rng = tuple(f'class {k}' for k in range(100)), np.random.default_rng(0)
+  names, rng = [f'class {k}' for k in range(100)], np.random.default_rng(0)
   noise = lambda n: rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)  # what compresses worst
   found = diagnosis(names, 10)
   for one in found['dreams']:
@@ -155,8 +155,9 @@ def test_a_hundred_classes_of_photographs_stay_below_five_megabytes():
   for t in range(9):
     shown |= {f'dreamed_{t}_{k}': noise(6) for k in range(10 * t + 10)}
     shown |= {f'nearest_{kind}_{t}': noise(2) for kind in ('dreamed', 'real')}
-  found['confusion'] = np.eye(100, dtype=int).tolist()
-  check(report([record(tasks=10)._replace(diagnosis=found, pictures=shown, class_names=names)]))
+  confusion = np.eye(100, dtype=int)
+  run = record(tasks=10)._replace(diagnosis=found, pictures=shown, class_names=tuple(names), confusion=confusion)
+  check(report([run]))
 
 
 def names_of(*configs):
