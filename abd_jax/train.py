@@ -28,10 +28,10 @@ from abd_jax.run.precompile import precompile
 from abd_jax.run.progress import EvalHistory
 from abd_jax.run.schedule import NamedPhase, no_longer_kept
 from abd_jax.run.session import Session
-from abd_jax.run.workdir import Workdir, check_path, fixed, has_other_data, read_finished, resolve, with_inferred
+from abd_jax.run.workdir import Workdir, check_path, fixed, read_finished, resolve
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps import chunks
-from abd_jax.steps.inputs import ConstantRate, EpochIndices, StepInputs, StreamedImages
+from abd_jax.steps.inputs import EpochIndices, StepInputs, StreamedImages
 from abd_jax.steps.student import in_batches
 
 
@@ -50,15 +50,15 @@ def train_and_evaluate(config, workdir: str) -> dict:
   check_path(str(workdir))
   backend.devices()  # none is told before anything is looked at
   given = config
-  config = hosts.all_or_none(lambda: resolve(with_inferred(workdir, given)))
+  config = hosts.all_or_none(lambda: resolve(given, workdir))
   if config.trials > 1:
     raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
-  results = read_finished(workdir, config.to_dict())
-  if results is not None and not hosts.any_says(has_other_data(workdir, config)):
+  results, same_data = read_finished(workdir, config)
+  if results is not None and same_data:
     return results
   with disk_errors_explained(config.data.dir or 'the folder of data sets'):
     plan = hosts.all_or_none(lambda: build(config))
-  if results is not None:
+  if results is not None:  # these are the same images in another folder
     return results
   config = plan.config
   hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), plan.test_counts()])
@@ -201,7 +201,7 @@ class Learner:
       with self._inputs(task, phase.index, phase.training) as inputs:
         yield self.plan.steps.train[phase.training], data, inputs
     else:
-      yield self.plan.steps.invert, self._begin_dreaming(task, step), ConstantRate(self.config.inversion)
+      yield self.plan.steps.invert, self._begin_dreaming(task, step), self.plan.inversion_rates()
 
   def _begin_learning(self, task: int, index: int, phase: Phase, step: int) -> PhaseData:
     steps = self.plan.steps

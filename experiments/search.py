@@ -16,13 +16,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abd_jax.config import Config, load_config
-from abd_jax.data.sources import open_configured
+from abd_jax.config import Config, check_read
 from abd_jax.devices.environment import environment
 from abd_jax.errors import UserError, nearest
 from abd_jax.report.tables import table
 from abd_jax.run import queue
-from abd_jax.run.extend import task_sizes
+from abd_jax.run.extend import open_stream
 from experiments import options
 from experiments.paper import SETTINGS, TABLE_F
 from experiments.runs import job, tell
@@ -91,7 +90,7 @@ def first_half(config: Config) -> Fields:
   """The fields that cut a config to the first half of its tasks. Raises UserError for a single task."""
   if config.tasks < 2:
     raise UserError(f'config.tasks={config.tasks} has no first half. Use at least 2.')
-  sizes = task_sizes(config, open_configured(config.data))
+  sizes = open_stream(config, None).tasks.sizes
   kept = sizes[: len(sizes) // 2]
   return {'tasks': len(kept), 'first_task_classes': 0, 'task_sizes': kept}
 

@@ -31,7 +31,7 @@ from abd_jax.errors import Paused, UserError
 from abd_jax.report.tables import SUMMARY, percent, summary_line, table
 from abd_jax.run import queue
 from abd_jax.run.queue import Run
-from abd_jax.run.workdir import check_path, read_finished, resolve, with_inferred
+from abd_jax.run.workdir import check_path, read_finished, resolve
 
 
 def run(words: list[str]) -> None:
@@ -101,7 +101,7 @@ def learn_trials(config: Config, workdir: Path) -> list[dict]:
   codes = queue.run_all(runs, environments, _print_now, config.max_seconds)
   if failed := [name for name, code in codes.items() if code]:
     raise UserError(f'{failed[0]} ended with exit code {codes[failed[0]]}; its message stands above.')
-  results = [found for run in runs if (found := read_finished(str(run.workdir), run.config.to_dict())) is not None]
+  results = [found for run in runs if (found := read_finished(run.workdir, run.config)[0]) is not None]
   if len(results) < len(runs):
     raise Paused(f'paused: {len(runs) - len(results)} of {len(runs)} trials are not complete; the same command resumes')
   return results
@@ -111,7 +111,7 @@ def _resolved(runs: list[Run]) -> list[Run]:
   """Their configs with nothing left open. All have the class order of the first: its file may be gone by now."""
   found, order = [], {}
   for run in runs:
-    config = resolve(with_inferred(str(run.workdir), changed(run.config, order)))
+    config = resolve(changed(run.config, order), run.workdir)
     order = {'class_order': config.class_order}
     found.append(run._replace(config=config))
   return found

@@ -33,11 +33,11 @@ def checksums(folder: Path) -> dict[str, str]:
   return {file.relative_to(folder).as_posix(): checksum_of_file(file) for file in files}
 
 
-def without(config: dict[str, Any], fields: Collection[str], prefix: str = '') -> dict[str, Any]:
-  """The nested dict `config` without `fields`, given by dotted names."""
+def without(tree: dict[str, Any], fields: Collection[str], prefix: str = '') -> dict[str, Any]:
+  """A nested dict without those of its fields, dotted names."""
   return {
     key: without(value, fields, f'{prefix}{key}.') if isinstance(value, dict) else value
-    for key, value in config.items()
+    for key, value in tree.items()
     if prefix + key not in fields
   }
 

@@ -79,12 +79,6 @@ def read_base(workdir: str | Path) -> Base:
   return Base(folder, config, manifest, jax.device_get(snapshot), read_results(folder / 'results.json'))
 
 
-def task_sizes(config: Config, data: Dataset) -> tuple[int, ...]:
-  """Classes of each task of a run that starts from nothing. Raises UserError if they do not fit the data."""
-  uneven = own_images(data.name)
-  return split(data.num_classes, config.tasks, config.first_task_classes, tuple(config.task_sizes), uneven)
-
-
 def open_stream(config: Config, base: Base | None, prepare: bool = True) -> TaskStream:
   """A run's data, task by task.
 
@@ -105,14 +99,15 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
         'abd-jax extend.'
       )
     order = parse_class_order(config.class_order, data.class_names, config.trial)
-    return TaskStream(data, Tasks(order, task_sizes(config, data)))
+    sizes = split(data.num_classes, config.tasks, config.first_task_classes, config.task_sizes, own_images(data.name))
+    return TaskStream(data, Tasks(order, sizes))
   own = is_of_base(base, data)
   if own and base.config.data.fingerprint not in ('', data.fingerprint):
     raise UserError(
       f"the images of '{data.name}' in '{config.data.dir}' are not those that the run in {base.workdir} has learnt. "
       'Put those back, or give new classes names of their own.'
     )
-  sizes = _grown_sizes(base, config, data)
+  sizes = _grown_sizes(base, config.task_sizes, data)
   if own:
     return TaskStream(data, Tasks(tuple(base.manifest['class_order']['original_ids']), sizes))
   joined = extended(base.class_names, old_stream(base), data)
@@ -135,9 +130,9 @@ def is_of_base(base: Base, data: Dataset) -> bool:
   return len(ids) == data.num_classes and [data.class_names[one] for one in ids] == list(order['names'])
 
 
-def _grown_sizes(base: Base, config: Config, data: Dataset) -> tuple[int, ...]:
+def _grown_sizes(base: Base, asked: tuple[int, ...], data: Dataset) -> tuple[int, ...]:
   """Classes of each task, the base's first. Raises UserError if the data do not fit the base."""
-  known, asked = base.sizes, tuple(config.task_sizes)
+  known, asked = base.sizes, tuple(asked)
   own = is_of_base(base, data)
   if not own and (twice := sorted(set(base.class_names) & set(data.class_names))):
     raise UserError(f"{base.workdir} has learnt a class '{twice[0]}' already. Rename or remove it in '{data.name}'.")
@@ -183,7 +178,7 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
     config.data.size, config.data.channels = height, channels
   config.update_from_flattened_dict(fields)
   check(config)
-  config.task_sizes = _grown_sizes(base, config, open_configured(config.data))
+  config.task_sizes = _grown_sizes(base, config.task_sizes, open_configured(config.data))
   return resolve(config.lock())
 
 

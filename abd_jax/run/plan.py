@@ -28,6 +28,7 @@ from abd_jax.run.workdir import Workdir
 from abd_jax.state import TaskSnapshot, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
 from abd_jax.steps.components import Components, make_components
+from abd_jax.steps.inputs import ConstantRate
 
 _BLOCK = 512  # images decoded at once
 _LARGE = 128  # pixels; from here on networks begin with a strided convolution
@@ -130,6 +131,11 @@ class Plan(NamedTuple):
     """Steps of the student and the generator, over the whole run."""
     return self.schedule.total_steps(self.stream.labels)
 
+  def inversion_rates(self) -> ConstantRate:
+    """The inputs of the generator's steps after each task."""
+    c = self.config.inversion
+    return ConstantRate(c.lr if c.what == 'generator' else c.pixel_lr, c.steps, c.batch_size)
+
   def begin(self) -> Progress:
     """Where the run stands before its first step."""
     task, phase = self.schedule.start
@@ -191,7 +197,9 @@ def build(config) -> Plan:
     raise UserError(f"method '{config.method}' learns all classes at once, so it extends no model. Choose another.")
   mesh = DataMesh(_devices(config.devices))
   known = len(base.sizes) if base else 0
-  _check_batches(config, stream.sizes, known, mesh.size)
+  batches = {'student.batch_size': config.student.batch_size, 'inversion.batch_size': config.inversion.batch_size}
+  batches['eval_batch_size'] = config.eval_batch_size
+  _check_batches(batches, min(stream.sizes[known:]), mesh.size)
   seed = config.seed if config.seed >= 0 else config.trial
   memory_size = config.memory.size if method.memory else 0
   classes = sum(stream.tasks.sizes)
@@ -238,25 +246,13 @@ def _devices(count: int) -> Sequence[Any]:
   return devices[: count or len(devices)]
 
 
-def _check_batches(config, sizes: tuple[int, ...], known: int, devices: int) -> None:
-  """Raises UserError for a batch size that does not fit the tasks or the devices. known: tasks learnt before."""
-  batch = config.student.batch_size
-  if batch > min(sizes[known:]):
-    task = sizes.index(min(sizes[known:]), known)
-    raise UserError(
-      f'config.student.batch_size={batch} is larger than task {task + 1}, which has {sizes[task]} training images. '
-      f'Use at most {sizes[task]}.'
-    )
-  for name, size in (
-    ('student.batch_size', batch),
-    ('inversion.batch_size', config.inversion.batch_size),
-    ('eval_batch_size', config.eval_batch_size),
-  ):
+def _check_batches(sizes: dict[str, int], smallest_task: int, devices: int) -> None:
+  """sizes: field -> its batch size. smallest_task: training images."""
+  if (batch := sizes['student.batch_size']) > smallest_task:
+    raise UserError(f'config.student.batch_size={batch}: expected at most {smallest_task}, as the smallest task has.')
+  for name, size in sizes.items():
     if size % devices:
-      raise UserError(
-        f'config.{name}: expected a multiple of {devices}, the number of devices, got {size}. Change it, or '
-        'config.devices.'
-      )
+      raise UserError(f'config.{name}={size}: expected a multiple of {devices}, the number of devices.')
 
 
 def results_of(

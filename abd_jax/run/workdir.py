@@ -200,75 +200,62 @@ def check_path(workdir: str) -> None:
     )
 
 
-def read_finished(path: str, config_dict: dict) -> dict | None:
-  """results.json of a finished run, or None. Needs neither its data nor a lock.
+def read_finished(workdir: str | Path, config: Config) -> tuple[dict | None, bool]:
+  """(results.json of a finished run or None, whether config.data.dir is the folder that it read).
 
-  Raises UserError if it is damaged, or of another config.
+  Needs neither data nor a lock. Raises UserError if the file is damaged, or the run had another config.
   """
-  folder = Path(path).absolute()
+  folder, here = Path(workdir).absolute(), config.data.dir
 
-  def read() -> dict | None:
+  def read() -> tuple[dict | None, bool]:
     if not (folder / 'config.json').is_file():
-      return None
-    check_same_config(folder, json.loads(json.dumps(config_dict)))
-    return read_results(folder / 'results.json') if (folder / 'results.json').is_file() else None
+      return None, True
+    check_same_config(folder, config.to_dict())
+    results = read_results(folder / 'results.json') if (folder / 'results.json').is_file() else None
+    there = read_json(folder / 'config.json')['data']['dir']
+    return results, not os.path.isdir(here) or os.path.realpath(here) == os.path.realpath(there or here)
 
-  return hosts.word_of_main(read)
+  return tuple(hosts.word_of_main(read))
 
 
-def resolve(config: Config) -> Config:
-  """`config` with the number of tasks, the class order itself in place of its file, and full paths of data.
+def resolve(config: Config, workdir: str | Path = '') -> Config:
+  """`config` with the number of tasks, full paths of data, and the class order itself in place of its file.
 
+  workdir: fields that `config` leaves open, or a class order whose file is gone, are as a run there inferred them.
   Raises UserError if the file of a class order cannot be read.
   """
-  fields: dict = {'tasks': len(config.task_sizes)} if config.task_sizes else {}
-  for name in ('dir', 'prepared'):
-    if config.data[name]:
-      fields[f'data.{name}'] = os.path.abspath(os.path.expanduser(config.data[name]))
-  return changed(config, fields | {'class_order': order_text(config.class_order)})
-
-
-def has_other_data(path: str, config: Config) -> bool:
-  """Whether config.data.dir is another folder than that of the run in `path`: its images must then be compared."""
-  here, file = config.data.dir, Path(path).absolute() / 'config.json'
-  if not os.path.isdir(here) or not file.is_file():
-    return False
-  return os.path.realpath(here) != os.path.realpath(flatten(read_json(file)).get('data.dir', here))
-
-
-def with_inferred(path: str, config: Config) -> Config:
-  """`config` with the fields that it leaves open, as the run in `path`, if there is one, inferred them.
-
-  The class order is such a field if its file is gone.
-  """
-  file, unknown = Path(path).absolute() / 'config.json', left_open(flatten(config.to_dict()))
-  try:
-    order_text(config.class_order)
-  except UserError:
-    unknown |= {'class_order'}
-  if not unknown or not file.is_file():
-    return config
+  file, fields = Path(workdir).absolute() / 'config.json', flatten(config.to_dict())
+  there = flatten(read_json(file)) if workdir and file.is_file() else {}
   tuples = lambda value: tuple(value) if isinstance(value, list) else value
-  return changed(config, {name: tuples(value) for name, value in flatten(read_json(file)).items() if name in unknown})
+  fields |= {name: tuples(there[name]) for name in left_open(fields) & there.keys()}
+  try:
+    fields['class_order'] = order_text(config.class_order)
+  except UserError:
+    if 'class_order' not in there:
+      raise
+    fields['class_order'] = there['class_order']
+  fields['tasks'] = len(config.task_sizes) or config.tasks
+  for name in ('data.dir', 'data.prepared'):
+    fields[name] = fields[name] and os.path.abspath(os.path.expanduser(fields[name]))
+  return changed(config, fields)
 
 
-def fixed(config: dict) -> dict:
-  """Dotted name -> value of the fields that may not change when a run is resumed. config: as a dict.
+def fixed(fields: dict) -> dict:
+  """Dotted name -> value of the fields that may not change when a run is resumed. fields: a config as a dict.
 
   Settings of other methods may change: whoever develops a method changes them.
   """
-  fields = flatten(config)
-  return {
-    name: value for name, value in fields.items() if name not in FREE_FIELDS and reads(fields.get('method', ''), name)
-  }
+  flat = flatten(json.loads(json.dumps(fields)))
+  method = flat.get('method', '')
+  return {name: value for name, value in flat.items() if name not in FREE_FIELDS and reads(method, name)}
 
 
-def check_same_config(folder: Path, config: dict) -> None:
-  """Raises UserError unless `folder` holds a run of `config`, a dict as JSON has it.
+def check_same_config(folder: Path, fields: dict) -> None:
+  """Raises UserError unless `folder` holds a run of the config `fields`, a dict.
 
   Ignores groups that exist only there: they belong to methods that were added on another branch.
   """
-  there, here = fixed(read_json(folder / 'config.json')), fixed(config)
+  there, here = fixed(read_json(folder / 'config.json')), fixed(fields)
   rank, groups = {name: k for k, name in enumerate(FIRST_REPORTED)}, {name.rpartition('.')[0] for name in here}
   compared = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups} - left_open(here)
   for name in sorted(compared, key=lambda name: (rank.get(name, len(rank)), name)):

@@ -115,11 +115,10 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 class ConstantRate:
-  """The inputs of inversion: one learning rate for all steps. `settings` is config.inversion."""
+  """The inputs of inversion: one learning rate for all steps."""
 
-  def __init__(self, settings):
-    self._lr = settings.lr if settings.what == 'generator' else settings.pixel_lr
-    self.steps, self.images_per_step = settings.steps, settings.batch_size
+  def __init__(self, lr: float, steps: int, batch_size: int):
+    self._lr, self.steps, self.images_per_step = lr, steps, batch_size
 
   def __call__(self, start: int, stop: int) -> np.ndarray:
     return np.full(stop - start, self._lr, np.float32)

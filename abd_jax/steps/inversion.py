@@ -38,7 +38,7 @@ def sample(components: Components, variables: PyTree, key: jax.Array, size: int)
 
 
 def make_inversion_step(components: Components, settings) -> Step:
-  """The step of Eq. 7 with Adam, from the generator's TrainState, lr f32[] and PhaseData; metrics are f32[].
+  """The step of Eq. 7, one of Adam: of the generator's TrainState, lr f32[] and PhaseData, with metrics of f32[].
 
   The teacher, `data.teachers[0]`, normalises with its running statistics while the moments of its inputs are
   read (Eq. 4); the generator is in training mode. `settings` is config.inversion.
