@@ -262,7 +262,7 @@ def test_the_next_classes_of_its_own_data_and_a_memory_that_is_kept(base, compil
 
 def test_an_extended_run_can_be_extended(base, letters_config, letters, compile_once, tmp_path):
   train_and_evaluate(letters_config('lwf'), str(tmp_path / 'more'))
-  with pytest.raises(UserError, match="class 'a' of 'letters' is one"):
+  with pytest.raises(UserError, match="class 'a' already"):
     extended_config(str(tmp_path / 'more'), {'data.name': 'letters', 'data.dir': letters})
   # Its test images are those of both data sets, each under its own class.
   stream, digits = old_stream(read_base(tmp_path / 'more')), open_stream(read_base(base('lwf')).config, None)
