@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from abd_jax.config import Config, check_read
+from abd_jax.config import Config, load_config
 from abd_jax.devices.environment import environment
 from abd_jax.errors import UserError, nearest
 from abd_jax.report.tables import table

@@ -91,7 +91,7 @@ def parts(here: Setting, steps: int) -> dict[str, Part]:
   method, batch_size = methods.get(here.config), here.config.student.batch_size
   c = here.config.inversion
   predict, rates = make_predict(here.components, method), ConstantRate(c.lr, c.steps, c.batch_size)
-  base = methods.get(load_config('cifar100', 'method=base')).first[0]
+  base = methods.get(load_config('cifar100:method=base')).first[0]
   untaught, imageless = here.data.replace(teachers=()), here.data.replace(images=None, labels=None)
   batches = np.broadcast_to(here.images[:EVALUATED], (steps, EVALUATED, *IMAGE))
   evaluate = Step(lambda state, _, batch, data: (state, predict(freeze(state), batch, data.classes)))
