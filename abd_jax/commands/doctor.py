@@ -9,7 +9,7 @@ Every line that does not begin with 'ok' ends with what to do. Exit code 0: noth
 import os
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,71 +43,34 @@ def run(words: list[str]) -> int:
 
 
 def findings(data_dir: str, workdir: Path) -> Iterator[Finding]:
-  """All of them, the quick ones first."""
-  yield from versions()
-  yield from devices()
-  yield memory()
-  yield disk(workdir)
+  """All findings, the quick ones first."""
+  yield from space(workdir)
   yield from data(data_dir)
-  yield from steps()
-
-
-def installed(name: str) -> str:
-  """The version of a package; '' if it is not there."""
-  try:
-    return version(name)
-  except PackageNotFoundError:
-    return ''
-
-
-def versions() -> Iterator[Finding]:
-  """Of jax, jaxlib and the plugins for GPUs, which must agree."""
-  jax = installed('jax')
-  for name in ('jaxlib', 'jax-cuda12-plugin', 'jax-cuda13-plugin'):
-    if (there := installed(name)) and there.split('.')[:2] != jax.split('.')[:2]:
-      yield Finding(
-        f'jax {jax} with {name} {there}', f"They must agree: pip install --upgrade 'jax=={jax}' '{name}=={jax}'"
-      )
-    elif there:
-      yield Finding(f'jax {jax} with {name} {there}')
-
-
-def devices() -> Iterator[Finding]:
-  """What JAX computes on, and whether a GPU lies idle."""
   try:
     from abd_jax.devices import backend
-  except Exception as error:  # jax refuses a jaxlib of another version
-    yield Finding(f'JAX cannot be imported ({" ".join(str(error).split())[:120]})', 'Install versions that agree.')
-    return
-  try:
+
     there = backend.devices()
-  except UserError as error:
-    yield Finding('JAX cannot compute here', f'{error}')
+  except Exception as error:  # jax refuses a jaxlib of another version; a device that was asked for is missing
+    yield Finding('JAX cannot compute here', ' '.join(str(error).split())[:300])
     return
   idle = there[0].platform == 'cpu' and Path('/dev/nvidiactl').exists()
   yield Finding(
-    f'{len(there)} {there[0].platform} device(s), {there[0].device_kind}, {os.cpu_count()} cores',
+    f'jax {version("jax")}: {len(there)} {there[0].platform} device(s), {there[0].device_kind}, {os.cpu_count()} cores',
     "There is an NVIDIA GPU that JAX does not use: pip install 'abd_jax[cuda]'." if idle else '',
   )
+  yield from steps()
 
 
-def memory() -> Finding:
-  """Of the host, free."""
-  try:
-    lines = Path('/proc/meminfo').read_text().splitlines()
-  except OSError:
-    return Finding('memory unknown: no /proc/meminfo')
+def space(workdir: Path) -> Iterator[Finding]:
+  """Free memory, and free disk where runs are to live."""
+  lines = Path('/proc/meminfo').read_text().splitlines()
   free = next((int(line.split()[1]) / 1e6 for line in lines if line.startswith('MemAvailable')), 0.0)
-  remedy = f'Below {MEMORY} GB the larger configs may not fit: close other programs.' if free < MEMORY else ''
-  return Finding(f'{free:.1f} GB of memory free', remedy)
-
-
-def disk(workdir: Path) -> Finding:
-  """Free where runs are to live."""
+  few = f'Below {MEMORY} GB the larger configs may not fit: close other programs.'
+  yield Finding(f'{free:.1f} GB of memory free', few if free < MEMORY else '')
   folder = next(path for path in (workdir.absolute(), *workdir.absolute().parents) if path.exists())
   free = shutil.disk_usage(folder).free / 1e9
-  remedy = f'Below {DISK} GB checkpoints may not fit: make room, or choose another folder.' if free < DISK else ''
-  return Finding(f'{free:.1f} GB free in {folder}', remedy)
+  few = f'Below {DISK} GB checkpoints may not fit: make room, or choose another folder.'
+  yield Finding(f'{free:.1f} GB free in {folder}', few if free < DISK else '')
 
 
 def data(data_dir: str) -> Iterator[Finding]:
@@ -124,7 +87,7 @@ def data(data_dir: str) -> Iterator[Finding]:
   for folder in folders:
     try:
       builder = tfds.builder_from_directory(folder)
-      if (form := getattr(builder.info.file_format, 'value', '')) != 'array_record':  # of others' work with TFDS
+      if (form := getattr(builder.info.file_format, 'value', '')) != 'array_record':  # of other projects
         yield Finding(f'{folder}: stored as {form}, which abd_jax does not use')
         continue
       for split in builder.info.splits:
@@ -139,16 +102,9 @@ def data(data_dir: str) -> Iterator[Finding]:
 
 def steps() -> Iterator[Finding]:
   """Two steps of ABD and two of inversion, against what they gave when this version was made."""
-  try:
-    from abd_jax.devices import backend
-
-    backend.devices()
-  except Exception:  # of which `devices` tells
-    return
   for name, value in self_test().items():
-    expected = EXPECTED[name]
-    good = abs(value - expected) <= TOLERANCE * max(abs(expected), 1.0)
-    text = f'{name} is {value:.5f}, expected {expected:.5f}'
+    good = abs(value - EXPECTED[name]) <= TOLERANCE * max(abs(EXPECTED[name]), 1.0)
+    text = f'{name} is {value:.5f}, expected {EXPECTED[name]:.5f}'
     yield Finding(text, '' if good else 'This machine computes something else: use the versions in requirements.txt.')
 
 
