@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
@@ -26,54 +25,40 @@ def stop_at_once() -> None:
 
 
 def _stop(number: int, frame: object) -> None:
-  with contextlib.suppress(OSError):
-    os.write(2, b'stopped; the same command resumes a run from its newest checkpoint\n')
+  _say(b'stopped; the same command resumes a run from its newest checkpoint')
   os._exit(128 + number)
 
 
-class PauseSignals:
-  """Inside the block the first of SIGNALS sets `received` to its name. After it the old handlers are back.
+def _say(text: bytes) -> None:
+  """Writes a line to stderr past Python's buffers, which the signal may have interrupted."""
+  with contextlib.suppress(OSError):
+    os.write(2, text + b'\n')
 
-  Python runs a handler only between two instructions of its own, so not during a step or a compilation. To answer at
-  once, a thread that the system wakes calls `tell`.
+
+class PauseSignals:
+  """Inside the block the first of SIGNALS sets `received` to its name. The next one finds the old handlers.
+
+  Python runs a handler between two instructions of its own, so the answer may come only after a step.
   """
 
-  def __init__(self, tell: Callable[[str], None]):
+  def __init__(self):
     self.received = ''
-    self._tell = tell
     self._handlers: dict[int, Any] = {}
 
   def __enter__(self) -> 'PauseSignals':
-    if threading.current_thread() is not threading.main_thread():
-      return self  # signals arrive only in the main thread
-    self._reader, self._writer = os.pipe()
-    os.set_blocking(self._writer, False)
-    self._previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-    self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-    self._thread = threading.Thread(target=self._answer, daemon=True)
-    self._thread.start()
+    if threading.current_thread() is threading.main_thread():  # no other thread receives signals
+      self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
     return self
 
   def __exit__(self, *exc: object) -> None:
-    if not self._handlers:
-      return
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
-    signal.set_wakeup_fd(self._previous)
-    os.close(self._writer)  # ends the thread
-    self._thread.join()
-    os.close(self._reader)
 
   def _on_signal(self, number: int, _frame: object) -> None:
     self.received = signal.Signals(number).name
-    signal.signal(number, self._handlers[number])
-
-  def _answer(self) -> None:
-    told = False
-    while received := os.read(self._reader, 1):
-      if received[0] in SIGNALS and not told:
-        told = True
-        self._tell('pausing after this chunk; again to stop now')
+    for each, handler in self._handlers.items():
+      signal.signal(each, handler)
+    _say(b'pausing after this chunk; again to stop now')
 
 
 BAR = 15  # cells that the bar has at least, in 80 columns

@@ -169,7 +169,7 @@ def run_all(
   alive: dict[str, subprocess.Popen] = {}
   for environment in environments:
     free.put(environment)
-  with PauseSignals(tell) as signals, ThreadPoolExecutor(len(environments)) as pool:
+  with PauseSignals() as signals, ThreadPoolExecutor(len(environments)) as pool:
 
     def one(run: Run) -> None:
       left = max(max_seconds - (time.monotonic() - began), 0.01) if max_seconds else 0.0

@@ -70,7 +70,7 @@ class Session:
     total, done = self._plan.total_steps(), sum(int(state.step) for state in self.states.values())
     self.console = Console(total, done, silent=not self.files.is_main)
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
-    self._signals = PauseSignals(self.console.line).__enter__()
+    self._signals = PauseSignals().__enter__()
     if self.progress.runs_on(environment(self._plan.mesh.size)):
       self.console.line('other devices, versions or code than before: rounding may differ; results.json names both')
     return self
