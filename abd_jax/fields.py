@@ -133,12 +133,13 @@ def weight(default: float) -> Number:
 
 
 class Share:
-  """In a recipe: shares of what the config has in a whole-number field, `of` or the recipe's own; each at least 1."""
+  """In a recipe: a share, or a tuple of shares, of a whole number of the config: `of`, or the recipe's own field."""
 
-  def __init__(self, *parts: float, of: str = ''):
-    self.parts, self.of = parts, of
+  def __init__(self, part: float | tuple[float, ...], of: str = ''):
+    self.part, self.of = part, of
 
   def taken_of(self, whole: int) -> int | tuple[int, ...]:
-    """A number for one part, a tuple for several."""
-    values = tuple(max(1, round(part * whole)) for part in self.parts)
-    return values if len(values) > 1 else values[0]
+    """At least 1 each."""
+    if isinstance(self.part, tuple):
+      return tuple(max(1, round(part * whole)) for part in self.part)
+    return max(1, round(self.part * whole))

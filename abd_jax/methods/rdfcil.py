@@ -22,7 +22,7 @@ SETTINGS = {
 # Its authors' settings for CIFAR-100, where the config has 250 epochs and 10,000 steps.
 RECIPE = {
   'student.epochs': Share(0.64),
-  'student.milestones': Share(0.32, 0.48, of='student.epochs'),
+  'student.milestones': Share((0.32, 0.48), of='student.epochs'),
   'student.weight_decay': 5e-4,
   'inversion.steps': Share(0.5),
   'inversion.warm_start': False,
@@ -33,7 +33,7 @@ RECIPE = {
 }
 _ON_IMAGENET = {
   'student.epochs': Share(0.9),  # 90
-  'student.milestones': Share(0.3, 0.6, of='student.epochs'),
+  'student.milestones': Share((0.3, 0.6), of='student.epochs'),
   'student.batch_size': 64,
   'student.weight_decay': 1e-4,
   'inversion.steps': Share(0.2),  # 10,000
