@@ -85,14 +85,7 @@ class Epochs(Number):
 class Numbers(Field):
   """A tuple of numbers from `low` to `high`. lengths: how many there may be; whole: no fractions."""
 
-  def __init__(
-    self,
-    default: tuple[float, ...],
-    low: float,
-    high: float,
-    lengths: Collection[int] = (),
-    whole: bool = True,
-  ):
+  def __init__(self, default: tuple, low: float, high: float, lengths: Collection[int] = (), whole: bool = True):
     super().__init__(default)
     self.low, self.high, self.lengths, self.whole = low, high, lengths, whole
     kind = 'whole numbers' if whole else 'numbers'

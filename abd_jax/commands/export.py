@@ -2,10 +2,10 @@
 
   --task=N   the model after the N-th task, from 1, also of a run that is not finished
 
-The file is a zip archive of the function as jax.export writes it (weights inside, any number of images from 1 on, for
-CPU, CUDA and TPU), of about.json, and of the package flatbuffers, which jax.export reads it with. about.json has the
-class names, the shape and the highest value of images, in words how they are prepared, and the versions of jax and
-abd_jax that wrote it. The archive is code that runs: take one only from whom you trust. To use it:
+The file is a zip archive. It holds the function as jax.export writes it (with its weights, for any number of images, on
+CPU, CUDA and TPU), about.json, and the package flatbuffers, which jax.export needs. about.json has the class names, the
+shape and the highest value of images, how to prepare them, and the versions of jax and abd_jax. The archive contains
+code: use only archives that you trust. To use one:
 
   import json, sys, zipfile
   sys.path.append('model.zip')
@@ -13,7 +13,7 @@ abd_jax that wrote it. The archive is code that runs: take one only from whom yo
   with zipfile.ZipFile('model.zip') as file:
     about = json.loads(file.read('about.json'))
     predict = export.deserialize(file.read('model.jax')).call
-  assert images.max() <= about['max_value']    # of others all probabilities are NaN
+  assert images.max() <= about['max_value']    # else all probabilities are NaN
   probabilities = predict(images)    # uint8[n, h, w, c], as about['image_shape'] -> float32[n, classes]
   print([about['class_names'][k] for k in probabilities.argmax(1)])
 """
@@ -37,7 +37,7 @@ def run(words: list[str]) -> None:
     raise UserError('give a workdir and a file, as in abd-jax export runs/digits model.zip')
   workdir, file = given.rest[0], Path(given.rest[1])
   if not file.absolute().parent.is_dir() or file.is_dir():
-    raise UserError(f'{file} cannot be written: there is no such folder, or it is one. Name a file in one that exists.')
+    raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')
   model = open_model(workdir, given)
   content = archive(model.export(), describe(model))
   try:
@@ -45,12 +45,12 @@ def run(words: list[str]) -> None:
 
     write_atomically(file, content)
   except OSError as error:
-    raise UserError(f'{file} cannot be written ({error.strerror}). Name another file.') from error
+    raise UserError(f'{file} cannot be written ({error.strerror}). Choose another path.') from error
   print(f'{file}: {len(model.class_names)} classes, {len(content) / 1e6:.1f} MB')
 
 
 def describe(model: Any) -> dict:
-  """What about.json says of a LoadedModel: all that is needed to use it, and which versions wrote it."""
+  """The content of about.json for a LoadedModel."""
   import jax
 
   return {
@@ -64,7 +64,7 @@ def describe(model: Any) -> dict:
 
 
 def archive(function: bytes, about: dict) -> bytes:
-  """The zip archive as bytes. function: of jax.export; about: what stands in about.json."""
+  """The zip archive. function: written by jax.export; about: for about.json."""
   import flatbuffers
 
   buffer = io.BytesIO()
