@@ -102,7 +102,8 @@ class MetricWriters:
     if file.exists():
       from PIL import Image
 
-      with Image.open(file) as picture:
+      # PIL raises many kinds of errors for a damaged file; the board then lacks the picture.
+      with contextlib.suppress(Exception), Image.open(file) as picture:
         self._board.add_image(tag, np.asarray(picture.convert('RGB')), self._before + self._step)
 
   def close(self) -> None:
