@@ -9,8 +9,8 @@ from fakes import tiny_runs, write
 
 from abd_jax.errors import UserError
 from experiments import __main__ as command
-from experiments import diagnosis, runs, store
-from experiments.paper import MEASURED_METHODS, TABLES
+from experiments import store
+from experiments.paper import TABLES
 from experiments.plan import plan
 
 
@@ -32,14 +32,6 @@ def test_figures_are_drawn_from_the_files_of_results(tmp_path, capsys):
   assert len(lines) == 12 and all('experiments table --table=methods' in line for line in lines)
   with pytest.raises(UserError, match='no finished run'):
     command.run(['figure', f'--results={tmp_path / "none"}', *words])
-
-
-def test_the_papers_omega_stands_beside_ours_where_the_data_are_its_own(tmp_path, capsys):
-  for one in plan(TABLES['methods'], 'cifar100', trials=1)[:2]:
-    write(tmp_path, one, 0.5)
-  command.run(['figure', f'--results={tmp_path}', '--max_runs=0', '--trials=1', f'--output={tmp_path}'])
-  (base,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith('| Base')]
-  assert base.split('|')[-2].strip() == '48.9'  # in five tasks
 
 
 ABD, MEASURED = 'digits-abd-tasks=5-trial=0', 'results/diagnosis_digits.jsonl'
@@ -97,36 +89,3 @@ def test_runs_that_lack_are_begun_and_resumed(ask, tmp_path):
   with pytest.raises(UserError, match='no finished run'):
     ask('2', f'--only={ABD}', '--max_seconds=0.01')
   assert (tmp_path / 'runs' / ABD / 'config.json').exists() and not (tmp_path / MEASURED).exists()
-
-
-def test_trials_are_averaged_and_those_without_dreams_left_out():
-  planned = diagnosis.looked_at(plan(TABLES['methods'], 'digits', 2))
-  assert [one.row.method for one in planned[:6]] == [*MEASURED_METHODS, MEASURED_METHODS[0]]
-  found = {one.name: measured(one, dreamed=(1 + one.trial) * (one.row.method == 'abd') or None) for one in planned}
-  of = diagnosis.groups(planned, found)
-  assert [group.name for group in of] == ['DeepInversion', 'Always Be Dreaming', 'R-DFCIL', 'LwF', 'Base']
-  header, rows = diagnosis.ratios(of, 'mid')
-  assert header == ('method', 'after task 2', 'after task 3', 'below 1', "paper's, after task 2")
-  assert rows == [('Always Be Dreaming', '0.75 ± 0.25', '0.75 ± 0.25', '2 of 4', 'below 1')]
-  _, rows = diagnosis.probes(of)
-  assert rows[0] == ('DeepInversion', '50.0 ± 0.0', '75.0 ± 0.0', '+25.0 ± 0.0', '-')
-  _, rows = diagnosis.agreements(of)
-  assert rows == [('Always Be Dreaming', '40.0 ± 0.0'), ('chance', '50.0')]
-
-
-def measured(planned, dreamed):
-  """What a run's entry might hold: two later tasks, new classes at distance 2."""
-  distance = {'final': {name: {'new': 2.0, 'dreamed': dreamed} for name in ('mid', 'mmd2')}}
-  dreams = [{'task': 0, 'agreement': 0.4, 'chance': 0.5}] if dreamed else []
-  return {
-    'schema_version': runs.SCHEMA,
-    'command': planned.command,
-    'config': runs.fields_of(planned.load({})),
-    'diagnosis': {
-      'distances': [{'task': task, 'layers': distance} for task in (1, 2)],
-      'cka': [{'task': task, 'layers': {'final': None}} for task in (1, 2)],
-      'probe': {'head': {'all': 0.5}, 'probe': {'all': 0.75}},
-      'dreams': dreams,
-      'plane': None,
-    },
-  }

@@ -8,7 +8,7 @@ from fakes import write
 from abd_jax.errors import UserError
 from experiments import __main__ as command
 from experiments import page
-from experiments.paper import SPLITS, TABLES
+from experiments.paper import TABLES
 from experiments.plan import plan
 
 DATA = ('digits', 'cifar100_small', 'tiny_imagenet_small')
@@ -59,15 +59,6 @@ def test_as_many_trials_are_shown_as_the_table_has_and_others_listed_apart(resul
   assert f'| {planned[-1].name} | 60.0 ' in text.partition('## Runs of no table above')[2].partition('\n## ')[0]
 
 
-def test_damaged_files_are_named(results):
-  (results / 'search_digits.json').write_text('{')
-  with pytest.raises(UserError, match=r'search_digits\.json is missing or damaged'):
-    page.page()
-  (results / 'digits.jsonl').write_text('{')
-  with pytest.raises(UserError, match=r'digits\.jsonl, line 1'):
-    page.page()
-
-
 def test_blocks_are_exchanged_and_nothing_else_or_nothing_is_written(results, tmp_path, monkeypatch):
   documents = {name: tmp_path / name for name in page.blocks()}
   for name, file in documents.items():
@@ -96,8 +87,3 @@ def test_blocks_are_exchanged_and_nothing_else_or_nothing_is_written(results, tm
   assert len(list((tmp_path / 'images').glob('*.svg'))) == 1 + 2 * 6
   command.run(['page'])
   assert texts == {name: file.read_text() for name, file in documents.items()}
-
-
-def test_a_table_is_shown_wherever_it_has_a_config_of_its_own_or_digits():
-  assert {*SPLITS} <= {config for _, config in page.SHOWN}
-  assert {('small', 'cifar100_small'), ('orders', 'cifar100'), ('methods', 'digits'), ('3', 'digits')} <= {*page.SHOWN}

@@ -13,7 +13,7 @@ from abd_jax.protocol.tasks import Tasks, class_order
 from abd_jax.run.queue import Job
 from experiments import __main__ as command
 from experiments import search
-from experiments.paper import SETTINGS, Settings
+from experiments.paper import Settings
 from experiments.store import read_json
 
 FIELDS = {name: value for name, value in TINY.items() if name != 'task_sizes'}
@@ -107,13 +107,3 @@ def test_a_named_setting_may_be_of_another_method_with_its_recipe(tmp_path, monk
     search.compare(search.of_settings('mine', {}), tmp_path)
   (config,) = ran
   assert (config.method, config.student.epochs, config.data.pad, config.trial) == ('rdfcil', 36, 0, 3)
-
-
-def test_named_settings_keep_their_order_and_all_tasks():
-  comparison = search.of_settings('digits', {'data.dir': 'there'})
-  assert [one['name'] for one in comparison.points] == list(SETTINGS['digits'].fields)
-  assert [condition.fields for condition in comparison.conditions] == [
-    {'data.dir': 'there', 'data.folds': 5, 'data.fold': fold} for fold in range(3)
-  ]
-  names = {search.workdir_name(comparison, one, where) for one in comparison.points for where in comparison.conditions}
-  assert len(names) == 3 * len(comparison.points) and not any('/' in name or ' ' in name for name in names)
