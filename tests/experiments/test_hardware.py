@@ -87,6 +87,7 @@ def test_every_step_is_counted_and_timed(monkeypatch, tmp_path, capsys):
   assert len(capsys.readouterr().out.splitlines()) == len(hardware.render(results).splitlines()) + 1 == 7
 
 
+@pytest.mark.slow
 def test_each_form_of_an_operation_is_timed_against_the_plain_one(monkeypatch):
   monkeypatch.setattr(steps, 'EVALUATED', 16)
   given = lambda mesh: Kernels(statistics=in_sums(1, mesh.gather, one_pass=True), folds=True)
@@ -118,7 +119,9 @@ def test_the_full_run_follows_the_measurements_under_the_names_of_the_tables_and
   assert asked == ['steps', 'forms'] and names(tmp_path / 'results') == sorted(expected)
 
 
-@pytest.mark.parametrize('name', steps.STEPS)
+@pytest.mark.parametrize(
+  'name', ['abd', *(pytest.param(name, marks=pytest.mark.slow) for name in ('base', 'inversion', 'evaluation'))]
+)
 def test_a_step_is_compiled_from_shapes(name):
   """For two CPU devices, whose compiler is here: all of the state is reused."""
   found = ahead.compiled(jax.devices()[:2], name, NETWORKS | {'precision': 'float32'}, scan_steps=0)
