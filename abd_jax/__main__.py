@@ -1,9 +1,9 @@
-"""abd-jax VERB ...: the commands, each with a --help of its own.
+"""abd-jax VERB ...: the commands. abd-jax VERB --help explains one.
 
 {verbs}
 
-Exit code 0: done, or paused. Exit code 2: a mistake, in one line. 130 and 143: stopped by Ctrl-C or SIGTERM before
-there was anything to save.
+Exit code 0: done, or paused. 2: a mistake, in one line. 130 and 143: stopped by Ctrl-C or SIGTERM before there was
+anything to save.
 """
 
 import ast
@@ -20,7 +20,7 @@ from abd_jax.run.console import stop_at_once
 
 
 def cli(words: Sequence[str] | None = None) -> None:
-  """Runs the verb that the first of `words` names, those of the command line unless given."""
+  """Runs the verb that `words` begin with; default: the words of the command line."""
   stop_at_once()
   for stream in (sys.stdout, sys.stderr):  # a file's name may have letters that the terminal's encoding lacks
     if isinstance(stream, io.TextIOWrapper):
@@ -32,20 +32,20 @@ def cli(words: Sequence[str] | None = None) -> None:
       raise
     traceback.print_exc()
     code = 1
-  if code and _is_one_of_several():  # JAX, ending, would wait for the others, and they for this one
+  if code and _is_one_of_several():  # at exit JAX would wait for the other processes, and they for this one
     sys.stderr.flush()
     os._exit(code)
   sys.exit(code)
 
 
 def _is_one_of_several() -> bool:
-  """Asks no device, of which there may be none."""
+  """Whether this process is one of a cluster. Does not ask for devices: there may be none."""
   jax = sys.modules.get('jax')
   return jax is not None and jax.distributed.is_initialized()
 
 
 def _run(words: list[str]) -> int:
-  """The exit code."""
+  """Runs a verb and returns the exit code; a mistake is one line on stderr."""
   from abd_jax.errors import UserError, disk_errors_explained
 
   try:
@@ -66,7 +66,7 @@ def _run(words: list[str]) -> int:
 
 
 def _discard_stdout() -> None:
-  """Sends what stdout could not take to /dev/null, so that Python does not try again, and complain, as it ends."""
+  """Sends what stdout could not take to /dev/null: otherwise Python tries again at exit, and complains."""
   try:
     sys.stdout.flush()
   except OSError:
@@ -74,7 +74,7 @@ def _discard_stdout() -> None:
 
 
 def _do(words: list[str]) -> int:
-  """The exit code of what the words ask for. Raises UserError."""
+  """Runs a verb or prints help, and returns the exit code. Raises UserError."""
   from abd_jax.errors import UserError, nearest
 
   asks_help = {'-h', '-help', '--help'} & set(words)
@@ -93,13 +93,13 @@ def _do(words: list[str]) -> int:
 
 
 def _help(verb: str) -> str:
-  """The docstring of a verb's file, read without importing it, which takes seconds."""
+  """The docstring of a verb's file. Does not import the file, which takes seconds."""
   source = Path(commands.__path__[0], f'{verb}.py').read_text()
   return (ast.get_docstring(ast.parse(source)) or '').strip()
 
 
 def _quiet() -> None:
-  """No lines of the libraries: orbax tells every step it takes, and each failure that it raises too."""
+  """Silences the libraries: orbax logs every step that it takes, and errors that it also raises."""
   from absl import logging
 
   from abd_jax.errors import silence_closed_loops

@@ -1,4 +1,4 @@
-"""python -m abd_jax.main --config=configs/digits.py --workdir=runs/digits    as abd-jax train; --help says more."""
+"""python -m abd_jax.main --config=configs/digits.py --workdir=runs/digits: the same as abd-jax train."""
 
 import sys
 

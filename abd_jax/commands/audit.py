@@ -1,9 +1,9 @@
-"""abd-jax audit WORKDIR    which arrays a run keeps between tasks, whether they can hold images, and what it read
+"""abd-jax audit WORKDIR    which images a run keeps and reads
 
-  --format=table   table: the arrays by their part; arrays: each by its name and shape; json: everything
+  --format=table   table: parts of the stored arrays; arrays: every array by name and shape; json: everything
 
-Needs no data. Pause a run that is going on first. Exit code 0: nothing found; 1: images where the method keeps none, or
-images of an earlier task read for training; 2: arrays that cannot be read, which may hold anything, or no run.
+It needs no data. Pause the run first. Exit code 0: nothing found. 1: images although the method keeps none, or images
+of an earlier task read for training. 2: no run, or arrays that cannot be read and may hold anything.
 """
 
 import json
@@ -21,7 +21,7 @@ def run(words: list[str]) -> int:
   given = parse(words, ('format',))
   form = given.options.get('format', 'table')
   if form not in FORMATS:
-    raise UserError(f'--format={form} is not one of {", ".join(FORMATS)}.')
+    raise UserError(f'--format={form}: expected one of {", ".join(FORMATS)}.')
   if len(given.rest) != 1:
     raise UserError('expected the workdir of one run, as in abd-jax audit runs/digits.')
   from abd_jax.analysis.audit import audit

@@ -1,9 +1,9 @@
-"""abd-jax doctor    looks at this machine: devices, versions, memory, disk, data, and two steps against known numbers
+"""abd-jax doctor    checks this machine: devices, versions, memory, disk, data, and two steps of each kind
 
-  --data_dir=FOLDER   where prepared data lie, unless in TFDS's own folder
-  --workdir=FOLDER    where runs are to live, for the free space there; the current folder unless given
+  --data_dir=FOLDER   where prepared data are; default: TFDS's folder
+  --workdir=FOLDER    where runs will be, to check the free space there; default: the current folder
 
-Every line that does not begin with 'ok' ends with what to do. Exit code 0: nothing found; 1: something was.
+Each line that begins with 'look' ends with what to do. Exit code 0: nothing found. 1: something was.
 """
 
 import os
@@ -23,17 +23,17 @@ TOLERANCE = 2e-3
 
 
 class Finding(NamedTuple):
-  """A line of the report; remedy: '' if all is well."""
+  """A line of the report. remedy: what to do; '' if nothing."""
 
   text: str
   remedy: str = ''
 
 
 def run(words: list[str]) -> int:
-  """Prints what it finds; returns 1 if something is to be done."""
+  """Prints all findings; returns 1 if one has a remedy."""
   given = parse(words, ('data_dir', 'workdir'))
   if given.rest:
-    raise UserError(f"'{given.rest[0]}' is not an option of doctor. --help lists them.")
+    raise UserError(f"expected options of doctor, got '{given.rest[0]}'; --help lists them.")
   bad = 0
   for finding in findings(given.options.get('data_dir', ''), Path(given.options.get('workdir') or '.')):
     bad += bool(finding.remedy)
@@ -74,7 +74,7 @@ def space(workdir: Path) -> Iterator[Finding]:
 
 
 def data(data_dir: str) -> Iterator[Finding]:
-  """The prepared data sets, each with the images that its files hold."""
+  """The prepared data sets, and the number of images in each."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import constants
 
@@ -101,15 +101,15 @@ def data(data_dir: str) -> Iterator[Finding]:
 
 
 def steps() -> Iterator[Finding]:
-  """Two steps of ABD and two of inversion, against what they gave when this version was made."""
+  """Two steps of ABD and two of inversion, compared with EXPECTED."""
   for name, value in self_test().items():
     good = abs(value - EXPECTED[name]) <= TOLERANCE * max(abs(EXPECTED[name]), 1.0)
     text = f'{name} is {value:.5f}, expected {EXPECTED[name]:.5f}'
-    yield Finding(text, '' if good else 'This machine computes something else: use the versions in requirements.txt.')
+    yield Finding(text, '' if good else 'This machine computes other numbers. Use the versions in requirements.txt.')
 
 
 def self_test() -> dict[str, float]:
-  """Losses of the second step of each kind, on small networks and drawn images: the first one's gradients count too."""
+  """Losses of the second step of each kind, which depend on the first one's gradients. Networks are small."""
   import jax
   import numpy as np
 

@@ -1,6 +1,6 @@
-"""abd-jax export WORKDIR FILE    writes the model of a finished run to one file that needs JAX alone
+"""abd-jax export WORKDIR FILE    writes the model of a finished run to one file that needs only JAX
 
-  --task=N   the model after the N-th task, from 1, also of a run that is not finished
+  --task=N   the model after task N, from 1; works for an unfinished run too
 
 The file is a zip archive. It holds the function as jax.export writes it (with its weights, for any number of images, on
 CPU, CUDA and TPU), about.json, and the package flatbuffers, which jax.export needs. about.json has the class names, the
@@ -31,10 +31,10 @@ from abd_jax.errors import UserError
 
 
 def run(words: list[str]) -> None:
-  """Writes the file. Raises UserError for a mistake; then there is none, or the one that was there."""
+  """Writes the file. Raises UserError for a mistake; then a file that was there is unchanged."""
   given = parse(words, ('task',))
   if len(given.rest) != 2:
-    raise UserError('give a workdir and a file, as in abd-jax export runs/digits model.zip')
+    raise UserError('expected a workdir and a file, as in abd-jax export runs/digits model.zip.')
   workdir, file = given.rest[0], Path(given.rest[1])
   if not file.absolute().parent.is_dir() or file.is_dir():
     raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')

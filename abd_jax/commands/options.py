@@ -1,4 +1,4 @@
-"""The words of a command line: options, fields of a config, and the rest."""
+"""Parses a command line: options, fields of a config, and the rest."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from abd_jax.errors import UserError, nearest
 
 
 class Words(NamedTuple):
-  """A command line taken apart."""
+  """A parsed command line."""
 
   options: dict[str, str]  # --name=value
   fields: dict[str, str]  # --config.name=value
@@ -15,7 +15,7 @@ class Words(NamedTuple):
 
 
 def parse(words: Sequence[str], known: Collection[str], fields: bool = False) -> Words:
-  """Takes `words` apart. known: names of options; fields: whether --config.FIELD=VALUE is allowed.
+  """Parses `words`. known: names of options; fields: whether --config.FIELD=VALUE is allowed.
 
   Raises UserError for an unknown option, for one without a value, and for one that is given twice.
   """
@@ -31,7 +31,7 @@ def parse(words: Sequence[str], known: Collection[str], fields: bool = False) ->
       raise UserError(f'--{name} is not an option.{nearest(name, known)}')
     if not equals:
       if not words:
-        raise UserError(f'--{name} has no value, as in --{name}=...')
+        raise UserError(f'--{name} has no value; give one, as in --{name}=...')
       value = words.pop(0)
     if name in given:
       raise UserError(f'--{name} is given twice. Leave one out.')

@@ -1,14 +1,13 @@
-"""abd-jax predict WORKDIR IMAGE... | FOLDER | -    names images with the model of a finished run
+"""abd-jax predict WORKDIR IMAGE... | FOLDER | -    names the classes of images with the model of a finished run
 
-  -              reads the names of image files from standard input, one a line
-  --format=table what to print: table (the likeliest classes), csv or jsonl (the probability of every class)
-  --top=3        classes in a row of the table
-  --task=N       the model after the N-th task, from 1, also of a run that is not finished
+  -               reads the names of image files from standard input, one a line
+  --format=table  table: the likeliest classes; csv or jsonl: the probability of every class
+  --top=3         classes in a row of the table
+  --task=N        the model after task N, from 1; works for an unfinished run too
 
-Images are turned as their EXIF says, made grey or RGB as the model takes them, transparent pixels white and 16 bits
-8, as for training. Photographs are then cut and resized as the run's own test images were; models of other data sets
-take images of their own size alone. Values must lie in the model's range, which for digits is 0 to 16. Nothing is
-printed unless all images can be read and fit.
+Images are turned as EXIF says and made grey or RGB with 8 bits; transparent pixels become white. Photographs are cut
+and resized as the run's test images were. Models of other data sets take images of one size only. Values must lie in
+the model's range, which is 0 to 16 for digits. Nothing is printed unless every image can be read and fits.
 """
 
 import csv
@@ -34,9 +33,9 @@ def run(words: list[str]) -> None:
   given = parse(words, ('format', 'top', 'task'))
   form, top = given.options.get('format', 'table'), whole(given, 'top', 3)
   if form not in FORMATS:
-    raise UserError(f'--format={form} is not one of {", ".join(FORMATS)}.')
+    raise UserError(f'--format={form}: expected one of {", ".join(FORMATS)}.')
   if len(given.rest) < 2:
-    raise UserError('give a workdir and images, as in abd-jax predict runs/digits photo.png')
+    raise UserError('expected a workdir and images, as in abd-jax predict runs/digits photo.png.')
   files = image_files(given.rest[1:])
   model = open_model(given.rest[0], given)
   names, probabilities = predict(model, files)
@@ -44,7 +43,7 @@ def run(words: list[str]) -> None:
 
 
 def whole(given: Words, name: str, otherwise: int) -> int:
-  """The option of that name, a whole number of at least 1."""
+  """The option `name` as a whole number of at least 1."""
   text = given.options.get(name, str(otherwise))
   if not text.isdecimal() or not int(text):
     raise UserError(f'--{name}: expected an integer >= 1, got {text!r}.')
@@ -63,7 +62,7 @@ def open_model(workdir: str, given: Words) -> Any:
 
 
 def image_files(words: Sequence[str]) -> list[Path]:
-  """The files that the words name: images, folders of them as for training, or - for names on standard input."""
+  """The image files that `words` name: files, folders as for training, or - for names on standard input."""
   files = []
   for word in words:
     path = Path(word)
@@ -74,12 +73,12 @@ def image_files(words: Sequence[str]) -> list[Path]:
     else:
       files.append(path)
   if not files:
-    raise UserError(f'no image in {" ".join(words)}. Known by their endings: {" ".join(sorted(folders.SUFFIXES))}.')
+    raise UserError(f'no image in {" ".join(words)}; expected files that end in {" ".join(sorted(folders.SUFFIXES))}.')
   return files
 
 
 def predict(model: Any, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-  """(str[n] the likeliest class of each file, f32[n, c] probabilities), with a bar on a terminal if they are many."""
+  """(str[n] the likeliest class of each file, f32[n, c] probabilities). A terminal shows a bar for many files."""
   from tqdm import tqdm
 
   # In parts of one size, since each size is compiled for.
@@ -95,7 +94,7 @@ def predict(model: Any, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batches(files: Sequence[Path], size: int, model: Any) -> Iterator[np.ndarray]:
-  """u8[b, h, w, c], b at most `size`. model: a LoadedModel."""
+  """Images u8[b, h, w, c] with b at most `size`. model: a LoadedModel."""
   for start in range(0, len(files), size):
     yield np.stack([read_image(file, model.image_shape, model.config.data) for file in files[start : start + size]])
 
@@ -130,7 +129,7 @@ def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.
 
 
 def _cut(image: Any, size: tuple[int, int], data: Any) -> Any:
-  """What is cut out of a Pillow image and resized: once when it is stored, once more where a run crops at random."""
+  """Cuts and resizes a Pillow image as the run did: once as for storing, once more if the run crops at random."""
   from abd_jax.data import images
 
   if stored := prepare.stored_size(data.name, size, data.crop):
@@ -141,7 +140,7 @@ def _cut(image: Any, size: tuple[int, int], data: Any) -> Any:
 
 
 def preparation(shape: Sequence[int], data: Any) -> list[str]:
-  """What `read_image` does to an image, in words for who must do it elsewhere: in this order."""
+  """The steps of `read_image` in words and in order, for users who prepare images elsewhere."""
   height, width, channels = shape
   steps = ['turned upright as EXIF says', f'{"grey" if channels == 1 else "RGB"}, 8 bits, transparent pixels white']
   square = 'the largest centred square resized to {}x{}, bilinearly over all pixels it covers'

@@ -1,15 +1,14 @@
-"""abd-jax train --config=digits --workdir=runs/digits    learns a sequence of tasks, or resumes
+"""abd-jax train --config=digits --workdir=runs/digits    learns a sequence of tasks, or resumes a run
 
-It keeps no image of an old task unless the method has a memory, and writes all results to the workdir. The same command
-resumes a run that was stopped. `python -m abd_jax.main` does the same.
+The run keeps no image of an old task unless the method has a memory. The same command resumes it after a stop.
+`python -m abd_jax.main` does the same.
 
-  --config=digits                                   a config that comes with the package, or the path of a file
-  --config=digits:tasks=5,method=lwf,trial=1,quick  its options, after a colon
+  --config=digits                                   a config of this package, or the path of a file
+  --config=digits:tasks=5,method=lwf,trial=1,quick  its options, after a colon; quick: a short run
   --config=runs/digits/config.json                  the config of another run; - reads standard input
-  --config.student.lr=0.05                          any field of the config; abd_jax/config.py lists them with
-                                                    their units
-  --config.trials=3                                 several trials, each in a folder of its own in the workdir
-  --workdir=runs/digits                             where the run lives: checkpoints, dreams, metrics, results
+  --config.student.lr=0.05                          any field; abd_jax/config.py lists them with their units
+  --config.trials=3                                 several trials, in trial_0, trial_1, ... of the workdir
+  --workdir=runs/digits                             the folder of the run: checkpoints, dreams, metrics, results
 
 Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit code 2: a mistake, in one line.
 """
@@ -35,13 +34,13 @@ from abd_jax.run.workdir import check_path, read_finished, resolve
 
 
 def run(words: list[str]) -> None:
-  """Runs the config that the words of the command line name. Raises UserError for a mistake."""
+  """Runs the config that `words` name. Raises UserError for a mistake."""
   given = parse(words, ('config', 'workdir'), fields=True)
   if given.rest:
-    raise UserError(f"'{given.rest[0]}' is not an option. Options begin with --, as in --workdir=runs/digits.")
+    raise UserError(f"expected options that begin with --, as in --workdir=runs/digits, got '{given.rest[0]}'.")
   for name, example in (('config', 'configs/digits.py'), ('workdir', 'runs/digits')):
     if not given.options.get(name):
-      raise UserError(f'--{name} is missing, as in --{name}={example}. --help says more.')
+      raise UserError(f'--{name} is missing; give it as in --{name}={example}.')
   config = load_config(given.options['config'], **given.fields)
   check(config)
   begin(config.distributed, config.cluster)
@@ -108,7 +107,7 @@ def learn_trials(config: Config, workdir: Path) -> list[dict]:
 
 
 def _resolved(runs: list[Run]) -> list[Run]:
-  """Their configs with nothing left open. All have the class order of the first: its file may be gone by now."""
+  """The runs with complete configs. All have the class order of the first, whose file may no longer exist."""
   found, order = [], {}
   for run in runs:
     config = resolve(changed(run.config, order), run.workdir)
