@@ -16,5 +16,4 @@ def test_a_chunk_of_each_kind_is_traced_and_nothing_else_changes(learn, tmp_path
     (trace,) = phase.rglob('*.trace.json.gz')
     assert json.loads(gzip.decompress(trace.read_bytes()))['traceEvents']
   lines = capsys.readouterr().err.splitlines()
-  told = [line for line in lines if 'is traced' in line]
-  assert len(told) == 3 and all(line.endswith(f'tensorboard --logdir {folder}') for line in told)
+  assert sum(line.endswith(f'tensorboard --logdir {folder}') for line in lines) == 3

@@ -60,7 +60,7 @@ def test_one_that_diverges_ends_neither_the_list_nor_unseen():
   assert 'a has failed: loss is not finite' in lines
   outcome.check_ended()
   for ask in (outcome.complete, outcome.check_sound):
-    with pytest.raises(UserError, match='2 runs have failed; of the first: a: loss is not finite'):
+    with pytest.raises(UserError, match=r'2 runs .* a: loss is not finite'):
       ask()
   execute([Job('b', lambda s: {})]).check_sound()
   bounded = execute([Job('a', diverge), *(Job(name, lambda s: {}) for name in 'bcd')], max_jobs=2)
