@@ -36,37 +36,35 @@ from abd_jax.steps.student import in_batches
 
 
 def train_and_evaluate(config, workdir: str) -> dict:
-  """Runs `config` in `workdir`, or what is left of it, and returns what stands in its results.json.
+  """Runs `config` in `workdir`, or resumes it there, and returns the content of its results.json.
 
   Args:
-    config: as of abd_jax.config.default, or of a file in configs/.
-    workdir: a folder of its own; a finished run there is only read, and needs no data unless another folder of
-      photographs is named.
+    config: from abd_jax.load_config or abd_jax.config.default.
+    workdir: the run's own folder. A finished run is only read, and needs no data unless data.dir is another folder.
 
   Raises:
     UserError: a mistake in either, in one line.
-    Paused: told to stop before the end, by config.max_seconds or a signal; the same call resumes.
+    Paused: config.max_seconds are over, or a signal came. The same call resumes.
   """
   check_path(str(workdir))
-  backend.devices()  # none is told before anything is looked at
+  backend.devices()  # raises if there is no device
   given = config
   config = hosts.all_or_none(lambda: resolve(given, workdir))
   if config.trials > 1:
-    raise UserError(f'config.trials={config.trials}: this runs one. abd_jax.commands.trials.learn_trials runs several.')
+    raise UserError(f'config.trials={config.trials}: expected 1. `abd-jax train` runs several trials.')
   results, same_data = read_finished(workdir, config)
   if results is not None and same_data:
     return results
   with disk_errors_explained(config.data.dir or 'the folder of data sets'):
     plan = hosts.all_or_none(lambda: build(config))
-  if results is not None:  # these are the same images in another folder
+  if results is not None:  # data.dir is another folder, and `build` found the same images there
     return results
-  config = plan.config
+  config, tasks = plan.config, plan.schedule.tasks.num_tasks
   hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), plan.test_counts()])
   with disk_errors_explained(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
-    results = (_upper_bound if plan.method.offline else _task_after_task)(plan, files)
+    results = _upper_bound(plan, files) if plan.method.offline else _learn_tasks(plan, files)
     results = files.write_results(results)
-    schedule = plan.schedule
-    files.remove_teachers(no_longer_kept(schedule.frozen_before(schedule.tasks.num_tasks, ''), config.teachers_kept))
+    files.remove_teachers(no_longer_kept(plan.schedule.frozen_before(tasks, ''), config.teachers_kept))
   return results
 
 
@@ -77,14 +75,14 @@ def job(config, workdir: Path) -> queue.Job:
   )
 
 
-def _task_after_task(plan: Plan, files: Workdir) -> dict:
-  """The loop. Begins where the newest checkpoint stands, so it repeats nothing that an earlier process has done."""
+def _learn_tasks(plan: Plan, files: Workdir) -> dict:
+  """The loop over tasks and their phases. Begins at the newest checkpoint."""
   schedule, config = plan.schedule, plan.config
   with Session(files, plan) as session:
     progress = session.progress
     frozen = schedule.frozen_before(progress.task, progress.phase)
     learner = Learner(plan, session.states, session.load_teachers(frozen, schedule.teachers_kept))
-    plan.stream.on_read(files.log_read)  # only now: all that can be damaged has been read
+    plan.stream.on_read(files.log_read)  # writes; by now everything that may be damaged has been read
     if plan.lacks_old_tests():
       session.console.line('the test images of the classes learnt before are missing: only new classes are evaluated')
     with session.clock('train'):
@@ -117,7 +115,7 @@ def _task_after_task(plan: Plan, files: Workdir) -> dict:
 
 
 def _upper_bound(plan: Plan, files: Workdir) -> dict:
-  """For each task the row of a model of its own."""
+  """Each row of the accuracy matrix comes from a fresh model, trained on all classes so far."""
   config, tasks = plan.config, plan.schedule.tasks
   root = Path(config.oracle_dir).absolute() if config.oracle_dir else files.path.parent / 'oracles'
 
@@ -134,13 +132,13 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
 
 
 class Evaluation(NamedTuple):
-  """What the test images say of the student after a task."""
+  """The student on the test images after a task."""
 
   rows: tuple[list, list, list, list]  # accuracy and top-5 accuracy by task, then both by class; None without images
   seen: float | None  # accuracy over all classes seen; None if the test images of some are missing
   class_names: list[str]  # of the classes seen
   confusion: np.ndarray  # i64[c, c]
-  collapse: str  # why the student is of no use; '' if it is
+  collapse: str  # why the student has collapsed; '' if it has not
 
 
 class Learner:
@@ -195,7 +193,7 @@ class Learner:
 
   @contextmanager
   def begin(self, task: int, phase: NamedPhase, step: int) -> Iterator[tuple[chunks.Chunk, PhaseData, StepInputs]]:
-    """Gives (compiled step, what all steps read, inputs of each step) of a phase; at step 0 makes anew what it must."""
+    """Gives (compiled step, what all steps read, inputs of each step) of a phase. Step 0 makes the phase's resets."""
     if phase.training:
       data = self._begin_learning(task, phase.index, phase.training, step)
       with self._inputs(task, phase.index, phase.training) as inputs:
@@ -263,7 +261,7 @@ class Learner:
     return jax.device_get(self.plan.steps.picture(self.generator.variables, data))
 
   def dead(self, task: int, dreams: np.ndarray, labels: np.ndarray) -> str:
-    """Why the generator is of no use, judged by what `picture` gave; '' if it is."""
+    """Why the generator has collapsed, judged by what `picture` gave; '' if it has not."""
     judged = self.config.inversion.steps >= metrics.JUDGED
     return metrics.dead(dreams, labels, sum(self.tasks.sizes[: task + 1])) if judged else ''
 
@@ -305,7 +303,7 @@ class Learner:
     return self._pooled[task]
 
   def _check_range(self, images: np.ndarray) -> None:
-    """Raises UserError for values above white: the model would be trained on what it later refuses."""
+    """Raises UserError for values above white: `predict` would refuse such images."""
     white, highest = self.config.data.max_value, int(images.max())
     if highest > white:
       raise UserError(

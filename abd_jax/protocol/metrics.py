@@ -129,7 +129,7 @@ def summary(matrix: Matrix, counts: Sequence[int]) -> dict:
   }
 
 
-# Collapse: whether what is trained is still of use.
+# Collapse of the student or the generator.
 
 JUDGED = 100  # steps of a phase; with fewer, neither chance nor a dull generator means anything
 _TESTED = 20  # images; with fewer, an accuracy means nothing
@@ -137,7 +137,7 @@ _SAME = 1 / 255  # of the range of pixels: no eye sees the difference
 
 
 def dead(dreams: np.ndarray, labels: np.ndarray, classes: int) -> str:
-  """Why images f[n, h, w, c] in [0, 1] that a teacher labels i[n] help nobody to remember; '' if they may help."""
+  """Why dreams f[n, h, w, c] in [0, 1] with labels i[n] cannot stand in for old images; '' if they may."""
   if np.ptp(dreams, axis=0).max() < _SAME:
     return f'the generator is dead, its {len(dreams)} images are all the same'
   if classes > 1 and len(set(labels.tolist())) == 1:

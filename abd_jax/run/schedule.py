@@ -85,7 +85,7 @@ class Schedule:
     return self.known, ''
 
   def phases(self, task: int) -> tuple[NamedPhase, ...]:
-    """Those of 0-based `task`, in order. The model at the end of the last one is the task's own."""
+    """The phases of 0-based `task`, in order. The model at the end of the last one is the task's own."""
     training = self.method.phases(task)
     last, dreams = len(training) - 1, self.dreams_after(task)
     named = []
