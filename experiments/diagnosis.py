@@ -95,7 +95,7 @@ def groups(planned: Sequence[Planned], found: dict[str, dict]) -> list[Group]:
 
 def _record(method: str, trial: int, kept: dict) -> RunRecord:
   config = kept['config'] | {'method': method, 'trial': trial}
-  return RunRecord(method, config, None, [], [], (), None, [], {}, kept['command'], kept['diagnosis'], {})
+  return RunRecord(method, config, diagnosis=kept['diagnosis'])
 
 
 def dreaming(of: Sequence[Group]) -> list[Group]:

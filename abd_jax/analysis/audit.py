@@ -63,7 +63,7 @@ def audit(workdir: str | Path) -> Audit:
   """
   folder = Path(workdir).absolute()
   if not (folder / 'config.json').is_file():
-    raise UserError(f'{folder} holds no run: it has no config.json. Name the --workdir of one.')
+    raise UserError(f'{folder} holds no run: it has no config.json. Give the --workdir of a run.')
   config = restored(read_json(folder / 'config.json'))
   if methods.get(config).offline:
     raise UserError(f'{folder} holds an upper bound: a new model learns each task from all images.')
@@ -73,24 +73,26 @@ def audit(workdir: str | Path) -> Audit:
 
 def _audit(folder: Path, config: Config) -> Audit:
   has_memory = bool(methods.get(config).memory)
-  photos = config.data.dir if own_images(config.data.name) else ''
-  copies = config.data.prepared or f'{photos.rstrip("/")}.prepared'
   states = [path / 'state' for kind in KINDS for path in sorted((folder / 'checkpoints' / kind).glob('*/'))]
   models, manifest = _models(folder)
-  tasks = Tasks(tuple(manifest['class_order']['original_ids']), tuple(manifest['task_sizes']))
   arrays, memories, unreadable = [], {}, []
   for path in (*states, *models):
-    name = path.relative_to(folder).as_posix()
+    store = path.relative_to(folder).as_posix()
     try:
-      arrays += _arrays(path, name, tuple(manifest['image_shape']))
+      for name, array in stored_arrays(path).items():
+        size, holds = array.size * array.dtype.itemsize, array.shape[1:] == tuple(manifest['image_shape'])
+        arrays.append(StoredArray(store, name, array.shape, str(array.dtype), size, holds))
       if path in models:
         read_manifest(path)  # compares the checksums of all files
       if path in models and has_memory and (one := TeacherId.of_folder(path.name)):
         labels = load_teacher(folder, one)[2].memory['labels']
-        memories[name] = int(np.sum(np.asarray(labels) >= 0))
+        memories[store] = int(np.sum(np.asarray(labels) >= 0))
     except UserError as error:
       unreadable.append(str(error))
+  tasks = Tasks(tuple(manifest['class_order']['original_ids']), tuple(manifest['task_sizes']))
   reads = read_log(folder, tasks, config.data.folds, bool(config.extends))
+  photos = config.data.dir if own_images(config.data.name) else ''
+  copies = config.data.prepared or f'{photos.rstrip("/")}.prepared'
   return Audit(
     method=config.method,
     capacity=config.memory.size if has_memory else 0,
@@ -101,8 +103,8 @@ def _audit(folder: Path, config: Config) -> Audit:
     unreadable=unreadable,
     findings=[
       *_unexpected_images(arrays, has_memory, config.inversion.what == 'pixels'),
-      *_wrong_reads(folder, reads),
-      *_images_of_reports(folder),
+      *(f'reads.jsonl, line {number}: {read.wrong}' for number, read in enumerate(reads, 1) if read.wrong),
+      *_unexpected_files(folder),
     ],
     notes=[f'{photos} holds the photographs, {copies} holds copies, also of earlier ones'] if photos else [],
   )
@@ -113,22 +115,16 @@ def _models(folder: Path) -> tuple[list[Path], dict]:
 
   Raises UserError if no model is frozen, or if the manifest is damaged.
   """
-  manifests = [file.with_suffix('') for file in (folder / 'teachers').glob('*.json')]
-  if not manifests:
-    raise UserError(f'{folder} keeps nothing yet: no task of a run there is complete.')
 
   def age(path: Path) -> tuple[int, bool]:  # a save that was cut off, such as '1.new', comes first
     one = TeacherId.of_folder(path.name)
     return (one.task, one.phase is None) if one else (-1, False)
 
+  manifests = sorted((file.with_suffix('') for file in (folder / 'teachers').glob('*.json')), key=age)
+  if not manifests:
+    raise UserError(f'{folder} keeps nothing yet: no task of a run there is complete.')
   models = sorted({*manifests, *(folder / 'teachers').glob('*/')}, key=age)
-  return models, read_manifest(max(manifests, key=age), check_files=False)
-
-
-def _arrays(path: Path, store: str, image_shape: tuple[int, ...]) -> Iterator[StoredArray]:
-  for name, array in stored_arrays(path).items():
-    size = array.size * array.dtype.itemsize
-    yield StoredArray(store, name, array.shape, str(array.dtype), size, array.shape[1:] == image_shape)
+  return models, read_manifest(manifests[-1], check_files=False)
 
 
 def _unexpected_images(arrays: list[StoredArray], has_memory: bool, pixels: bool) -> Iterator[str]:
@@ -144,12 +140,13 @@ def read_log(folder: Path, tasks: Tasks, folds: int, extends: bool) -> list[Read
   """reads.jsonl, judged. Raises UserError if it is damaged."""
   file = folder / 'reads.jsonl'
   records = read_lines(file)
-  if any(not isinstance(one.get('classes'), list) or not {'for', 'split', 'images'} <= one.keys() for one in records):
-    raise UserError(f'{file} is damaged: put it back as it was.')
   # A run that extends another may number the classes of new data from 0. The log does not say which numbers it has.
   known = np.cumsum(tasks.sizes)[:-1].tolist() if extends else []
   firsts = [0, *(one for one in known if tasks.order[:one] == tuple(range(one)))]
-  judged = [_judged(records, tasks, folds, first) for first in firsts]
+  try:
+    judged = [_judged(records, tasks, folds, first) for first in firsts]
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{file} is damaged ({error!r}): put it back as it was.') from error
   return min(judged, key=lambda reads: sum(read.wrong != '' for read in reads))
 
 
@@ -158,29 +155,25 @@ def _judged(records: list[dict], tasks: Tasks, folds: int, first: int) -> list[R
   classes = [set(tasks.original_ids(task)) for task in range(tasks.num_tasks)]
   reads, latest = [], 0
   for record in records:
-    ids, split = {one + first for one in record['classes']}, record['split']
+    purpose, split, ids = record['for'], record['split'], {one + first for one in record['classes']}
     read, wrong = tuple(task for task, own in enumerate(classes) if own & ids), ''
-    if record['for'] == 'testing':
+    if purpose == 'testing':
       held_out = record.get('folds') == folds > 0
       wrong = 'training images were read for testing' if split == 'train' and not held_out else ''
-    elif record['for'] != 'training' or split != 'train' or ids not in classes:
-      wrong = f"{record['for']} read images of the {split} split that are not one task's"
+    elif purpose != 'training' or split != 'train' or ids not in classes:
+      wrong = f"{purpose} read images of the {split} split that are not one task's"
     elif read[0] < latest:
       wrong = f'images of task {read[0] + 1} were read after task {latest + 1} had begun'
     else:
       latest = read[0]
-    reads.append(Read(record['for'], split, read, record['images'], wrong))
+    reads.append(Read(purpose, split, read, int(record['images']), wrong))
   return reads
 
 
-def _wrong_reads(folder: Path, reads: list[Read]) -> list[str]:
+def _unexpected_files(folder: Path) -> Iterator[str]:
+  """A line for each file into which `report` has put real images, and for a missing log of reads."""
   if not (folder / 'reads.jsonl').exists():
-    return ['reads.jsonl is missing: nothing says which images the run read']
-  return [f'reads.jsonl, line {number}: {read.wrong}' for number, read in enumerate(reads, 1) if read.wrong]
-
-
-def _images_of_reports(folder: Path) -> Iterator[str]:
-  """A line for each file into which `report` has put real images."""
+    yield 'reads.jsonl is missing: nothing says which images the run read'
   if (folder / 'diagnosis' / 'images.npz').exists():
     yield 'diagnosis/images.npz holds real images, which `report` read from the data set: delete diagnosis/'
   page = folder / 'report.html'

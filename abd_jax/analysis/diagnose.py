@@ -2,18 +2,16 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from abd_jax import __version__
 from abd_jax.analysis import distances as distances_lib
 from abd_jax.analysis import dreams as dreams_lib
-from abd_jax.analysis.dreams import Dreams, RealImages, evenly, picture
-from abd_jax.analysis.embedding import tsne
-from abd_jax.analysis.probe import linear_probe
+from abd_jax.analysis.dreams import SHOWN, RealImages, evenly, fraction, picture
 from abd_jax.config import restored
 from abd_jax.data.records import Source
 from abd_jax.errors import UserError
@@ -27,23 +25,10 @@ SCHEMA = 3
 DREAMS = 1000  # of each task's model
 COMPARED = 1000  # real images of each kind, at most
 PLANE_POINTS = 200  # of each kind, in the picture by t-SNE
-SHOWN = 6  # dreams and real images of each class that are kept for pictures
 MOST_BYTES = 2**29  # raw images read of each split: the diagnosis holds them several times over
 
 
-class Subject(NamedTuple):
-  """What is diagnosed: the model after each task, its dreams if it dreams, and real images of all tasks."""
-
-  models: list[LoadedModel]
-  dreams: list[Dreams | None]
-  real: RealImages
-
-  def test_of(self, first: int, last: int) -> np.ndarray:
-    """Raw test images of the 0-based tasks first..last, at most COMPARED, drawn evenly."""
-    task = self.models[-1].task_of_class[self.real.test_labels]
-    rows = np.flatnonzero((first <= task) & (task <= last))
-    rows = rows[np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).astype(int)]
-    return self.real.test[rows]
+Dreams = tuple[np.ndarray, np.ndarray]  # f32[n, h, w, c] normalised images, f32[n, classes] the model's probabilities
 
 
 def diagnose(
@@ -51,7 +36,7 @@ def diagnose(
 ) -> tuple[dict, dict[str, np.ndarray]]:
   """(diagnosis.json, the arrays of images.npz) of a run, finished or not; docs/report.md documents both.
 
-  Reads the files in `diagnosis/` if they are of the same frozen models, else writes them.
+  Reads the files in `diagnosis/` if they are whole and of the same frozen models, else writes them.
 
   Args:
     workdir: of the run.
@@ -62,46 +47,42 @@ def diagnose(
     UserError: no frozen models, no data, or a damaged file.
   """
   folder = Path(workdir).absolute()
-  file, stamp = folder / 'diagnosis' / 'diagnosis.json', _stamp(folder)
-  if file.exists():
-    found = read_json(file)
-    if is_intact(found) and (found.get('schema_version'), found.get('models')) == (SCHEMA, stamp):
-      return found, _read_pictures(file.with_name('images.npz'))
+  manifests = sorted((folder / 'teachers').glob('*.json'))
+  stamp = {'schema_version': SCHEMA, 'models': {file.stem: read_json(file).get('files') for file in manifests}}
+  if kept := _kept(folder / 'diagnosis', stamp):
+    return kept
   newest = load_model(folder)
   tell(f'{folder.name}: looking at its frozen models')
   real = read_images(folder, newest.task, data_dir)
   models = [*(load_model(folder, task) for task in range(newest.task)), newest]
-  result, pictures = examine(Subject(models, [dreams_of(model) for model in models], real))
-  result = sealed({'schema_version': SCHEMA, 'abd_jax': __version__, 'models': stamp} | result)
+  dreams = [model.dream_normalised(DREAMS) if model.can_dream else None for model in models]
+  result, pictures = examine(models, dreams, real)
+  result = sealed(stamp | {'abd_jax': __version__} | result)
   try:
-    file.parent.mkdir(exist_ok=True)
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **pictures)
-    write_atomically(file.with_name('images.npz'), packed.getvalue())
-    write_atomically(file, json.dumps(result) + '\n')
+    _keep(folder / 'diagnosis', result, pictures)
   except OSError as error:  # the folder of another user
-    tell(f'{folder.name}: cannot write {file.parent} ({error.strerror or error}); the diagnosis is not kept')
+    tell(f'{folder.name}: cannot write diagnosis/ there ({error.strerror or error}); the diagnosis is not kept')
   return result, pictures
 
 
-def _stamp(folder: Path) -> dict[str, Any]:
-  """Frozen model -> the checksums of its files."""
-  return {file.stem: read_json(file).get('files') for file in sorted((folder / 'teachers').glob('*.json'))}
-
-
-def _read_pictures(file: Path) -> dict[str, np.ndarray]:
+def _kept(folder: Path, stamp: dict[str, Any]) -> tuple[dict, dict[str, np.ndarray]] | None:
+  """What `_keep` wrote; None if it is not there, damaged, or without this stamp."""
   try:
-    with np.load(file, allow_pickle=False) as arrays:
-      return dict(arrays)
-  except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged archive
-    raise UserError(f'{file} is damaged: delete the folder {file.parent.name} there to have it made anew.') from error
-
-
-def dreams_of(model: LoadedModel) -> Dreams | None:
-  if not model.can_dream:
+    result = read_json(folder / 'diagnosis.json')
+    if not is_intact(result) or any(result.get(key) != value for key, value in stamp.items()):
+      return None
+    with np.load(folder / 'images.npz', allow_pickle=False) as arrays:
+      return result, dict(arrays)
+  except Exception:  # zipfile, zlib and NumPy raise many kinds for a damaged archive
     return None
-  images, probabilities = model.dream_normalised(DREAMS)
-  return Dreams(images, probabilities, model.denormalise(images))
+
+
+def _keep(folder: Path, result: dict, pictures: dict[str, np.ndarray]) -> None:
+  folder.mkdir(exist_ok=True)
+  packed = io.BytesIO()
+  np.savez_compressed(packed, allow_pickle=False, **pictures)
+  write_atomically(folder / 'images.npz', packed.getvalue())
+  write_atomically(folder / 'diagnosis.json', json.dumps(result) + '\n')
 
 
 def read_images(workdir: Path, upto: int, data_dir: str = '') -> RealImages:
@@ -123,25 +104,29 @@ def read_images(workdir: Path, upto: int, data_dir: str = '') -> RealImages:
     return split.decode()[0], stream.tasks.learning_labels(split.labels)
 
   splits = stream.dataset.train(known), stream.dataset.test(known)
-  return RealImages(*part(splits[0]), *part(splits[1]), config.data.max_value)
+  return RealImages(*part(splits[0]), *part(splits[1]))
 
 
-def examine(subject: Subject) -> tuple[dict, dict[str, np.ndarray]]:
-  """(what diagnosis.json holds, the arrays of images.npz)."""
-  models, real = subject.models, subject.real
-  later = range(1, len(models))
-  dreaming = [(model, dreams) for model, dreams in zip(models, subject.dreams, strict=True) if dreams]
-  quality = [dreams_lib.quality(model, dreams, real.of_classes(len(model.class_names))) for model, dreams in dreaming]
-  pictures = _pictures(subject)
-  for _, pairs in quality:
-    pictures |= pairs
+def examine(
+  models: Sequence[LoadedModel], dreams: Sequence[Dreams | None], real: RealImages
+) -> tuple[dict, dict[str, np.ndarray]]:
+  """(what diagnosis.json holds, the arrays of images.npz).
+
+  models, dreams: the model after each task, and what it dreams if it does. real: images of all their tasks.
+  """
+  compared = [compare(*several, real) for several in zip(models[:-1], models[1:], dreams[:-1], strict=True)]
+  quality = [dreams_lib.quality(model, *those, real) for model, those in zip(models, dreams, strict=True) if those]
   last, carried = models[-1], models[max(len(models) - 2, 0)]  # the last task's model is carried to no other task
+  first = lambda label: real.test[real.test_labels == label][:SHOWN]  # not the best
+  pictures = {f'real_{label}': picture(fraction(first(label), last)) for label in range(len(last.class_names))}
+  for _, of_dreams in quality:
+    pictures |= of_dreams
   return {
     'class_names': list(last.class_names),
     'task_sizes': list(last.tasks.sizes[: last.task + 1]),
-    'distances': [distances(subject, task) for task in later],
-    'cka': [alignment(subject, task) for task in later],
-    'plane': plane(subject, 1) if later else None,
+    'distances': [distances for distances, _, _ in compared],
+    'cka': [cka for _, cka, _ in compared],
+    'plane': plane(compared[0][2], 1) if compared else None,
     'probe': probe(last, real),
     'dreams': [entry for entry, _ in quality],
     'kept_bytes': carried.nbytes() | {'images': last.memory_images * (real.test[0].nbytes + 4)},
@@ -149,76 +134,68 @@ def examine(subject: Subject) -> tuple[dict, dict[str, np.ndarray]]:
   }, pictures
 
 
-def features_of(subject: Subject, task: int) -> dict[str, dict[str, np.ndarray]]:
-  """Kind of image -> layer -> f32[n, d], by the model after 0-based `task`, at least 1.
+def compare(
+  before: LoadedModel, after: LoadedModel, dreams: Dreams | None, real: RealImages
+) -> tuple[dict, dict, dict[str, np.ndarray]]:
+  """Compares old, new and dreamed images as the model `after` a task sees them.
 
-  'old': test images of all earlier tasks. 'new': of this task. 'dreamed': what it was trained on in place of the old.
+  Test images of earlier tasks are old ones, those of this task new ones: at most COMPARED of each. The dreams are of
+  the model `before`; `after` was trained on them in place of old images. Returns (entry of `distances`, entry of `cka`,
+  kind of image -> f32[n, d] features that the head sees). A number is None without dreams, for too few images, and, of
+  CKA, where features do not vary.
   """
-  model, dreams = subject.models[task], subject.dreams[task - 1]
-  images = {'old': subject.test_of(0, task - 1), 'new': subject.test_of(task, task)}
-  features = {kind: model.layers(model.normalise(those)) for kind, those in images.items()}
-  return features | ({'dreamed': model.layers(dreams.images)} if dreams else {})
+  task, images = after.task_of_class[real.test_labels], {}
+  for kind, chosen in (('old', task < after.task), ('new', task == after.task)):
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).astype(int)]
+    images[kind] = after.normalise(real.test[rows])
+  if dreams:
+    images['dreamed'] = dreams[0]
+  features = {kind: after.layers(those) for kind, those in images.items()}
+  old, old_before = features['old'], before.layers(images['old'])
+
+  def far(distance: Callable[..., float], layer: str) -> dict[str, float | None]:
+    known = {kind: _number(distance(old[layer], of[layer])) for kind, of in features.items() if kind != 'old'}
+    return {'new': None, 'dreamed': None} | known
+
+  layers = {
+    layer: {
+      'mid': far(distances_lib.mid, layer),
+      'mmd2': far(distances_lib.mmd2, layer),
+      'dead': int(distances_lib.dead(values).sum()) if len(values) >= 2 else None,
+      'features': values.shape[1],
+    }
+    for layer, values in old.items()
+  }
+  cka = {layer: _number(distances_lib.cka(old_before[layer], values)) for layer, values in old.items()}
+  return (
+    {'task': after.task, 'images': {kind: len(those) for kind, those in images.items()}, 'layers': layers},
+    {'task': after.task, 'layers': cka},
+    {kind: list(of.values())[-1] for kind, of in features.items()},
+  )
 
 
 def _number(value: float) -> float | None:
   return None if np.isnan(value) else value
 
 
-def distances(subject: Subject, task: int) -> dict:
-  """MID and MMD^2 from old real images to new real and to dreamed ones, layer by layer.
-
-  None without dreams, or if there are too few images.
-  """
-  features = features_of(subject, task)
-
-  def far(distance: Callable[..., float], name: str) -> dict[str, float | None]:
-    old, known = features['old'][name], ('new', 'dreamed')
-    return {kind: _number(distance(old, features[kind][name])) if kind in features else None for kind in known}
-
-  layers = {
-    name: {
-      'mid': far(distances_lib.mid, name),
-      'mmd2': far(distances_lib.mmd2, name),
-      'dead': int(distances_lib.dead(old).sum()) if len(old) >= 2 else None,
-      'features': old.shape[1],
-    }
-    for name, old in features['old'].items()
-  }
-  counts = {kind: len(next(iter(of.values()))) for kind, of in features.items()}
-  return {'task': task, 'images': counts, 'layers': layers}
-
-
-def alignment(subject: Subject, task: int) -> dict:
-  """CKA of the features of old test images before and after learning 0-based `task`, layer by layer.
-
-  None for fewer than four images, and where features do not vary.
-  """
-  images = subject.test_of(0, task - 1)
-  before, after = (model.layers(model.normalise(images)) for model in subject.models[task - 1 : task + 1])
-  return {'task': task, 'layers': {name: _number(distances_lib.cka(before[name], after[name])) for name in before}}
-
-
-def plane(subject: Subject, task: int) -> dict | None:
-  """t-SNE of the features after 0-based `task`: points [x, y] of old real, new real and dreamed images (Figure C).
-
-  None for fewer than three.
-  """
-  final = {kind: list(layers.values())[-1] for kind, layers in features_of(subject, task).items()}
-  sets = {kind: evenly(features, PLANE_POINTS) for kind, features in final.items() if len(features)}
+def plane(features: dict[str, np.ndarray], task: int) -> dict | None:
+  """t-SNE of f[n, d] features of each kind of image: points [x, y] (Figure C). None for fewer than three."""
+  sets = {kind: evenly(those, PLANE_POINTS) for kind, those in features.items() if len(those)}
   if sum(map(len, sets.values())) < 3:
     return None
-  placed = tsne(list(sets.values()))
+  placed = distances_lib.tsne(list(sets.values()))
   return {'task': task, **{kind: np.round(points, 2).tolist() for kind, points in zip(sets, placed, strict=True)}}
 
 
 def probe(model: LoadedModel, real: RealImages) -> dict:
-  """Accuracy on test images of a linear probe on a model's features, beside that of its own head.
+  """Test accuracy of a linear probe on a model's features, beside that of its own head: by task, and over all.
 
-  The probe is trained on all training images of all tasks: what it finds and the head does not is still in the
-  features. By task, and over all; None for a task without test images, and for a probe of one class.
+  The probe is trained on training images of all tasks: what it finds and the head does not is still in the features.
+  None for a task without test images, and for a probe of one class.
   """
   most = dreams_lib.FEATURE_IMAGES
-  reader = linear_probe(model.features(evenly(real.train, most)), evenly(real.train_labels, most))
+  reader = distances_lib.linear_probe(model.features(evenly(real.train, most)), evenly(real.train_labels, most))
   names, tasks = np.asarray(model.class_names), model.task + 1
   of_task = model.task_of_class[real.test_labels]
   shares = lambda hit: {'all': float(hit.mean()), 'by_task': metrics.accuracy_row(hit, of_task, tasks)}
@@ -228,14 +205,3 @@ def probe(model: LoadedModel, real: RealImages) -> dict:
     if reader is not None
     else {'all': None, 'by_task': [None] * tasks},
   }
-
-
-def _pictures(subject: Subject) -> dict[str, np.ndarray]:
-  """For each class u8 images, `real_<class>` and `dreamed_<task>_<class>`: the first of each, not the best."""
-  found, real = {}, subject.real
-  for label in range(len(subject.models[-1].class_names)):
-    found[f'real_{label}'] = picture(real.fraction(real.test[real.test_labels == label][:SHOWN]))
-    for task, dreams in enumerate(subject.dreams):
-      if dreams and label < dreams.probabilities.shape[1]:
-        found[f'dreamed_{task}_{label}'] = picture(dreams.pixels[dreams.labels == label][:SHOWN])
-  return found

@@ -4,10 +4,16 @@ The paper leaves open: MID divides by the population's standard deviation (ddof 
 vary in the reference, which `dead` finds. The Gaussian kernel of MMD^2, exp(-d^2 / (2 s^2)), takes as s the median
 distance between different images of both sets together.
 
-Every function takes features f[n, d] of n images and gives nan for too few images.
+The distances take features f[n, d] of n images and give nan for too few images. Beside them: what a linear probe reads
+off the features, and the features on a plane (Figure C).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+
+PERPLEXITY = 30.0  # of t-SNE, the default of scikit-learn; the paper names no settings
 
 
 def dead(reference: np.ndarray) -> np.ndarray:
@@ -91,3 +97,30 @@ def _hsic(k: np.ndarray, m: np.ndarray) -> float:
   """The unbiased estimate from two Gram matrices with zero diagonals."""
   n, sums = len(k), k.sum(1) @ m.sum(1)
   return ((k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * sums / (n - 2)) / (n * (n - 3))
+
+
+def linear_probe(features: np.ndarray, labels: np.ndarray) -> Any:
+  """A classifier with `predict(f[m, d]) -> i[m]`: logistic regression on standardised features f[n, d], labels i[n].
+
+  scikit-learn's, with its default L2 penalty (C = 1). None if all labels are of one class.
+  """
+  from sklearn.linear_model import LogisticRegression
+  from sklearn.pipeline import make_pipeline
+  from sklearn.preprocessing import StandardScaler
+
+  if len(np.unique(labels)) < 2:
+    return None
+  return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(features, labels)
+
+
+def tsne(sets: Sequence[np.ndarray], seed: int = 0) -> list[np.ndarray]:
+  """f32[n, 2] for each of the sets f[n, d], d at least 2: at least three points in all, embedded together."""
+  from sklearn.manifold import TSNE
+
+  points = np.concatenate(sets).astype(np.float32)
+  if np.ptp(points, axis=0).max() == 0:  # scikit-learn would divide by their spread
+    placed = np.zeros((len(points), 2), np.float32)
+  else:
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+    placed = TSNE(perplexity=perplexity, init='pca', random_state=seed).fit_transform(points)
+  return np.split(placed, np.cumsum([len(one) for one in sets])[:-1])

@@ -10,20 +10,8 @@ from abd_jax.run.load import LoadedModel
 JUDGE_SIDE = 16  # pixels that the judge sees of a larger image
 JUDGE_IMAGES = 4000  # that it learns from
 FEATURE_IMAGES = 20_000  # training images whose features are computed, at most
+SHOWN = 6  # dreams and real images of each class that are kept for pictures
 PAIRS = 8  # dreams shown beside the training image nearest to them
-
-
-class Dreams(NamedTuple):
-  """What a model dreams."""
-
-  images: np.ndarray  # f32[n, h, w, c], normalised
-  probabilities: np.ndarray  # f32[n, classes], by the model
-  pixels: np.ndarray  # f32[n, h, w, c] in [0, 1]
-
-  @property
-  def labels(self) -> np.ndarray:
-    """i[n]: the class that the model sees in each."""
-    return self.probabilities.argmax(1)
 
 
 class RealImages(NamedTuple):
@@ -33,53 +21,55 @@ class RealImages(NamedTuple):
   train_labels: np.ndarray
   test: np.ndarray
   test_labels: np.ndarray
-  white: float  # the raw value of white
-
-  def fraction(self, images: np.ndarray) -> np.ndarray:
-    """f32: raw images as values in [0, 1]."""
-    return (images / self.white).astype(np.float32)
-
-  def of_classes(self, classes: int) -> 'RealImages':
-    """Those of the first `classes` learning labels."""
-    trained, tested = self.train_labels < classes, self.test_labels < classes
-    train, test = (self.train[trained], self.train_labels[trained]), (self.test[tested], self.test_labels[tested])
-    return RealImages(*train, *test, self.white)
 
 
-def quality(model: LoadedModel, dreams: Dreams, real: RealImages) -> tuple[dict, dict[str, np.ndarray]]:
-  """(an entry of `dreams` in diagnosis.json, pictures u8 of the dreams nearest to training images).
+def quality(
+  model: LoadedModel, dreams: np.ndarray, probabilities: np.ndarray, real: RealImages
+) -> tuple[dict, dict[str, np.ndarray]]:
+  """What dreams f32[n, h, w, c], normalised, of a model are worth beside real images of the classes it has learnt.
 
-  real: of the classes that the model has learnt.
+  probabilities: f32[n, classes], by the model. real: images of these and perhaps later classes. Returns (entry of
+  `dreams` in diagnosis.json, name -> u8[n, h, w, c]: the first dreams of each class, and those nearest to training
+  images with these).
   """
-  labels, train, test = dreams.labels, real.fraction(real.train), real.fraction(real.test)
-  classifier = judge(train, real.train_labels)
+  classes, labels, pixels = len(model.class_names), probabilities.argmax(1), model.denormalise(dreams)
+  train_raw, train_labels = (rows[real.train_labels < classes] for rows in (real.train, real.train_labels))
+  test_raw, test_labels = (rows[real.test_labels < classes] for rows in (real.test, real.test_labels))
+  train, test = fraction(train_raw, model), fraction(test_raw, model)
+  classifier = judge(train, train_labels)
   agreement = lambda images, those: None if classifier is None else float(np.mean(classifier.predict(images) == those))
   features = lambda images: list(model.layers(images).values())[-1]
-  of_dreams, of_test = features(dreams.images), features(model.normalise(real.test))
-  of_train = features(model.normalise(evenly(real.train, FEATURE_IMAGES)))
-  near = privacy(dreams.pixels, train, test)
-  scaled_train, scaled_dreams, scaled_test = in_deviations(of_train, of_dreams, of_test)
-  variety = diversity(of_dreams, labels, of_test, real.test_labels)
-  first = np.argsort(near.dreamed)[:PAIRS]
-  confidence = dreams.probabilities.max(1)
-  per_class = [confidence[labels == label] for label in range(dreams.probabilities.shape[1])]
+  of_dreams, of_test = features(dreams), features(model.normalise(test_raw))
+  of_train = features(model.normalise(evenly(train_raw, FEATURE_IMAGES)))
+  by_pixels, distance, nearest = privacy(pixels, train, test)
+  scaled_dreams, scaled_train, scaled_test = in_deviations(of_train, of_dreams, of_train, of_test)
+  by_features, _, _ = privacy(scaled_dreams, scaled_train, scaled_test)
+  variety = diversity(of_dreams, labels, of_test, test_labels)
+  first = np.argsort(distance)[:PAIRS]
+  confidence = probabilities.max(1)
+  per_class = [confidence[labels == label] for label in range(classes)]
+  pictures = {f'dreamed_{model.task}_{label}': pixels[labels == label][:SHOWN] for label in range(classes)}
+  pictures[f'nearest_dreamed_{model.task}'] = pixels[first]
+  pictures[f'nearest_real_{model.task}'] = train[nearest[first]]
   return {
     'task': model.task,
     'dreams': len(labels),
-    'agreement': agreement(dreams.pixels, labels),
-    'judge_accuracy': agreement(test, real.test_labels),
-    'chance': 1 / len(model.class_names),
+    'agreement': agreement(pixels, labels),
+    'judge_accuracy': agreement(test, test_labels),
+    'chance': 1 / classes,
     'confidence': float(confidence.mean()),
     'class_confidence': [float(one.mean()) if len(one) else None for one in per_class],
-    'histogram': np.bincount(labels, minlength=len(model.class_names)).tolist(),
+    'histogram': [len(one) for one in per_class],
     'diversity': None if np.isnan(variety) else variety,
-    **near.summary(),
-    'features': privacy(scaled_dreams, scaled_train, scaled_test).summary(),
-    'pair_distances': near.dreamed[first].tolist(),
-  }, {
-    f'nearest_dreamed_{model.task}': picture(dreams.pixels[first]),
-    f'nearest_real_{model.task}': picture(train[near.nearest[first]]),
-  }
+    **by_pixels,
+    'features': by_features,
+    'pair_distances': distance[first].tolist(),
+  }, {name: picture(images) for name, images in pictures.items()}
+
+
+def fraction(images: np.ndarray, model: LoadedModel) -> np.ndarray:
+  """f32: raw images as values in [0, 1]."""
+  return (images / model.white).astype(np.float32)
 
 
 def evenly(rows: np.ndarray, most: int) -> np.ndarray:
@@ -130,42 +120,40 @@ def diversity(dreamed: np.ndarray, dreamed_labels: np.ndarray, real: np.ndarray,
   return float(np.mean(ratios)) if ratios else float('nan')
 
 
-class Privacy(NamedTuple):
-  """How near dreams are to training images: root-mean-square difference of pixels in [0, 1], or of features."""
+def privacy(
+  dreamed: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+  """How near dreams are to training images: root-mean-square difference of pixels in [0, 1], or of features.
 
-  dreamed: np.ndarray  # f[n], the distance of each dream to the nearest training image
-  unseen: np.ndarray  # f[m], the same of test images, which nobody copied
-  nearest: np.ndarray  # i[n], the row of the training image nearest to each dream
-  closer: float  # the share of dreams nearer to a training image than to any of as many test images; ties count half
+  Args:
+    dreamed: of a model of the images `train`; like the others pixels f[n, h, w, c] or features f[n, d].
+    train: training images.
+    test: other images of the same kind, which nobody copied.
+    seed: draws as many training images as test images for `closer`.
 
-  @property
-  def suspicious(self) -> float:
-    """The share of dreams nearer to a training image than 99 % of test images are; about 0.01 is to be expected."""
-    return float(np.mean(self.dreamed < np.quantile(self.unseen, 0.01)))
-
-  def summary(self) -> dict[str, Any]:
-    """For JSON; of distances the minimum, the quartiles and the maximum."""
-    quantiles = lambda values: np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
-    return {
-      'nearest_dreamed': quantiles(self.dreamed),
-      'nearest_unseen': quantiles(self.unseen),
-      'suspicious': self.suspicious,
-      'closer': self.closer,
-    }
-
-
-def privacy(dreamed: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0) -> Privacy:
-  """Of dreams of a model of the images `train`; `test`: other images of the same kind.
-
-  All are pixels f[n, h, w, c] or features f[n, d]. seed: draws as many training images as test images for `closer`.
+  Returns:
+    (summary for JSON, f[n] distance of each dream to the nearest training image, i[n] its row). The summary has the
+    minimum, the quartiles and the maximum of distances to the nearest training image, of dreams and of test images;
+    `suspicious`, the share of dreams nearer to a training image than 99 % of test images are, expected about 0.01; and
+    `closer`, the share of dreams nearer to a training image than to any of as many test images; ties count half.
   """
   dreamed, train, test = (np.reshape(images, (len(images), -1)).astype(np.float32) for images in (dreamed, train, test))
-  ours, nearest = _nearest(dreamed, train)
+  distance, nearest = _nearest(dreamed, train)
+  unseen, _ = _nearest(test, train)
   rng, count = np.random.default_rng(seed), min(len(train), len(test))
   drawn = [images[rng.permutation(len(images))[:count]] for images in (train, test)]
   to_train, to_test = (_nearest(dreamed, images)[0] for images in drawn)
-  closer = np.mean(to_train < to_test) + np.mean(to_train == to_test) / 2
-  return Privacy(ours, _nearest(test, train)[0], nearest, float(closer))
+  quantiles = lambda values: np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
+  return (
+    {
+      'nearest_dreamed': quantiles(distance),
+      'nearest_unseen': quantiles(unseen),
+      'suspicious': float(np.mean(distance < np.quantile(unseen, 0.01))),
+      'closer': float(np.mean(to_train < to_test) + np.mean(to_train == to_test) / 2),
+    },
+    distance,
+    nearest,
+  )
 
 
 def _nearest(images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,12 +164,12 @@ def _nearest(images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndar
   return distance[:, 0] / among.shape[1] ** 0.5, row[:, 0]
 
 
-def in_deviations(reference: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+def in_deviations(reference: np.ndarray, *sets: np.ndarray) -> list[np.ndarray]:
   """Each set of features f[n, d] in units of the reference's standard deviations, without features that do not vary.
 
   If no feature varies, there is no unit and all stay as they are.
   """
   alive = ~dead(reference)
   if not alive.any():
-    return [reference, *others]
-  return [features[:, alive] / reference[:, alive].std(0) for features in (reference, *others)]
+    return list(sets)
+  return [features[:, alive] / reference[:, alive].std(0) for features in sets]

@@ -1,18 +1,17 @@
 """Reads a workdir into what a report is made of."""
 
-import contextlib
 import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from abd_jax.analysis.diagnose import diagnose
-from abd_jax.config import default, flatten, reads
+from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
 from abd_jax.files import read_json, read_lines, read_results
 from abd_jax.report.runs import Row, RunRecord
 from abd_jax.run.logs import confusion_file, read_confusion
-from abd_jax.run.workdir import FREE_FIELDS
+from abd_jax.run.workdir import fixed
 
 
 def read_run(
@@ -31,15 +30,15 @@ def read_run(
   """
   folder = Path(workdir).absolute()
   if not (folder / 'config.json').is_file():
-    raise UserError(f'{folder} holds no run: it has no config.json. Name the --workdir of one.')
+    raise UserError(f'{folder} holds no run: it has no config.json. Give the --workdir of a run.')
   usual = flatten(json.loads(json.dumps(default().to_dict())))
   config = usual | flatten(read_json(folder / 'config.json'))
-  free = tuple(name for name in config if name in FREE_FIELDS or not reads(config['method'], name))
-  results = read_results(folder / 'results.json') if (folder / 'results.json').exists() else None
-  rows, seen = _accuracies(folder, str(config['extends']))
+  results = read_results(folder / 'results.json') if (folder / 'results.json').exists() else {}
   if results:
     rows, seen = results['accuracy_matrix'], results['seen_accuracy']
-  diagnosis, pictures, note = None, {}, ''
+  else:
+    rows, seen = _accuracies(folder, config['extends'])
+  diagnosis, pictures, note = {}, {}, ''
   if look:
     try:
       diagnosis, pictures = diagnose(folder, data_dir, tell)
@@ -47,44 +46,40 @@ def read_run(
       note = f'No diagnosis: {error}'
       tell(f'{folder.name}: no diagnosis: {error}')
   counts = confusion_file(folder, len(rows) - 1)
-  names, confusion = read_confusion(counts) if counts.exists() else ([], None)
+  command = ['python', '-m', 'abd_jax.main', f'--config={folder / "config.json"}', f'--workdir={folder}_again']
   return RunRecord(
     name=folder.name,
     config=config,
     results=results,
     rows=rows,
     seen=seen,
-    class_names=tuple(names),
-    confusion=confusion,
+    confusion=read_confusion(counts) if counts.exists() else None,
     phases=read_lines(folder / 'phases.jsonl'),
     changed={
       name: (value, usual.get(name))
-      for name, value in config.items()
-      if value != usual.get(name) and name not in free and name != 'data.fingerprint'
+      for name, value in fixed(config).items()
+      if value != usual.get(name) and name != 'data.fingerprint'
     },
-    command=shlex.join(
-      ['python', '-m', 'abd_jax.main', f'--config={folder / "config.json"}', f'--workdir={folder}_again']
-    ),
+    command=shlex.join(command),
     diagnosis=diagnosis,
     pictures=pictures,
     note=note,
-    free=free,
   )
 
 
-def _accuracies(folder: Path, base: str) -> tuple[list[Row], Row]:
+def _accuracies(folder: Path, base: str) -> tuple[list[Row], list[float | None]]:
   """(rows of the accuracy matrix, accuracy over all classes seen) by metrics.jsonl, as far as the run has come.
 
-  base: the workdir that the run extends, or ''. The rows of its tasks are in its results; None if they are gone.
+  base: the workdir that the run extends, or ''. The rows of its tasks are in its results. Raises UserError if they are
+  gone.
   """
-  known: dict[int, tuple[Row, float | None]] = {}
+  first = {'accuracy_matrix': [], 'seen_accuracy': []}
   if base:
-    with contextlib.suppress(OSError, UserError):
-      results = read_results(Path(base) / 'results.json')
-      known |= enumerate(zip(results['accuracy_matrix'], results['seen_accuracy'], strict=True))
-  for record in read_lines(folder / 'metrics.jsonl'):
-    if record.get('phase') == 'evaluating':
-      known[record['task']] = record['accuracy'], record['seen_accuracy']
-  tasks = range(1 + max(known, default=-1))
-  every = [known.get(task, ([None] * (task + 1), None)) for task in tasks]
-  return [row for row, _ in every], [seen for _, seen in every]
+    if not (Path(base) / 'results.json').exists():
+      raise UserError(
+        f'{folder} extends {base}, which has no results.json. Put it back, or report on the run when it ends.'
+      )
+    first = read_results(Path(base) / 'results.json')
+  evaluated = [one for one in read_lines(folder / 'metrics.jsonl') if one.get('phase') == 'evaluating']
+  rows = [*first['accuracy_matrix'], *(one['accuracy'] for one in evaluated)]
+  return rows, [*first['seen_accuracy'], *(one['seen_accuracy'] for one in evaluated)]

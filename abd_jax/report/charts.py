@@ -20,20 +20,17 @@ DASHES = ('', ' stroke-dasharray="5 3"', ' stroke-dasharray="1.5 2.5"')
 INK, FAINT = 'var(--ink, #1a1a1a)', 'var(--line, #d0d0d0)'
 WIDTH, LEFT, RIGHT, TOP = 360, 46, 12, 26
 CHARACTER = 6.0  # approximate width of a letter in pixels, at font size 11
-LONGEST = 18  # letters of a name under an axis
+
+
+Row = Sequence[float | None]  # None where a value is not known
 
 
 class Series(NamedTuple):
-  """A curve, or one kind of bar: a row of values for each trial, None where unknown; `look` picks the colour."""
+  """A curve, or one kind of bar: a row of values for each trial; `look` picks the colour."""
 
   name: str
-  trials: Sequence[Sequence[float | None]]
+  trials: Sequence[Row]
   look: int
-
-  @property
-  def is_known(self) -> bool:
-    """Whether any trial has a value."""
-    return any(value is not None for row in self.trials for value in row)
 
   def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
     """Mean and population standard deviation over trials, f[x] each; nan where no trial has a value."""
@@ -43,6 +40,7 @@ class Series(NamedTuple):
 
 
 def colour(look: int) -> str:
+  """A fill or stroke for this look."""
   k = look % COLOURS if look >= 0 else COLOURS
   return f'var(--c{k}, {PALETTE[k]})'
 
@@ -51,8 +49,8 @@ def dash(look: int) -> str:
   return DASHES[look // COLOURS % 3]
 
 
-def text(x: float, y: float, words: object, anchor: str = 'start', more: str = '') -> str:
-  return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{INK}" {more}>{escape(str(words))}</text>'
+def text(x: float, y: float, words: str, anchor: str = 'start', more: str = '', ink: str = INK) -> str:
+  return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{ink}" {more}>{escape(words)}</text>'
 
 
 def circle(x: float, y: float, radius: float, style: str) -> str:
@@ -94,14 +92,37 @@ def legend(names: Sequence[tuple[str, int]], top: float, marks: Sequence[str] = 
   return parts, y - top + 8
 
 
+def tick_labels(labels: Sequence[str], xs: np.ndarray, room: float, top: float) -> tuple[list[str], float]:
+  """(parts, y of their lower end): labels at `xs`, `room` apart, under an axis at y = `top`.
+
+  If they do not fit, words are written aslant, and some labels are left out.
+  """
+  longest, numbers = max(map(len, labels)), all(name.isdigit() for name in labels)
+  fits = longest * CHARACTER <= room
+  every = 1 if fits else int(np.ceil((longest + 1) * CHARACTER / room)) if numbers else int(np.ceil(12 / room))
+  shown = list(zip(labels, xs, strict=True))[::every]
+  if fits or numbers:
+    return [text(x, top + 15, name, 'middle') for name, x in shown], top + 20
+  parts, most = [], min(longest, 18)
+  for name, x in shown:
+    turn = f'transform="rotate(-35 {x:.1f} {top + 12:.1f})"'
+    room_left = int(x / (0.9 * CHARACTER))  # the name runs down to the left edge
+    parts.append(text(x, top + 12, shortened(name, min(most, room_left)), 'end', turn))
+  return parts, top + 24 + 0.57 * CHARACTER * most
+
+
 class Frame:
-  """The axes of a chart between `low` and `high`, with ticks at round values."""
+  """The axes of a chart between `low` and `high`, with ticks at round values, and `count` equal parts of the x axis."""
 
   height, bottom = 180, TOP + 180
 
-  def __init__(self, low: float, high: float, y_label: str, unit: str = ''):
-    step = _round_step((high - low) / 4)
+  def __init__(self, low: float, high: float, count: int, y_label: str, unit: str):
+    high = high if high > low else low + 1.0
+    power = 10.0 ** np.floor(np.log10(max((high - low) / 4, 1e-12)))
+    step = next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= (high - low) / 4 * (1 - 1e-9))
     self.low, self.high = np.floor(low / step + 1e-9) * step, np.ceil(high / step - 1e-9) * step
+    self.room = (WIDTH - LEFT - RIGHT) / count
+    self.xs = LEFT + (np.arange(count) + 0.5) * (WIDTH - LEFT - RIGHT) / count  # f[count]: the middle of each part
     self.parts = [text(2, 12, y_label)]
     for value in np.arange(self.low, self.high + step / 2, step):
       y = self.y(value)
@@ -111,67 +132,46 @@ class Frame:
   def y(self, value: float) -> float:
     return TOP + self.height * (1 - (value - self.low) / (self.high - self.low))
 
-  def middles(self, count: int) -> np.ndarray:
-    """f[count]: the middle of each of `count` equal parts of the x axis."""
-    return LEFT + (np.arange(count) + 0.5) * (WIDTH - LEFT - RIGHT) / count
-
-  def ticks(self, labels: Sequence[str], label: str) -> float:
-    """Writes the labels under the axis, words aslant if they do not fit; returns where the legend may begin."""
-    room, longest = (WIDTH - LEFT - RIGHT) / len(labels), max(map(len, labels))
-    fits, numbers = longest * CHARACTER <= room, all(name.isdigit() for name in labels)
-    every = 1 if fits else int(np.ceil((longest + 1) * CHARACTER / room)) if numbers else int(np.ceil(12 / room))
-    for name, x in list(zip(labels, self.middles(len(labels)), strict=True))[::every]:
-      if fits or numbers:
-        self.parts.append(text(x, self.bottom + 15, name, 'middle'))
-      else:
-        turn = f'transform="rotate(-35 {x:.1f} {self.bottom + 12:.1f})"'
-        room_left = int(x / (0.9 * CHARACTER))  # the name runs down to the left edge
-        self.parts.append(text(x, self.bottom + 12, shortened(name, min(LONGEST, room_left)), 'end', turn))
-    below = self.bottom + (20 if fits or numbers else 24 + 0.57 * CHARACTER * min(longest, LONGEST))
-    if label:
-      self.parts.append(text(WIDTH - RIGHT, below + 10, label, 'end'))
-    return below + (14 if label else 0)
-
   def finished(self, series: Sequence[Series], ticks: Sequence[str], x_label: str, title: str) -> str:
-    below = self.ticks(ticks, x_label)
+    """The chart with the names of the ticks, of the x axis and of the series."""
+    labels, below = tick_labels(ticks, self.xs, self.room, self.bottom)
+    if x_label:
+      labels.append(text(WIDTH - RIGHT, below + 10, x_label, 'end'))
+      below += 14
     names, height = legend([(one.name, one.look) for one in series], below)
-    return svg(below + height, [*self.parts, *names], title)
-
-
-def _round_step(step: float) -> float:
-  """The least of 1, 2, 2.5, 5 times a power of ten that is at least `step`."""
-  power = 10.0 ** np.floor(np.log10(max(step, 1e-12)))
-  return float(next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= step * (1 - 1e-9)))
+    return svg(below + height, [*self.parts, *labels, *names], title)
 
 
 def curves(
-  series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '', top=None
-) -> str:
+  series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '', top=None,
+  reference: Series | None = None,
+) -> str:  # fmt: skip
   """Means over trials with bands of one standard deviation; '' if no series has a value.
 
-  A curve that a later one covers is drawn wider, so that it shows on both sides. top: the end of the y axis; by default
-  that of the highest band.
+  A series without values is left out. A curve that a later one covers is drawn wider, so that it shows on both sides.
+  top: the end of the y axis; by default that of the highest band. reference: a line to compare with.
   """
-  moments = [one.mean_std() for one in series]
-  if not any(one.is_known for one in series):
+  series = [one for one in series if any(value is not None for row in one.trials for value in row)]
+  if not series:
     return ''
+  series += [reference] if reference else []
+  moments = [one.mean_std() for one in series]
   ends = np.concatenate([edge for mean, std in moments for edge in (mean - std, mean + std)])
-  low, high = min(0.0, np.nanmin(ends)), np.nanmax(ends)
-  frame = Frame(low, top or (high if high > low else low + 1.0), y_label, unit)
-  xs, pixel = frame.middles(len(ticks)), (frame.high - frame.low) / frame.height
+  frame = Frame(min(0.0, np.nanmin(ends)), top or np.nanmax(ends), len(ticks), y_label, unit)
+  pixel = (frame.high - frame.low) / frame.height
   for order, (one, (mean, std)) in enumerate(zip(series, moments, strict=True)):
     covered = sum(
       mean.shape == later.shape and np.allclose(mean, later, rtol=0, atol=pixel, equal_nan=True)
       for later, _ in moments[order + 1 :]
     )
     here = np.flatnonzero(np.isfinite(mean))
-    points = lambda values, here=here: [f'{xs[k]:.1f},{frame.y(values[k]):.1f}' for k in here]
+    points = lambda values, here=here: [f'{frame.xs[k]:.1f},{frame.y(values[k]):.1f}' for k in here]
     if len(one.trials) > 1:
       edge = points(np.minimum(mean + std, frame.high)) + points(np.maximum(mean - std, frame.low))[::-1]
       frame.parts.append(f'<polygon points="{" ".join(edge)}" fill="{colour(one.look)}" opacity="0.15"/>')
     style = f'fill="none" stroke="{colour(one.look)}" stroke-width="{2 + 3 * covered}"{dash(one.look)}'
     frame.parts.append(f'<polyline points="{" ".join(points(mean))}" {style}/>')
-    frame.parts += [circle(xs[k], frame.y(mean[k]), 2.6, f'fill="{colour(one.look)}"') for k in here]
+    frame.parts += [circle(frame.xs[k], frame.y(mean[k]), 2.6, f'fill="{colour(one.look)}"') for k in here]
   return frame.finished(series, ticks, x_label, title)
 
 
@@ -180,71 +180,53 @@ def bars(series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: 
 
   '' if no series has a value.
   """
-  if not any(one.is_known for one in series):
-    return ''
   values = [value for one in series for row in one.trials for value in row if value is not None]
-  low, high = min(0.0, *values), max(0.0, *values)
-  frame = Frame(low, high if high > low else low + 1.0, y_label, unit)
-  xs = frame.middles(len(ticks))
-  wide = min((WIDTH - LEFT - RIGHT) / len(ticks) * 0.8 / len(series), 34)
+  if not values:
+    return ''
+  frame = Frame(min(0.0, *values), max(0.0, *values), len(ticks), y_label, unit)
+  wide = min(frame.room * 0.8 / len(series), 34)
+  ring = f'fill="var(--page, #ffffff)" stroke="{INK}" stroke-width="0.8"'
   for k, one in enumerate(series):
-    for x, value in zip(xs, one.mean_std()[0], strict=False):
+    lefts, faded = frame.xs + (k - len(series) / 2) * wide, 0.6 if one.look >= COLOURS else 1
+    for left, value in zip(lefts, one.mean_std()[0], strict=False):
       if np.isfinite(value):
-        left, (first, last) = x + (k - len(series) / 2) * wide, sorted((frame.y(value), frame.y(0)))
+        first, last = sorted((frame.y(value), frame.y(0)))
         frame.parts.append(
           f'<rect x="{left + 0.5:.1f}" y="{first:.1f}" width="{wide - 1:.1f}" height="{last - first:.1f}" '
-          f'fill="{colour(one.look)}" opacity="{0.6 if one.look >= COLOURS else 1}"/>'
+          f'fill="{colour(one.look)}" opacity="{faded}"/>'
         )
-    ring = f'fill="var(--page, #ffffff)" stroke="{INK}" stroke-width="0.8"'
     for row in one.trials if len(one.trials) > 1 else ():
-      dots = [(x + (k + 0.5 - len(series) / 2) * wide, y) for x, y in zip(xs, row, strict=False) if y is not None]
+      dots = [(left + wide / 2, y) for left, y in zip(lefts, row, strict=False) if y is not None]
       frame.parts += [circle(x, frame.y(y), 2, ring) for x, y in dots]
   return frame.finished(series, ticks, x_label, title)
 
 
 def heat(
-  values: Sequence[Sequence[float | None]],
-  rows: Sequence[str],
-  columns: Sequence[str],
-  title: str,
-  labels: tuple[str, str],
+  values: Sequence[Row], rows: Sequence[str], columns: Sequence[str], title: str, labels: tuple[str, str]
 ) -> str:
   """A matrix of fractions, darker for more, in percent where it fits. labels: of the rows, and of the columns."""
-  margin = min(max(map(len, rows)), 12) * CHARACTER + 10
-  size = (WIDTH - margin - 4) / len(columns)
-  height, longest = min(size, 34.0), max(map(len, columns))
-  upright = longest * CHARACTER <= size  # else the names over the columns are turned
-  top = 36.0 if upright else 26.0 + CHARACTER * min(longest, 12)
+  left = min(max(map(len, rows)), 12) * CHARACTER + 10
+  width = (WIDTH - left - 4) / len(columns)
+  height = min(width, 34.0)
   parts = [text(2, 12, f'{labels[0]} ↓, {labels[1]} →')]
   for i, row in enumerate(values):
     for j, value in enumerate(row):
-      if value is not None:
-        hint = f'{rows[i]}, {columns[j]}: {100 * value:.1f} %'
-        parts += _cell(value, margin + j * size, top + i * height, size, height, hint)
+      if value is None:
+        continue
+      x, y, hint = left + j * width, TOP + i * height, f'{rows[i]}, {columns[j]}: {100 * value:.1f} %'
+      parts.append(
+        f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(width - 0.6, width * 0.9):.2f}" '
+        f'height="{max(height - 0.6, height * 0.9):.2f}" fill="var(--heat, #0072B2)" '
+        f'fill-opacity="{0.04 + 0.96 * min(max(value, 0), 1):.3f}"><title>{escape(hint)}</title></rect>'
+      )
+      if width >= 22 and height >= 13:
+        ink = '#ffffff' if value > 0.55 else INK
+        parts.append(text(x + width / 2, y + height / 2 + 4, f'{100 * value:.0f}', 'middle', ink=ink))
   for k in range(0, len(rows), max(1, int(np.ceil(11 / height)))):
-    parts.append(text(margin - 6, top + (k + 0.5) * height + 4, shortened(rows[k], 12), 'end'))
-  for k in range(0, len(columns), 1 if upright else max(1, int(np.ceil(11 / size)))):
-    x = margin + (k + 0.5) * size
-    if upright:
-      parts.append(text(x, top - 8, columns[k], 'middle'))
-    else:
-      turn = f'transform="rotate(-90 {x + 4:.1f} {top - 5:.1f})"'
-      parts.append(text(x + 4, top - 5, shortened(columns[k], 12), 'start', turn))
-  return svg(top + len(values) * height + 4, parts, title)
-
-
-def _cell(value: float, x: float, y: float, width: float, height: float, hint: str) -> list[str]:
-  """A shaded rectangle with a hint for the mouse, and its percent if there is room."""
-  parts = [
-    f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(width - 0.6, width * 0.9):.2f}" '
-    f'height="{max(height - 0.6, height * 0.9):.2f}" fill="var(--heat, #0072B2)" '
-    f'fill-opacity="{0.04 + 0.96 * min(max(value, 0), 1):.3f}"><title>{escape(hint)}</title></rect>'
-  ]
-  if width >= 22 and height >= 13:
-    ink = '#ffffff' if value > 0.55 else INK
-    at = f'x="{x + width / 2:.1f}" y="{y + height / 2 + 4:.1f}"'
-    parts.append(f'<text {at} text-anchor="middle" fill="{ink}">{100 * value:.0f}</text>')
-  return parts
+    parts.append(text(left - 6, TOP + (k + 0.5) * height + 4, shortened(rows[k], 12), 'end'))
+  middles = left + (np.arange(len(columns)) + 0.5) * width
+  names, bottom = tick_labels(columns, middles, width, TOP + len(values) * height)
+  return svg(bottom + 4, [*parts, *names], title)
 
 
 SHAPES = (  # of a point at x, y: circle, triangle, square

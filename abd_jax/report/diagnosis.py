@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from abd_jax.report import figures
 from abd_jax.report import tables as h
 from abd_jax.report.runs import Group, RunRecord
 
-MOST_TASKS = 6  # shown side by side
+MOST_TASKS = 6  # shown side by side, evenly spaced
 MOST_CLASSES = 100
 IMAGES = 3  # of a class and task
 
 
 def dreams(groups: Sequence[Group]) -> list[str]:
   """Each class as dreamed after each task, beside real images, for the first trial of each group that dreams."""
-  firsts = [(group.name, _first(group, 'dreams')) for group in _with(groups, 'dreams')]
+  firsts = [(group.name, group.diagnosed('dreams')[0]) for group in _with(groups, 'dreams')]
   words = (
     'One row a class: the first images of it (not the best) that the generator made after each task, with the '
     "teacher's mean confidence in all of its dreams of that class; at the right, test images of the class."
@@ -23,40 +25,31 @@ def dreams(groups: Sequence[Group]) -> list[str]:
 
 
 def _with(groups: Sequence[Group], key: str) -> list[Group]:
-  """The groups with a run whose diagnosis has `key`."""
-  return [group for group in groups if any(one[key] for one in group.diagnoses)]
-
-
-def _first(group: Group, key: str) -> RunRecord:
-  return next(run for run in group.runs if run.diagnosis and run.diagnosis[key])
+  return [group for group in groups if group.diagnosed(key)]
 
 
 def _dream_table(run: RunRecord) -> str:
-  assert run.diagnosis
-  tasks = [one['task'] for one in run.diagnosis['dreams']]
-  if len(tasks) > MOST_TASKS:  # evenly spaced, with the first and the last
-    tasks = [tasks[round(k * (len(tasks) - 1) / (MOST_TASKS - 1))] for k in range(MOST_TASKS)]
-  confidence = {one['task']: one['class_confidence'] for one in run.diagnosis['dreams']}
-  head = ''.join(f'<th>after task {task + 1}</th>' for task in tasks)
+  entries = run.diagnosis['dreams']
+  shown = np.linspace(0, len(entries) - 1, min(MOST_TASKS, len(entries))).round().astype(int)
+  entries = [entries[k] for k in shown]
+  head = ''.join(f'<th>after task {entry["task"] + 1}</th>' for entry in entries)
   rows = []
   for label, name in enumerate(run.diagnosis['class_names'][:MOST_CLASSES]):
-    cells = [_dream_cell(run, name, task, label, confidence[task]) for task in tasks]
+    cells = ''
+    for entry in entries:
+      images = run.pictures.get(f'dreamed_{entry["task"]}_{label}')
+      if images is None:  # the class came later
+        cells += '<td></td>'
+      elif not len(images):
+        cells += '<td class="soft"><small>none</small></td>'
+      else:
+        strip = h.picture(images[:IMAGES], f'dreams of {name} after task {entry["task"] + 1}')
+        cells += f'<td>{strip}<small>{100 * entry["class_confidence"][label]:.0f} %</small></td>'
     real = run.pictures[f'real_{label}'][:IMAGES]
-    shown = h.picture(real, f'real {name}') if len(real) else '-'  # the class may have no test image
-    rows.append(f'<tr><th>{escape(name)}</th>{"".join(cells)}<td>{shown}</td></tr>')
+    picture = h.picture(real, f'real {name}') if len(real) else '-'  # the class may have no test image
+    rows.append(f'<tr><th>{escape(name)}</th>{cells}<td>{picture}</td></tr>')
   body = f'<thead><tr><th></th>{head}<th>real</th></tr></thead><tbody>{"".join(rows)}</tbody>'
   return f'<div class="scroll dreams"><table>{body}</table></div>'
-
-
-def _dream_cell(run: RunRecord, name: str, task: int, label: int, confidence: list[float | None]) -> str:
-  images = run.pictures.get(f'dreamed_{task}_{label}')
-  if images is None:
-    return '<td></td>'
-  sure = confidence[label]
-  if not len(images) or sure is None:
-    return '<td class="soft"><small>none</small></td>'
-  strip = h.picture(images[:IMAGES], f'dreams of {name} after task {task + 1}')
-  return f'<td>{strip}<small>{100 * sure:.0f} %</small></td>'
 
 
 def features(groups: Sequence[Group]) -> list[str]:
@@ -88,28 +81,24 @@ def features(groups: Sequence[Group]) -> list[str]:
     probe,
     h.figure(figures.alignment_curves(later), cka),
   )
-  return [h.side_by_side(*charts), *_planes(later), *_layers(later)]
-
-
-def _planes(groups: Sequence[Group]) -> list[str]:
   planes = [
-    h.figure(figures.plane(run), f'{group.name}: features after task 2 by t-SNE (Figure C).')
-    for group in groups
-    if (run := _first(group, 'distances')).diagnosis and run.diagnosis['plane']
+    h.figure(figures.plane(group.diagnosed('plane')[0]), f'{group.name}: features after task 2 by t-SNE (Figure C).')
+    for group in _with(groups, 'plane')
   ]
-  return [h.heading('On a plane'), h.side_by_side(*planes)] if planes else []
-
-
-def _layers(groups: Sequence[Group]) -> list[str]:
-  curves = [
-    h.figure(figures.layer_curves(group, key), f'{group.name}: {name} layer by layer, mean over tasks.')
-    for group in groups
-    for key, name in (('mid', 'MID'), ('mmd2', 'MMD²'))
-  ]
-  shown = h.side_by_side(*curves)
-  if not shown:
-    return []
-  return [h.heading('Through the network'), shown if len(groups) == 1 else h.details('Layer by layer', shown)]
+  layers = h.side_by_side(
+    *(
+      h.figure(figures.layer_curves(group, key), f'{group.name}: {name} layer by layer, mean over tasks.')
+      for group in later
+      for key, name in (('mid', 'MID'), ('mmd2', 'MMD²'))
+    )
+  )
+  parts = [h.side_by_side(*charts)]
+  if planes:
+    parts += [h.heading('On a plane'), h.side_by_side(*planes)]
+  if layers:
+    folded = layers if len(later) == 1 else h.details('Layer by layer', layers)
+    parts += [h.heading('Through the network'), folded]
+  return parts
 
 
 def quality(groups: Sequence[Group]) -> list[str]:
@@ -129,9 +118,11 @@ def quality(groups: Sequence[Group]) -> list[str]:
   header = ('run, after task', 'agreement, %', 'chance', 'classifier on real', 'confidence', 'variety',
             'nearest: dreams', 'test images', 'suspicious, %', 'by features', 'leaning, %', 'by features',
             'dreams per class')  # fmt: skip
-  rows = [_quality_row(group.name, entry) for group in known for entry in group.diagnoses[0]['dreams']]
+  firsts = [(group.name, run, run.diagnosis['dreams']) for group in known for run in group.diagnosed('dreams')[:1]]
+  rows = [_quality_row(name, entry) for name, _, entries in firsts for entry in entries]
   agreement = h.figure(figures.agreement_curves(known), 'How often an independent classifier agrees with the teacher.')
-  return [h.paragraph(words), h.side_by_side(agreement), h.html_table(header, rows), *_pairs(known)]
+  pairs = [part for name, run, entries in firsts for part in _pairs(name, run, entries[-1])]
+  return [h.paragraph(words), h.side_by_side(agreement), h.html_table(header, rows), *pairs]
 
 
 def _quality_row(name: str, entry: dict) -> tuple[str, ...]:
@@ -146,18 +137,12 @@ def _quality_row(name: str, entry: dict) -> tuple[str, ...]:
   )
 
 
-def _pairs(groups: Sequence[Group]) -> list[str]:
-  """The dreams nearest to a training image, each beside it, of each group's last dreaming task."""
-  parts = []
-  for group in groups:
-    run = _first(group, 'dreams')
-    assert run.diagnosis
-    entry = run.diagnosis['dreams'][-1]
-    dreamed, real = (run.pictures[f'nearest_{kind}_{entry["task"]}'] for kind in ('dreamed', 'real'))
-    pairs = [
-      f'<span>{h.picture(a[None], "dream")}{h.picture(b[None], "training image")}<br>{distance:.3f}</span>'
-      for a, b, distance in zip(dreamed, real, entry['pair_distances'], strict=True)
-    ]
-    parts.append(h.heading(f'{group.name}: the dreams nearest to a training image (left), and that image (right)'))
-    parts.append(f'<div class="pairs">{"".join(pairs)}</div>')
-  return parts
+def _pairs(name: str, run: RunRecord, entry: dict) -> tuple[str, str]:
+  """The dreams after a task that are nearest to a training image, each beside it."""
+  dreamed, real = (run.pictures[f'nearest_{kind}_{entry["task"]}'] for kind in ('dreamed', 'real'))
+  pairs = [
+    f'<span>{h.picture(a[None], "dream")}{h.picture(b[None], "training image")}<br>{distance:.3f}</span>'
+    for a, b, distance in zip(dreamed, real, entry['pair_distances'], strict=True)
+  ]
+  heading = h.heading(f'{name}: the dreams nearest to a training image (left), and that image (right)')
+  return heading, f'<div class="pairs">{"".join(pairs)}</div>'

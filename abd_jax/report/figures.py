@@ -16,7 +16,6 @@ LABELS = {'mid': 'MID to real old classes', 'mmd2': 'MMD² to real old classes'}
 
 
 def _series(groups: Sequence[Group], trials: Callable[[Group], list]) -> list[Series]:
-  """A series for each group."""
   return [Series(group.name, trials(group), group.look) for group in groups]
 
 
@@ -41,7 +40,7 @@ def final_layer(entry: dict[str, Any]) -> Any:
 
 
 def _bars(
-  groups: Sequence[Group], kinds: dict, value: Callable[[dict, str], Any], label: str, title: str, unit: str = ''
+  groups: Sequence[Group], kinds: dict, value: Callable[[Any, str], Any], label: str, title: str, unit: str = ''
 ) -> str:
   """Bars for each group: one for each kind (key -> name, look), the mean of value(diagnosis, key) over trials."""
   rows = lambda key: itertools.zip_longest(*([value(one, key) for one in group.diagnoses] for group in groups))
@@ -51,8 +50,8 @@ def _bars(
 
 def distance_bars(groups: Sequence[Group], distance: str) -> str:
   """Figures 2 ('mid') and B ('mmd2'): distance of dreamed old and real new classes from real old ones, after task 2."""
-  at = lambda diagnosis: (final_layer(one)[distance] for one in diagnosis['distances'] if one['task'] == 1)
-  value = lambda diagnosis, kind: next(at(diagnosis), {kind: None})[kind]
+  first = lambda diagnosis: (final_layer(one)[distance] for one in diagnosis['distances'])  # that of task 2 is first
+  value = lambda diagnosis, kind: next(first(diagnosis), {kind: None})[kind]
   return _bars(groups, KINDS, value, LABELS[distance], f'{LABELS[distance]}, after task 2')
 
 
@@ -64,24 +63,22 @@ def distance_ratios(group: Group, distance: str = 'mid') -> list[list[float | No
 
 def ratio_curves(groups: Sequence[Group]) -> str:
   """The ratios of MID over the tasks, with a line at 1, of groups that dream; '' if none does."""
-  series = [one for one in _series(groups, distance_ratios) if one.is_known]
-  if not series:
-    return ''
+  series = _series(groups, distance_ratios)
   ticks = _ticks(series, 2)
   line = Series('equally far', [[1.0] * len(ticks)], charts.GREY)
-  return charts.curves([*series, line], ticks, 'tasks learnt', 'MID dreamed / MID new', 'MID ratio')
+  return charts.curves(series, ticks, 'tasks learnt', 'MID dreamed / MID new', 'MID ratio', reference=line)
 
 
 def layer_curves(group: Group, distance: str) -> str:
   """A distance layer by layer, mean over tasks. The group has at least one diagnosis of two tasks."""
-  known = [one['distances'] for one in group.diagnoses if one['distances']]
-  layers, series = list(known[0][0]['layers']), []
-  for kind, (name, look) in KINDS.items():
-    trials = [[_mean([one['layers'][layer][distance][kind] for one in of]) for layer in layers] for of in known]
-    series.append(Series(name, trials, look))
-  series = [one for one in series if one.is_known]
-  title = f'{group.name}: {LABELS[distance]} by layer'
-  return charts.curves(series, layers, '', LABELS[distance], title) if series else ''
+  known = [run.diagnosis['distances'] for run in group.diagnosed('distances')]
+  layers = list(known[0][0]['layers'])
+  mean = lambda of, layer, kind: _mean([one['layers'][layer][distance][kind] for one in of])
+  series = [
+    Series(name, [[mean(of, layer, kind) for layer in layers] for of in known], look)
+    for kind, (name, look) in KINDS.items()
+  ]
+  return charts.curves(series, layers, '', LABELS[distance], f'{group.name}: {LABELS[distance]} by layer')
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -107,17 +104,13 @@ def agreement_curves(groups: Sequence[Group]) -> str:
   """How often an independent classifier sees in a dream what the teacher sees, and chance; '' if no value is known."""
   pick = lambda diagnosis, key: [_percent(one[key]) for one in diagnosis['dreams']]
   series = _series(groups, lambda group: [pick(one, 'agreement') for one in group.diagnoses])
-  if not any(one.is_known for one in series):
-    return ''
   longest = max((one for group in groups for one in group.diagnoses), key=lambda one: len(one['dreams']))
-  series.append(Series('chance', [pick(longest, 'chance')], charts.GREY))
-  title = 'Agreement of an independent classifier'
-  return charts.curves(series, _ticks(series), 'tasks learnt', 'agreement', title, '%', 100)
+  chance, title = Series('chance', [pick(longest, 'chance')], charts.GREY), 'Agreement of an independent classifier'
+  return charts.curves(series, _ticks(series), 'tasks learnt', 'agreement', title, '%', 100, reference=chance)
 
 
 def plane(run: RunRecord) -> str:
   """Figure C: t-SNE of the features after the second task."""
-  assert run.diagnosis
   points, kinds = run.diagnosis['plane'], {'old': ('real old classes', 2), **KINDS}
   sets = [(name, points[kind], look) for kind, (name, look) in kinds.items() if kind in points]
   return charts.scatter(sets, f'{run.config["method"]}: features after task {points["task"] + 1}, t-SNE')

@@ -12,21 +12,17 @@ from abd_jax.report import tables as h
 from abd_jax.report.diagnosis import dreams, features, quality
 from abd_jax.report.runs import Group, RunRecord, grouped
 
-SUMMARY = {
-  'final accuracy': 'final_accuracy', 'average accuracy': 'average_accuracy', 'forgetting': 'forgetting',
-  'backward transfer': 'backward_transfer',
-}  # fmt: skip
-KEPT = 'real images kept, at most'
+RESULTS = ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer')  # of results.json
 
 
 def report(runs: Sequence[RunRecord]) -> str:
   """The page of one or more runs."""
   groups = grouped(runs)
-  title = escape(_title(groups))
+  firsts = [(group.name, group.runs[0]) for group in groups]
   style = files('abd_jax.report').joinpath('style.css').read_text()
   notes = [f'{run.name}: {run.note}' if len(runs) > 1 else run.note for run in runs if run.note]
   body = [
-    f'<h1>{title}</h1>',
+    f'<h1>{escape(_title(groups))}</h1>',
     f'<p class="soft">{escape(_subtitle(runs))}</p>',
     *(f'<p class="note">{escape(note)}</p>' for note in notes),
     headline(groups),
@@ -35,20 +31,21 @@ def report(runs: Sequence[RunRecord]) -> str:
     h.section('Where the features go', *features(groups)),
     h.section('What the dreams are worth', *quality(groups)),
     h.section('Time, memory, and what is kept', *costs(groups)),
-    h.section('How it was run', *origin(groups)),
+    h.section('How it was run', *h.folded(firsts, origin, opened=0)),
   ]
   return (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-    f'<title>{title}</title><style>\n{style}</style></head><body><main>\n'
+    f'<title>{escape(_title(groups))}</title><style>\n{style}</style></head><body><main>\n'
     + '\n'.join(body)
     + '\n</main></body></html>\n'
   )
 
 
 def _title(groups: Sequence[Group]) -> str:
-  data = sorted({run.config['data.name'] for group in groups for run in group.runs})
-  tasks = sorted({run.num_tasks for group in groups for run in group.runs})
+  configs = [run.config for group in groups for run in group.runs]
+  data = sorted({config['data.name'] for config in configs})
+  tasks = sorted({len(config['task_sizes']) or config['tasks'] for config in configs})
   methods = ', '.join(group.name for group in groups[:6]) + (f' and {len(groups) - 6} more' if len(groups) > 6 else '')
   many = ' or '.join(map(str, tasks))
   return f'{methods} on {" and ".join(data)}, {many} task{"s" if tasks != [1] else ""}'
@@ -57,49 +54,31 @@ def _title(groups: Sequence[Group]) -> str:
 def _subtitle(runs: Sequence[RunRecord]) -> str:
   words = f'{len(runs)} runs.'
   if len(runs) == 1:
-    commit = (runs[0].results or {}).get('commit')
+    commit = runs[0].results.get('commit')
     words = f'Trial {runs[0].config["trial"]}.' + (f' Commit {commit[:10]}.' if commit else '')
-  under_way = [run.name for run in runs if run.results is None]
-  return words + (f' Not complete: {", ".join(under_way)}.' if under_way else '')
+  for run in runs:
+    if not run.results:
+      so_far = f': accuracy so far, after task {len(run.seen)}: {h.percent(run.seen[-1])} %' if run.seen else ''
+      words += f' {run.name} is not complete{so_far}.'
+  return words
 
 
 def headline(groups: Sequence[Group]) -> str:
-  """Tiles for one group; a table for several."""
+  """Accuracy over all tasks, time and memory: tiles for one group; a table for several."""
+  names = (*(f'{key.replace("_", " ")}, %' for key in RESULTS), 'time', 'real images kept, at most')
+  rows = []
+  for group in groups:
+    complete = [run.results for run in group.runs if run.results]
+    count = f'{len(complete)} of {len(group.runs)}' if len(complete) < len(group.runs) else f'{len(complete)}'
+    accuracies = [h.mean_std([results[key] for results in complete]) for key in RESULTS]
+    seconds = float(np.mean([sum(run.seconds.values()) for run in group.runs]))
+    kept = str(group.diagnoses[0]['kept_images']) if group.diagnoses else 'not known'
+    rows.append((group.name, count, *accuracies, h.duration(seconds), kept))
   if len(groups) > 1:
-    rows = [
-      (group.name, _count(group), *(_mean_result(group, key) for key in SUMMARY.values()), _time(group), _kept(group))
-      for group in groups
-    ]
-    return h.html_table(('method', 'runs', *(f'{name}, %' for name in SUMMARY), 'time', KEPT), rows)
-  group = groups[0]
-  if any(run.results for run in group.runs):
-    numbers = {name: _mean_result(group, key) for name, key in list(SUMMARY.items())[:3]}
-  else:
-    last = min(len(run.seen) for run in group.runs)  # the last task that all runs have learnt
-    numbers = {f'accuracy so far, after task {last}': h.mean_std([run.seen[last - 1] for run in group.runs if last])}
-  tiles = [h.tile(number if number == '-' else f'{number} %', name) for name, number in numbers.items()]
-  return f'<div class="tiles">{"".join(tiles)}{h.tile(_time(group), "time")}{h.tile(_kept(group), KEPT)}</div>'
-
-
-def _mean_result(group: Group, key: str) -> str:
-  return h.mean_std([run.results[key] for run in group.runs if run.results])
-
-
-def _count(group: Group) -> str:
-  """'3', or '2 of 3' if one run is not complete."""
-  complete, runs = sum(run.results is not None for run in group.runs), len(group.runs)
-  return str(runs) if complete == runs else f'{complete} of {runs}'
-
-
-def _time(group: Group) -> str:
-  seconds = float(np.mean([sum(run.seconds.values()) for run in group.runs]))
-  return (
-    f'{seconds:.0f} s' if seconds < 600 else f'{seconds / 60:.0f} min' if seconds < 36000 else f'{seconds / 3600:.1f} h'
-  )
-
-
-def _kept(group: Group) -> str:
-  return str(group.diagnoses[0]['kept_images']) if group.diagnoses else 'not known'
+    return h.html_table(('method', 'runs', *names), rows)
+  numbers = zip(names, rows[0][2:], strict=True)
+  tiles = [f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for name, value in numbers]
+  return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
 def accuracy(groups: Sequence[Group]) -> list[str]:
@@ -111,23 +90,21 @@ def accuracy(groups: Sequence[Group]) -> list[str]:
   words += ' Bands: one standard deviation over trials.' if any(len(group.runs) > 1 for group in groups) else ''
   curves = h.figure(figures.accuracy_curves(groups), words)
   firsts = [(group.name, next(run for run in group.runs if run.rows)) for group in groups]
-  if len(firsts) == 1:
-    return [h.side_by_side(curves, *_matrices(firsts[0][1]))]
   seconds = h.figure(figures.seconds_bars(groups), 'Seconds of each kind of work.')
-  return [h.side_by_side(curves, seconds), *h.folded(firsts, lambda run: h.side_by_side(*_matrices(run)), opened=2)]
+  return [h.side_by_side(curves, seconds), *h.folded(firsts, _matrices, opened=2)]
 
 
-def _matrices(run: RunRecord) -> list[str]:
+def _matrices(run: RunRecord) -> str:
   tasks = [str(k + 1) for k in range(len(run.rows))]
   matrix = charts.heat(run.rows, tasks, tasks, 'Accuracy matrix', ('learnt', 'tested on the classes of task'))
   shown = [h.figure(matrix, 'Accuracy in percent on each task (column) after learning each task (row).')]
-  if run.confusion is not None:
-    counts, names = run.confusion, run.class_names
+  if run.confusion:
+    names, counts = run.confusion
     shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
     confusion = charts.heat(shares, names, names, 'Confusion matrix', ('true', 'predicted'))
     words = f'Confusion after task {len(run.rows)}: share in percent of each class (row), in learning order.'
     shown.append(h.figure(confusion, words, wide=len(counts) > 20))
-  return shown
+  return h.side_by_side(*shown)
 
 
 def costs(groups: Sequence[Group]) -> list[str]:
@@ -157,13 +134,9 @@ def _phase_table(run: RunRecord) -> str:
   return h.html_table(('task and phase', 'steps', 'seconds', 'peak memory so far, host', 'device'), rows)
 
 
-def origin(groups: Sequence[Group]) -> list[str]:
-  """Command, differences from the default config, machine and config, of the first trial of each group."""
-  return h.folded([(group.name, group.runs[0]) for group in groups], _origin, opened=0)
-
-
-def _origin(run: RunRecord) -> str:
-  commit = (run.results or {}).get('commit')
+def origin(run: RunRecord) -> str:
+  """Command, differences from the default config, machine and config."""
+  commit = run.results.get('commit')
   command = (f'git checkout {commit.rstrip("+")}\n' if commit else '') + run.command
   parts = [h.heading('Run again'), f'<pre>{escape(command)}</pre>']
   if run.changed:
@@ -172,7 +145,14 @@ def _origin(run: RunRecord) -> str:
   else:
     parts.append(h.paragraph('Every field of the config is at its default.'))
   if run.results:
-    parts += [h.heading('Where it ran'), h.html_table(('', ''), _facts(run.results), numbers=False)]
+    commit, device = commit or 'not known', run.results['device']
+    where = f'{device["count"]} × {device["kind"]} ({device["platform"]})'
+    rows = [
+      ('commit', commit.rstrip('+') + (', with changes' if commit.endswith('+') else '')),
+      ('device', f'{where}, {device["cpu_cores"]} cores of {device["cpu_model"]}'),
+      ('versions', ', '.join(f'{name} {version}' for name, version in run.results['versions'].items())),
+    ]
+    parts += [h.heading('Where it ran'), h.html_table(('', ''), rows, numbers=False)]
   fields = '\n'.join(f'{field} = {value!r}' for field, value in sorted(run.config.items()))
   return '\n'.join([*parts, h.details('The whole config', f'<pre>{escape(fields)}</pre>')])
 
@@ -181,16 +161,3 @@ def _short(value: Any) -> str:
   if isinstance(value, (list, tuple)):
     return ', '.join(map(_short, value))
   return f'{value:.6g}' if isinstance(value, float) else str(value) if value != '' else "''"
-
-
-def _facts(results: dict[str, Any]) -> list[tuple[str, str]]:
-  device, commit = results['device'], results['commit'] or 'not known'
-  return [
-    ('commit', commit.rstrip('+') + (', with changes' if commit.endswith('+') else '')),
-    (
-      'device',
-      f'{device["count"]} × {device["kind"]} ({device["platform"]}), {device["cpu_cores"]} cores of '
-      f'{device["cpu_model"]}',
-    ),
-    ('versions', ', '.join(f'{name} {version}' for name, version in results['versions'].items())),
-  ]

@@ -43,6 +43,13 @@ def size(count: float) -> str:
   return f'{count:.0f} B'
 
 
+def duration(seconds: float) -> str:
+  """'50 s', '20 min', or '11.5 h'."""
+  if seconds < 36000:
+    return f'{seconds:.0f} s' if seconds < 600 else f'{seconds / 60:.0f} min'
+  return f'{seconds / 3600:.1f} h'
+
+
 def summary_line(results: dict) -> list[str]:
   """One run's row in a table headed by SUMMARY."""
   numbers = [results[key] for key in ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer')]
@@ -70,10 +77,6 @@ def figure(part: str, words: str, wide: bool = False) -> str:
 def side_by_side(*parts: str) -> str:
   """Figures, as many to a row as fit."""
   return f'<div class="charts">{"".join(filter(None, parts))}</div>' if any(parts) else ''
-
-
-def tile(value: str, words: str) -> str:
-  return f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>'
 
 
 def details(words: str, *parts: str, opened: bool = False) -> str:

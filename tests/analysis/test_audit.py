@@ -18,8 +18,6 @@ from abd_jax.models.generator import Generator
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.workdir import Workdir, at_rest
 
-IMAGES = np.zeros((2, 8, 8, 1), np.uint8)
-
 
 @pytest.fixture
 def run(diagnosed, tmp_path):
@@ -72,11 +70,9 @@ def newest(run, kind='student'):
   [
     (lambda run: damage(run / 'teachers' / '0'), 'teachers/0'),
     (lambda run: damage(newest(run)), 'checkpoints/student'),
-    (lambda run: (run / 'teachers' / '1' / '_METADATA').unlink(), 'teachers/1'),
     (lambda run: shutil.rmtree(run / 'teachers' / '2'), 'teachers/2'),
     (lambda run: (run / 'teachers' / '1.new').mkdir(), 'teachers/1.new'),
     (lambda run: (run / 'teachers' / '0.json').unlink(), 'teachers/0'),
-    (lambda run: (run / 'teachers' / '0' / '_sharding').write_text('{}'), 'teachers/0'),
     (lambda run: (run / 'checkpoints' / 'student' / '99').mkdir(), 'checkpoints/student/99'),
   ],
 )
@@ -87,14 +83,13 @@ def test_arrays_that_cannot_be_read_may_hold_anything(run, spoil, where, capsys)
   assert 'cannot be read' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('dtype', ['uint8', 'float32'])
-def test_an_array_of_images_that_the_method_does_not_keep_is_found(run, dtype):
+def test_an_array_of_images_that_the_method_does_not_keep_is_found(run):
   with ocp.StandardCheckpointer() as checkpointer:
     tree = checkpointer.restore(newest(run))
-    tree['params']['past'] = IMAGES.astype(dtype)
+    tree['params']['past'] = np.zeros((2, 8, 8, 1), np.uint8)
     checkpointer.save(newest(run), tree, force=True)
   (line,) = audit(run).findings
-  assert f'params.past, {dtype}[2, 8, 8, 1], can hold 2 images' in line
+  assert 'params.past, uint8[2, 8, 8, 1], can hold 2 images' in line
   assert command.run([str(run)]) == 1
 
 
@@ -184,20 +179,14 @@ def test_a_run_without_a_model_and_an_upper_bound_are_refused(run):
     audit(run)
 
 
-@pytest.mark.parametrize(
-  ('images', 'side', 'start', 'widths', 'said'),
-  [
-    ('CIFAR', 32, (8, 8, 128), (128, 64), '-'),
-    ('Tiny-ImageNet', 64, (8, 8, 128), (128, 128, 64), '10 times'),
-    ('ImageNet', 224, (7, 7, 64), (64,) * 5, '100 times'),
-  ],
-)
+@pytest.mark.parametrize(('images', 'side', 'start', 'widths', 'said'), [
+  ('CIFAR', 32, (8, 8, 128), (128, 64), '-'),
+  ('Tiny-ImageNet', 64, (8, 8, 128), (128, 128, 64), '10 times'),
+  ('ImageNet', 224, (7, 7, 64), (64,) * 5, '100 times'),
+])  # fmt: skip
 def test_the_table_of_memory_is_that_of_the_networks(images, side, start, widths, said):
   generator = Generator(1000, start, widths, 3)
   made = jax.eval_shape(lambda: generator.init(jax.random.key(0), np.zeros((2, 1000), np.float32), train=False))
   numbers, pixels = sum(leaf.size for leaf in jax.tree.leaves(made['params'])), 2000 * side * side * 3
-  row = (
-    f'| {images}, {side}x{side}x3 | {pixels:,} | {numbers:,} | {said} | {pixels / numbers:.1f} '
-    f'| {pixels / numbers / 4:.1f} |'
-  )
-  assert row in (REPO / 'docs' / 'audit.md').read_text(), row
+  cells = f'{pixels:,}', f'{numbers:,}', said, f'{pixels / numbers:.1f}', f'{pixels / numbers / 4:.1f}'
+  assert f'| {images}, {side}x{side}x3 | {" | ".join(cells)} |' in (REPO / 'docs' / 'audit.md').read_text()

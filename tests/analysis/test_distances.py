@@ -1,29 +1,23 @@
-"""abd_jax.analysis: distances on distributions of known answers, dead features, one image."""
+"""abd_jax.analysis on made images and features: distances, probe, t-SNE, judge, variety and the privacy figures."""
 
 import numpy as np
 import pytest
 
-from abd_jax.analysis.distances import cka, dead, median_distance, mid, mmd2
-from abd_jax.analysis.embedding import tsne
-from abd_jax.analysis.probe import linear_probe
+from abd_jax.analysis.distances import cka, dead, linear_probe, median_distance, mid, mmd2, tsne
+from abd_jax.analysis.dreams import diversity, in_deviations, judge, privacy
 
 
 def gaussian(seed, n, mean, std=1.0):
   return np.asarray(mean) + std * np.random.default_rng(seed).standard_normal((n, len(mean)))
 
 
-def test_mid_by_hand():
+def test_mid_is_the_shift_in_units_of_the_reference():
   reference = np.array([[0.0, 10.0], [2.0, 30.0]])  # means 1 and 20, standard deviations 1 and 10
   other = np.array([[4.0, 60.0]])  # one image: (1 - 4) / 1 = -3, (20 - 60) / 10 = -4
   assert mid(reference, other) == 5.0
-
-
-def test_mid_of_gaussians_is_the_shift_in_units_of_the_reference():
   reference, other = gaussian(0, 100_000, [0] * 8, 2.0), gaussian(1, 100_000, [3] * 8, 5.0)
   assert mid(reference, other) == pytest.approx(8**0.5 * 3 / 2, rel=0.02)
   assert mid(other, reference) == pytest.approx(8**0.5 * 3 / 5, rel=0.02)  # not symmetric
-  assert mid(reference, reference) == 0
-  np.testing.assert_allclose(mid(1e3 * reference, 1e3 * other), mid(reference, other))
 
 
 def test_dead_features_are_left_out_of_mid():
@@ -51,7 +45,7 @@ def test_mmd_is_unbiased():
   assert abs(np.mean(estimates)) < 3 * np.std(estimates) / 20
 
 
-def test_mmd_takes_the_median_distance_unless_told():
+def test_mmd_takes_the_median_distance_by_default():
   a, b = gaussian(0, 40, [0] * 4), gaussian(1, 30, [2] * 4)
   points = np.concatenate([a, b])
   pairs = [np.linalg.norm(points[i] - points[j]) for i in range(70) for j in range(i)]
@@ -93,12 +87,6 @@ def test_tsne_keeps_apart_what_is_apart():
   assert far.shape == (30, 2) and near.shape == (40, 2)
   spread = max(far.std(0).max(), near.std(0).max())
   assert np.linalg.norm(far.mean(0) - near.mean(0)) > 3 * spread
-  again = tsne([gaussian(0, 30, [0] * 5), gaussian(1, 40, [50] * 5)])
-  np.testing.assert_array_equal(again[0], far)
-
-
-def test_tsne_of_hardly_anything():
-  assert np.isfinite(tsne([np.zeros((3, 2)), np.ones((1, 2))])[1]).all()
   assert (tsne([np.zeros((3, 2)), np.zeros((1, 2))])[0] == 0).all()
 
 
@@ -108,3 +96,52 @@ def test_a_probe_reads_what_is_linear_and_not_what_is_gone():
   features[:, 2] += 6 * labels
   features[:, 3] = 7  # dead
   assert np.mean(linear_probe(features, labels).predict(features) == labels) > 0.98
+
+
+def squares(seed, n, side=8):
+  """(f[n, side, side, 1], i[n]): a bright quarter whose place is the label, in noise."""
+  rng = np.random.default_rng(seed)
+  images, labels = 0.3 * rng.random((n, side, side, 1)), rng.integers(0, 4, n)
+  half = side // 2
+  for image, label in zip(images, labels, strict=True):
+    top, left = label // 2 * half, label % 2 * half
+    image[top : top + half, left : left + half] += 0.7
+  return images, labels
+
+
+@pytest.mark.parametrize('side', [8, 50])
+def test_the_judge_learns_and_is_not_fooled_by_noise(side):
+  classifier = judge(*squares(0, 100, side))
+  images, labels = squares(1, 80, side)
+  assert np.mean(classifier.predict(images) == labels) == 1
+  assert np.mean(classifier.predict(np.random.default_rng(2).random(images.shape)) == labels) < 0.6
+
+
+def test_diversity_is_the_share_of_the_variance_within_classes():
+  rng = np.random.default_rng(0)
+  labels = np.arange(400) % 2
+  real = rng.standard_normal((400, 3)) + 100 * labels[:, None]
+  dreamed = 0.5 * rng.standard_normal((400, 3)) - 100 * labels[:, None]
+  assert diversity(dreamed, labels, real, labels) == pytest.approx(0.25, rel=0.2)
+  assert diversity(np.repeat(dreamed[:2], 200, 0), np.repeat([0, 1], 200), real, labels) == pytest.approx(0, abs=1e-12)
+  assert np.isnan(diversity(dreamed[:1], labels[:1], real, labels))
+  assert np.isnan(diversity(dreamed, labels, np.zeros_like(real), labels))
+
+
+def test_privacy_tells_copies_from_images_of_the_same_kind():
+  train, test, others = (squares(k, 300)[0] for k in range(3))
+  fresh, _, _ = privacy(others, train, test)
+  assert fresh['suspicious'] < 0.05 and 0.4 < fresh['closer'] < 0.6
+  assert 0.8 < fresh['nearest_dreamed'][2] / fresh['nearest_unseen'][2] < 1.2
+  copied, distance, nearest = privacy(train[[7, 3]] + 1e-3, train, test)
+  assert copied['closer'] == copied['suspicious'] == 1 and list(nearest) == [7, 3]
+  assert privacy(test[:9], train, test)[0]['closer'] == 0
+  np.testing.assert_allclose(distance, 1e-3, rtol=1e-2)  # root mean square of the pixels' difference
+
+
+def test_features_are_measured_in_deviations_and_those_that_do_not_vary_left_out():
+  reference = np.array([[0.0, 5.0, 1.0], [2.0, 5.0, 3.0]])
+  scaled, other = in_deviations(reference, reference, np.array([[4.0, 6.0, -3.0]]))
+  np.testing.assert_array_equal(scaled, [[0, 1], [2, 3]])
+  np.testing.assert_array_equal(other, [[4, -3]])
+  assert [one.shape for one in in_deviations(np.ones((2, 3)), np.zeros((4, 3)))] == [(4, 3)]

@@ -13,25 +13,18 @@ from abd_jax.report.figures import save_grid
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('n, columns, rows', [(3, 3, 1), (20, 8, 3)])
-def test_grid_is_a_png_of_eight_columns(tmp_path, channels, n, columns, rows):
-  images = np.random.default_rng(0).random((n, 8, 8, channels), np.float32)
-  save_grid(images, [str(k) for k in range(n)], tmp_path / 'grid.png')
-  with Image.open(tmp_path / 'grid.png') as grid:
-    assert grid.format == 'PNG' and grid.mode == 'RGB'
-    # 8 pixels eight times as large, 2 of gap, and 12 of caption above.
-    assert grid.size == (columns * (64 + 2), rows * (64 + 12 + 2))
-
-
-def test_grid_shows_each_image_in_its_place_and_its_own_colours(tmp_path):
-  images = np.zeros((9, 8, 8, 3), np.float32)
-  images[1] = 1, 0, 0.5
-  images[8] = 0, 2, -1  # beyond [0, 1]: clipped
+def test_grid_is_a_png_that_shows_each_image_in_its_place(tmp_path, channels):
+  images = np.zeros((9, 8, 8, channels), np.float32)
+  images[1] = (1, 0, 0.5)[:channels]
+  images[8] = (0, 2, -1)[:channels]  # beyond [0, 1]: clipped
   save_grid(images, ['x'] * 9, tmp_path / 'grid.png')
   with Image.open(tmp_path / 'grid.png') as grid:
+    # Eight columns, 8 pixels eight times as large, 2 of gap, and 12 of caption above.
+    assert (grid.format, grid.mode, grid.size) == ('PNG', 'RGB', (8 * 66, 2 * 78))
     middle = lambda row, column: grid.getpixel((column * 66 + 32, row * 78 + 12 + 32))
-    assert [middle(0, 0), middle(0, 1), middle(1, 0)] == [(0, 0, 0), (255, 0, 128), (0, 255, 0)]
-    assert middle(1, 1) == (255, 255, 255)  # no tenth image
+    assert middle(0, 0) == (0, 0, 0) and middle(1, 1) == (255, 255, 255)  # no tenth image
+    if channels == 3:
+      assert [middle(0, 1), middle(1, 0)] == [(255, 0, 128), (0, 255, 0)]
   assert [file.name for file in tmp_path.iterdir()] == ['grid.png']
 
 
@@ -101,14 +94,12 @@ def test_long_names_do_not_leave_the_picture():
 
 @pytest.mark.parametrize(('names', 'written', 'turned'), [
   ([str(k) for k in range(10)], 10, False), ([f'class_{k}' for k in range(20)], 20, True),
-  ([f'class_{k}' for k in range(100)], 25, True),
+  ([f'class_{k}' for k in range(100)], 20, True),
 ])  # fmt: skip
 def test_every_column_of_a_matrix_has_its_name_where_there_is_room(names, written, turned):
   drawing = charts.heat(np.eye(len(names)).tolist(), names, names, 't', ('true', 'predicted'))
-  columns = re.findall(r'text-anchor="(?:start|middle)"[^>]*rotate\(-90[^>]*>([^<]+)<', drawing)
-  assert (len(columns) == written) == turned and ('rotate' in drawing) == turned
-  heights = [float(y) for y in re.findall(r'<rect x="[\d.]+" y="([\d.]+)"', drawing)]
-  assert min(heights) >= (26 + 7 * charts.CHARACTER if turned else 36)
+  heights = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)"', drawing)]
+  assert heights.count(max(heights)) == written and ('rotate' in drawing) == turned
 
 
 def test_a_chart_as_a_file_of_its_own_has_fixed_colours():
