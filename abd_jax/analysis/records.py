@@ -9,7 +9,8 @@ from abd_jax.analysis.diagnose import diagnose
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
 from abd_jax.files import read_json, read_lines, read_results
-from abd_jax.report.runs import Row, RunRecord
+from abd_jax.report.charts import Row
+from abd_jax.report.runs import RunRecord
 from abd_jax.run.logs import confusion_file, read_confusion
 from abd_jax.run.workdir import fixed
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from abd_jax.report.charts import Row
+
 OF_A_TRIAL = ('trial', 'seed', 'data.mean', 'data.std')  # mean and std may be measured on a trial's first task
-Row = Sequence[float | None]  # None where there are no test images
 NOTHING = MappingProxyType({})
 
 
@@ -18,7 +19,7 @@ class RunRecord(NamedTuple):
   name: str  # of the folder
   config: dict[str, Any]  # flat, with dotted names
   results: Mapping[str, Any] = NOTHING  # results.json, once the run is complete
-  rows: Sequence[Row] = ()  # of the accuracy matrix, fractions, one for each complete task
+  rows: Sequence[Row] = ()  # of the accuracy matrix, one for each complete task; None where there are no test images
   seen: Row = ()  # accuracy over all classes seen, after each task
   confusion: tuple[list[str], np.ndarray] | None = None  # (class names, counts i[c, c]) of the newest evaluation
   phases: Sequence[dict[str, Any]] = ()  # the lines of phases.jsonl

@@ -151,7 +151,7 @@ def version(folder):
     (change('results.json', '{"schema_version": 1}'), 'results.json is damaged'),
     (version, 'schema 99'),
     (change('config.json', '[]'), 'config.json is damaged'),
-    (change('metrics.jsonl', 'x\n{}\n'), 'damaged in line 1'),
+    (change('phases.jsonl', 'x\n{}\n'), 'damaged in line 1'),
     (change('confusion/task_3.csv', 'x,y\n'), 'task_3.csv is damaged'),
     (shutil.rmtree, 'holds no run'),
   ],
