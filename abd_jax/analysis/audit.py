@@ -5,7 +5,7 @@ docs/audit.md says what follows from the answers, and what does not.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,43 +21,21 @@ from abd_jax.run.schedule import TeacherId
 from abd_jax.run.workdir import at_rest
 
 
-class StoredArray(NamedTuple):
-  """An array of a run on disk."""
+def audit(workdir: str | Path) -> dict[str, Any]:
+  """What the run in `workdir`, finished or paused, keeps and has read, as JSON has it.
 
-  store: str  # the folder of its store, below the workdir
-  name: str  # dotted, in the store
-  shape: tuple[int, ...]
-  dtype: str
-  bytes: int
-  can_hold_images: bool  # whether its shape is [n, h, w, c] with the run's image shape
-
-
-class Read(NamedTuple):
-  """Images that the run read from its data set."""
-
-  purpose: str  # 'training' or 'testing'
-  split: str  # 'train' or 'test'
-  tasks: tuple[int, ...]  # 0-based, of the classes that were read
-  images: int  # how many
-  wrong: str  # why a data-free run may not read them; '' if it may
-
-
-class Audit(NamedTuple):
-  """What a workdir holds."""
-
-  method: str
-  capacity: int  # real images that the method may keep
-  images: int | None  # real images beside its newest frozen model; None if that cannot be read
-  memories: dict[str, int]  # folder of each frozen model that can be read -> real images beside it
-  arrays: list[StoredArray]  # all of teachers/ and checkpoints/
-  reads: list[Read]  # in this order
-  unreadable: list[str]  # a line for each store of arrays that cannot be read, so that it may hold anything
-  findings: list[str]  # a line for each place of images that the method should not have, and for each wrong read
-  notes: list[str]  # a line for each place of images outside the run
-
-
-def audit(workdir: str | Path) -> Audit:
-  """Audits the run in `workdir`, finished or paused.
+  Returns a dict of
+    method: its name.
+    capacity: how many real images the method may keep.
+    images: how many are beside the newest frozen model; None if that cannot be read.
+    memories: folder of each frozen model that can be read -> real images beside it.
+    arrays: each array in teachers/ and checkpoints/: its store, the folder below the workdir; name in the store; shape;
+      dtype; bytes; can_hold_images, whether its shape is [n, h, w, c] with the run's image shape.
+    reads: each read of images, in order: its purpose, 'training' or 'testing'; split; tasks, 0-based, of the classes
+      that were read; images, how many; wrong, why a data-free run may not read them, or ''.
+    unreadable: a line for each store of arrays that cannot be read, so that it may hold anything.
+    findings: a line for each place of images that the method should not have, and for each wrong read.
+    notes: a line for each place of images outside the run.
 
   Raises UserError if there is no run or no frozen model, if the run is going on, or if a log is damaged.
   """
@@ -71,7 +49,7 @@ def audit(workdir: str | Path) -> Audit:
     return _audit(folder, config)
 
 
-def _audit(folder: Path, config: Config) -> Audit:
+def _audit(folder: Path, config: Config) -> dict[str, Any]:
   has_memory = bool(methods.get(config).memory)
   states = [path / 'state' for kind in KINDS for path in sorted((folder / 'checkpoints' / kind).glob('*/'))]
   models, manifest = _models(folder)
@@ -80,8 +58,10 @@ def _audit(folder: Path, config: Config) -> Audit:
     store = path.relative_to(folder).as_posix()
     try:
       for name, array in stored_arrays(path).items():
-        size, holds = array.size * array.dtype.itemsize, array.shape[1:] == tuple(manifest['image_shape'])
-        arrays.append(StoredArray(store, name, array.shape, str(array.dtype), size, holds))
+        kept = {'store': store, 'name': name, 'shape': list(array.shape), 'dtype': str(array.dtype)}
+        kept['bytes'] = array.size * array.dtype.itemsize
+        kept['can_hold_images'] = kept['shape'][1:] == list(manifest['image_shape'])
+        arrays.append(kept)
       if path in models:
         read_manifest(path)  # compares the checksums of all files
       if path in models and has_memory and (one := TeacherId.of_folder(path.name)):
@@ -93,21 +73,22 @@ def _audit(folder: Path, config: Config) -> Audit:
   reads = read_log(folder, tasks, config.data.folds, bool(config.extends))
   photos = config.data.dir if own_images(config.data.name) else ''
   copies = config.data.prepared or f'{photos.rstrip("/")}.prepared'
-  return Audit(
-    method=config.method,
-    capacity=config.memory.size if has_memory else 0,
-    images=memories.get(f'teachers/{models[-1].name}') if has_memory else 0,
-    memories=memories,
-    arrays=arrays,
-    reads=reads,
-    unreadable=unreadable,
-    findings=[
-      *_unexpected_images(arrays, has_memory, config.inversion.what == 'pixels'),
-      *(f'reads.jsonl, line {number}: {read.wrong}' for number, read in enumerate(reads, 1) if read.wrong),
-      *_unexpected_files(folder),
-    ],
-    notes=[f'{photos} holds the photographs, {copies} holds copies, also of earlier ones'] if photos else [],
-  )
+  findings = [
+    *_unexpected_images(arrays, has_memory, config.inversion.what == 'pixels'),
+    *(f'reads.jsonl, line {number}: {read["wrong"]}' for number, read in enumerate(reads, 1) if read['wrong']),
+    *_unexpected_files(folder),
+  ]
+  return {
+    'method': config.method,
+    'capacity': config.memory.size if has_memory else 0,
+    'images': memories.get(f'teachers/{models[-1].name}') if has_memory else 0,
+    'memories': memories,
+    'arrays': arrays,
+    'reads': reads,
+    'unreadable': unreadable,
+    'findings': findings,
+    'notes': [f'{photos} holds the photographs, {copies} holds copies, also of earlier ones'] if photos else [],
+  }
 
 
 def _models(folder: Path) -> tuple[list[Path], dict]:
@@ -127,17 +108,18 @@ def _models(folder: Path) -> tuple[list[Path], dict]:
   return models, read_manifest(manifests[-1], check_files=False)
 
 
-def _unexpected_images(arrays: list[StoredArray], has_memory: bool, pixels: bool) -> Iterator[str]:
+def _unexpected_images(arrays: list[dict], has_memory: bool, pixels: bool) -> Iterator[str]:
   """A line for each array that can hold images and is neither the method's memory nor, with `pixels`, its dreams."""
   for one in arrays:
-    in_memory = has_memory and one.name.startswith('memory.')
-    dreamed = pixels and ('generator.' in one.name or one.store.startswith('checkpoints/generator/'))
-    if one.can_hold_images and not in_memory and not dreamed:
-      yield f'{one.store}: array {one.name}, {one.dtype}{list(one.shape)}, can hold {one.shape[0]} images'
+    store, name, shape = one['store'], one['name'], one['shape']
+    in_memory = has_memory and name.startswith('memory.')
+    dreamed = pixels and ('generator.' in name or store.startswith('checkpoints/generator/'))
+    if one['can_hold_images'] and not in_memory and not dreamed:
+      yield f'{store}: array {name}, {one["dtype"]}{shape}, can hold {shape[0]} images'
 
 
-def read_log(folder: Path, tasks: Tasks, folds: int, extends: bool) -> list[Read]:
-  """reads.jsonl, judged. Raises UserError if it is damaged."""
+def read_log(folder: Path, tasks: Tasks, folds: int, extends: bool) -> list[dict[str, Any]]:
+  """The `reads` of an audit, by reads.jsonl. Raises UserError if it is damaged."""
   file = folder / 'reads.jsonl'
   records = read_lines(file)
   # A run that extends another may number the classes of new data from 0. The log does not say which numbers it has.
@@ -147,16 +129,16 @@ def read_log(folder: Path, tasks: Tasks, folds: int, extends: bool) -> list[Read
     judged = [_judged(records, tasks, folds, first) for first in firsts]
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{file} is damaged ({error!r}): put it back as it was.') from error
-  return min(judged, key=lambda reads: sum(read.wrong != '' for read in reads))
+  return min(judged, key=lambda reads: sum(read['wrong'] != '' for read in reads))
 
 
-def _judged(records: list[dict], tasks: Tasks, folds: int, first: int) -> list[Read]:
+def _judged(records: list[dict], tasks: Tasks, folds: int, first: int) -> list[dict[str, Any]]:
   """first: what is added to the class ids of the log."""
   classes = [set(tasks.original_ids(task)) for task in range(tasks.num_tasks)]
   reads, latest = [], 0
   for record in records:
     purpose, split, ids = record['for'], record['split'], {one + first for one in record['classes']}
-    read, wrong = tuple(task for task, own in enumerate(classes) if own & ids), ''
+    read, wrong = [task for task, own in enumerate(classes) if own & ids], ''
     if purpose == 'testing':
       held_out = record.get('folds') == folds > 0
       wrong = 'training images were read for testing' if split == 'train' and not held_out else ''
@@ -166,7 +148,8 @@ def _judged(records: list[dict], tasks: Tasks, folds: int, first: int) -> list[R
       wrong = f'images of task {read[0] + 1} were read after task {latest + 1} had begun'
     else:
       latest = read[0]
-    reads.append(Read(purpose, split, read, int(record['images']), wrong))
+    count = int(record['images'])
+    reads.append({'purpose': purpose, 'split': split, 'tasks': read, 'images': count, 'wrong': wrong})
   return reads
 
 

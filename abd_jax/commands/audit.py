@@ -28,41 +28,41 @@ def run(words: list[str]) -> int:
 
   found = audit(given.rest[0])
   if form == 'json':
-    lists = {name: [one._asdict() for one in getattr(found, name)] for name in ('arrays', 'reads')}
-    print(json.dumps(found._asdict() | lists))
+    print(json.dumps(found))
   else:
     print('\n'.join(_lines(found, by_name=form == 'arrays')))
-  return 2 if found.unreadable else int(bool(found.findings))
+  return 2 if found['unreadable'] else int(bool(found['findings']))
 
 
-def _lines(found: Any, by_name: bool) -> Iterator[str]:
+def _lines(found: dict[str, Any], by_name: bool) -> Iterator[str]:
   from abd_jax.report.tables import table
 
   groups: dict[tuple[str, ...], list[Any]] = {}
-  for array in found.arrays:
-    what = f'{array.name} {array.dtype}{list(array.shape)}' if by_name else array.name.removeprefix('model.')
-    groups.setdefault((array.store, what if by_name else what.partition('.')[0]), []).append(array)
+  for array in found['arrays']:
+    name = array['name']
+    part = f'{name} {array["dtype"]}{array["shape"]}' if by_name else name.removeprefix('model.').partition('.')[0]
+    groups.setdefault((array['store'], part), []).append(array)
   rows = [
-    (*group, f'{sum(one.bytes for one in those):,}', 'yes' if any(one.can_hold_images for one in those) else 'no')
+    (*group, f'{sum(one["bytes"] for one in those):,}', 'yes' if any(one['can_hold_images'] for one in those) else 'no')
     for group, those in groups.items()
   ]
   yield table(('kept in', 'array' if by_name else 'arrays', 'bytes', 'can hold images'), rows)
   reads = [
-    (read.purpose, read.split, ', '.join(str(task + 1) for task in read.tasks),
-     f'{read.images:,}', read.wrong or 'allowed')
-    for read in found.reads
+    (one['purpose'], one['split'], ', '.join(str(task + 1) for task in one['tasks']),
+     f'{one["images"]:,}', one['wrong'] or 'allowed')
+    for one in found['reads']
   ]  # fmt: skip
   yield '\n' + table(('read for', 'split', 'of task', 'images', 'verdict'), reads) + '\n'
   yield _images(found)
-  yield from (f'note     {line}' for line in found.notes)
-  yield from (f'found    {line}' for line in found.findings)
-  yield from (f'unknown  {line}' for line in found.unreadable)
+  yield from (f'note     {line}' for line in found['notes'])
+  yield from (f'found    {line}' for line in found['findings'])
+  yield from (f'unknown  {line}' for line in found['unreadable'])
 
 
-def _images(found: Any) -> str:
-  if found.capacity:
-    now = 'how many now is not known' if found.images is None else f'{found.images} now'
-    models = ', '.join(f'{store} {images}' for store, images in found.memories.items())
-    return f'{found.method} keeps at most {found.capacity} real images; {now}; beside each frozen model: {models}'
-  unread = f', but {len(found.unreadable)} stores of arrays cannot be read' if found.unreadable else ''
-  return f'{found.method} has no memory of real images{unread}'
+def _images(found: dict[str, Any]) -> str:
+  if found['capacity']:
+    now = 'how many now is not known' if found['images'] is None else f'{found["images"]} now'
+    models = ', '.join(f'{store} {images}' for store, images in found['memories'].items())
+    return f'{found["method"]} keeps at most {found["capacity"]} real images; {now}; beside each frozen model: {models}'
+  unread = f', but {len(found["unreadable"])} stores of arrays cannot be read' if found['unreadable'] else ''
+  return f'{found["method"]} has no memory of real images{unread}'

@@ -25,35 +25,40 @@ def run(diagnosed, tmp_path):
   return shutil.copytree(diagnosed, tmp_path / 'run', ignore=shutil.ignore_patterns('diagnosis'))
 
 
+def array_of(found, name):
+  """That of the model after the second task."""
+  return next(one for one in found['arrays'] if (one['store'], one['name']) == ('teachers/1', name))
+
+
 def test_a_data_free_run_keeps_networks_and_reads_each_task_once(run):
   before = snapshot(run)
   found = audit(run)
   assert snapshot(run) == before
-  assert (found.method, found.capacity, found.images, found.memories) == ('abd', 0, 0, {})
-  assert found.unreadable == found.findings == found.notes == []
-  stores = {one.store for one in found.arrays}
+  assert (found['method'], found['capacity'], found['images'], found['memories']) == ('abd', 0, 0, {})
+  assert found['unreadable'] == found['findings'] == found['notes'] == []
+  stores = {one['store'] for one in found['arrays']}
   assert {f'teachers/{task}' for task in range(3)} < stores
   assert any(store.startswith('checkpoints/generator/') for store in stores)
-  assert not any(one.can_hold_images for one in found.arrays)
-  head = next(one for one in found.arrays if (one.store, one.name) == ('teachers/1', 'model.params.head.kernel'))
-  assert (head.shape, head.dtype, head.bytes) == ((4, 10), 'float32', 160)
-  assert [one.tasks for one in found.reads if one.purpose == 'training'] == [(0,), (1,), (2,)]
+  assert not any(one['can_hold_images'] for one in found['arrays'])
+  head = array_of(found, 'model.params.head.kernel')
+  assert (head['shape'], head['dtype'], head['bytes']) == ([4, 10], 'float32', 160)
+  assert [one['tasks'] for one in found['reads'] if one['purpose'] == 'training'] == [[0], [1], [2]]
   (run / 'reads.jsonl').unlink()
-  assert 'reads.jsonl is missing' in audit(run).findings[0]
+  assert 'reads.jsonl is missing' in audit(run)['findings'][0]
 
 
 def test_a_method_with_a_memory_says_how_many_images_it_keeps(learn, tmp_path, capsys):
   learn(tmp_path, method='e2e', memory__size=30, task_sizes=(2, 2))
   found = audit(tmp_path)
-  assert found.findings == [] and found.capacity == found.images == 30
-  assert found.memories['teachers/0'] > 0 and found.memories['teachers/1'] == 30
-  memory = next(one for one in found.arrays if (one.store, one.name) == ('teachers/1', 'memory.images'))
-  assert memory.shape == (30, 8, 8, 1) and memory.dtype == 'uint8' and memory.can_hold_images
+  assert found['findings'] == [] and found['capacity'] == found['images'] == 30
+  assert found['memories']['teachers/0'] > 0 and found['memories']['teachers/1'] == 30
+  memory = array_of(found, 'memory.images')
+  assert memory['shape'] == [30, 8, 8, 1] and memory['dtype'] == 'uint8' and memory['can_hold_images']
   assert command.run([str(tmp_path)]) == 0
   assert 'e2e keeps at most 30 real images; 30 now' in capsys.readouterr().out
   # A memory that cannot be read is not an empty one.
   damage(tmp_path / 'teachers' / '1')
-  assert audit(tmp_path).images is None and command.run([str(tmp_path)]) == 2
+  assert audit(tmp_path)['images'] is None and command.run([str(tmp_path)]) == 2
   assert '30 real images; how many now is not known' in capsys.readouterr().out
 
 
@@ -78,7 +83,7 @@ def newest(run, kind='student'):
 )
 def test_arrays_that_cannot_be_read_may_hold_anything(run, spoil, where, capsys):
   spoil(run)
-  assert [line for line in audit(run).unreadable if where in line]
+  assert [line for line in audit(run)['unreadable'] if where in line]
   assert command.run([str(run)]) == 2
   assert 'cannot be read' in capsys.readouterr().out
 
@@ -88,7 +93,7 @@ def test_an_array_of_images_that_the_method_does_not_keep_is_found(run):
     tree = checkpointer.restore(newest(run))
     tree['params']['past'] = np.zeros((2, 8, 8, 1), np.uint8)
     checkpointer.save(newest(run), tree, force=True)
-  (line,) = audit(run).findings
+  (line,) = audit(run)['findings']
   assert 'params.past, uint8[2, 8, 8, 1], can hold 2 images' in line
   assert command.run([str(run)]) == 1
 
@@ -96,7 +101,7 @@ def test_an_array_of_images_that_the_method_does_not_keep_is_found(run):
 def test_dreamed_pixels_have_the_shape_of_images_and_are_allowed(learn, tmp_path):
   learn(tmp_path, inversion__what='pixels', inversion__pixel_images=32, task_sizes=(2, 2))
   found = audit(tmp_path)
-  assert found.findings == [] and any(one.can_hold_images for one in found.arrays)
+  assert found['findings'] == [] and any(one['can_hold_images'] for one in found['arrays'])
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_a_read_out_of_turn_is_found(run, read, what):
   record['classes'] = manifest['class_order']['original_ids'][:2]
   with (run / 'reads.jsonl').open('a') as file:
     file.write(json.dumps(record | read) + '\n')
-  (line,) = audit(run).findings
+  (line,) = audit(run)['findings']
   assert what in line and command.run([str(run)]) == 1
 
 
@@ -123,20 +128,21 @@ def test_a_run_that_extends_another_may_number_its_own_classes_from_zero(tmp_pat
   records = [{'for': 'training', 'split': 'train', 'classes': [one], 'images': 9} for one in (1, 0)]
   for order, extends, wrong in ((records, False, 2), (records, True, 0), (records[::-1], True, 1)):
     (tmp_path / 'reads.jsonl').write_text('\n'.join(map(json.dumps, order)) + '\n')
-    assert sum(read.wrong != '' for read in read_log(tmp_path, tasks, 0, extends)) == wrong
+    assert sum(read['wrong'] != '' for read in read_log(tmp_path, tasks, 0, extends)) == wrong
 
 
 def test_real_images_of_a_report_are_found_and_photographs_are_named(diagnosed, tmp_path):
   run = shutil.copytree(diagnosed, tmp_path / 'run')
   (run / 'report.html').write_text('<img src="data:image/png;base64,">')
-  assert [line.split()[0] for line in audit(run).findings] == ['diagnosis/images.npz', 'report.html']
+  assert [line.split()[0] for line in audit(run)['findings']] == ['diagnosis/images.npz', 'report.html']
   shutil.rmtree(run / 'diagnosis')
   (run / 'report.html').write_text('<html>')  # as without a diagnosis
   config = json.loads((run / 'config.json').read_text())
   config['data'] |= {'name': 'image_folder', 'dir': '/data/photos/', 'prepared': ''}
   (run / 'config.json').write_text(json.dumps(config))
   found = audit(run)
-  assert found.findings == [] and '/data/photos/ ' in found.notes[0] and '/data/photos.prepared ' in found.notes[0]
+  (note,) = found['notes']
+  assert found['findings'] == [] and '/data/photos/ ' in note and '/data/photos.prepared ' in note
 
 
 def test_the_formats(run, capsys):
