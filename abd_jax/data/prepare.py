@@ -70,7 +70,7 @@ def stored_size(name: str, size: tuple[int, int], crop: str) -> tuple[int, int] 
 
   size: (h, w) of the network's images. crop: config.data.crop.
   """
-  builder = builder_class(name)
+  builder: Any = builder_class(name)
   return builder.stored_size(size, crop) if hasattr(builder, 'stored_size') else None
 
 

@@ -142,8 +142,9 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       original = hashlib.sha256(encoded).digest()
       height, width, channels = self.files.shape
       image, done = images_lib.plain(encoded, channels)
-      if (height or image.height, width or image.width) != (image.height, image.width):
-        image = images_lib.resize(image, (height, width), images_lib.square_box(image.width, image.height))
+      size = (height or image.height, width or image.width)
+      if size != (image.height, image.width):
+        image = images_lib.resize(image, size, images_lib.square_box(image.width, image.height))
         done.append('resized')
       if done or image.format not in ('PNG', 'JPEG'):
         encoded = images_lib.png(image)

@@ -54,7 +54,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     archive = fetch(self.URL, self.MD5, Path(dl_manager.download_dir), self.download)
     with tarfile.open(archive) as tar:
-      files = {Path(member.name).name: tar.extractfile(member).read() for member in tar if member.isreg()}
+      opened = ((Path(member.name).name, tar.extractfile(member)) for member in tar)
+      files = {name: file.read() for name, file in opened if file}
     features: Any = self.info.features
     for label, (_, names) in self.LABELS.items():
       features[label].names = files[names].decode().split()
