@@ -21,7 +21,6 @@ INK, FAINT = 'var(--ink, #1a1a1a)', 'var(--line, #d0d0d0)'
 WIDTH, LEFT, RIGHT, TOP = 360, 46, 12, 26
 CHARACTER = 6.0  # approximate width of a letter in pixels, at font size 11
 
-
 Row = Sequence[float | None]  # None where a value is not known
 
 
@@ -104,11 +103,12 @@ def tick_labels(labels: Sequence[str], xs: np.ndarray, room: float, top: float) 
   if fits or numbers:
     return [text(x, top + 15, name, 'middle') for name, x in shown], top + 20
   parts, most = [], min(longest, 18)
+  angle, drop = (35, 0.57) if room >= 19 else (60, 0.87)  # steeper where lines of text would touch; drop: its sine
   for name, x in shown:
-    turn = f'transform="rotate(-35 {x:.1f} {top + 12:.1f})"'
+    turn = f'transform="rotate(-{angle} {x:.1f} {top + 12:.1f})"'
     room_left = int(x / (0.9 * CHARACTER))  # the name runs down to the left edge
     parts.append(text(x, top + 12, shortened(name, min(most, room_left)), 'end', turn))
-  return parts, top + 24 + 0.57 * CHARACTER * most
+  return parts, top + 24 + drop * CHARACTER * most
 
 
 class Frame:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from abd_jax.report.charts import Row
 
 OF_A_TRIAL = ('trial', 'seed', 'data.mean', 'data.std')  # mean and std may be measured on a trial's first task
-NOTHING = MappingProxyType({})
 
 
 class RunRecord(NamedTuple):
@@ -18,15 +16,15 @@ class RunRecord(NamedTuple):
 
   name: str  # of the folder
   config: dict[str, Any]  # flat, with dotted names
-  results: Mapping[str, Any] = NOTHING  # results.json, once the run is complete
+  results: Mapping[str, Any] = {}  # results.json, once the run is complete
   rows: Sequence[Row] = ()  # of the accuracy matrix, one for each complete task; None where there are no test images
   seen: Row = ()  # accuracy over all classes seen, after each task
   confusion: tuple[list[str], np.ndarray] | None = None  # (class names, counts i[c, c]) of the newest evaluation
   phases: Sequence[dict[str, Any]] = ()  # the lines of phases.jsonl
-  changed: Mapping[str, tuple[Any, Any]] = NOTHING  # field that changes results -> (value, default), where they differ
+  changed: Mapping[str, tuple[Any, Any]] = {}  # field that changes results -> (value, default), where they differ
   command: str = ''  # the line that runs it again
-  diagnosis: Mapping[str, Any] = NOTHING  # diagnosis.json
-  pictures: Mapping[str, np.ndarray] = NOTHING  # the arrays of diagnosis/images.npz
+  diagnosis: Mapping[str, Any] = {}  # diagnosis.json
+  pictures: Mapping[str, np.ndarray] = {}  # the arrays of diagnosis/images.npz
   note: str = ''  # why something is missing
 
   @property
