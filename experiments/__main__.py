@@ -1,6 +1,6 @@
 """python -m experiments VERB ...: the runs behind the documentation's numbers. Each verb has a --help of its own.
 
-  table        the paper's tables, ours beside its own, and tables of any methods
+  table        the paper's tables, our numbers beside its own, and tables of any methods
   figure       Figures 2, A, B, C and D of the paper, and the linear probe
   search       settings compared on folds of the training split
   hardware     what a step costs here, and compiled for GPUs and TPUs that are not here
@@ -23,11 +23,11 @@ VERBS = ('table', 'figure', 'search', 'hardware', 'page', 'demo')
 
 
 def run(words: list[str]) -> None:
-  """Does what the words of the command line say. Raises UserError for a mistake, Paused before the end."""
+  """Runs the verb of the command line. Raises UserError for a mistake, Paused before the end."""
   verb, *rest = words
   if verb not in VERBS:
     raise UserError(f"'{verb}' is not an experiment.{nearest(verb, VERBS)}")
-  module = importlib.import_module(f'experiments.{verb}')  # only now: most of them import jax
+  module = importlib.import_module(f'experiments.{verb}')  # most verbs import jax
   from experiments.options import Parser
 
   parser = Parser(verb, module.__doc__ or '')

@@ -1,7 +1,6 @@
 """Digits in five tasks, with and without dreams, in a few minutes on a CPU: python -m experiments demo
 
-Writes runs/demo/{abd,lwf,base}/ and ends with one table and a report to open. Stopped, the same command
-resumes.
+Writes runs/demo/{abd,lwf,base}/ and ends with one table and a report to open. The same command resumes it.
 """
 
 import argparse

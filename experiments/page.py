@@ -1,7 +1,6 @@
-"""Writes experiments/README.md, and the tables and pictures of documents: python -m experiments page
+"""Writes experiments/README.md, and tables and pictures of documents: python -m experiments page
 
-Every number in them is read from a file in experiments/results/ that a run wrote. A test compares the pages with what
-this renders.
+Every number comes from a file in experiments/results/ that a run wrote. A test renders the documents again.
 """
 
 import argparse
@@ -57,7 +56,7 @@ def planned_runs(name: str, config: str) -> list[Planned]:
 
 
 def gathered(name: str, config: str) -> tuple[list[dict], list[str]]:
-  """(the lines of a table, complaints) as its results stand."""
+  """(the lines of a table, complaints about its results)."""
   planned = planned_runs(name, config)
   found, complaints = runs.gather(planned, RESULTS)
   return summarise(TABLES[name], config, planned, found), complaints
@@ -110,7 +109,7 @@ def page() -> str:
 
 
 def _table(name: str, config: str) -> tuple[list[str], list[str]]:
-  """(what has run of a table, a line about what has not)."""
+  """(the section of a table with the rows that have run, a line about rows that have not)."""
   table = TABLES[name]
   trials = TRIALS.get((name, config))
   options = f' --config={config}' * (config != table.config) + f' --trials={trials}' * (trials is not None)

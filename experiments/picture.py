@@ -1,4 +1,4 @@
-"""The README's picture of results: a bar for each method, grouped by what it keeps of old classes."""
+"""The README's picture of results: a bar for each method, grouped by the data it keeps of old classes."""
 
 from typing import NamedTuple
 

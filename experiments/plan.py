@@ -1,4 +1,4 @@
-"""Which runs stand behind a table."""
+"""The runs behind a table."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class Planned(NamedTuple):
   trial: int
   config: str  # a file in configs/
   quick: bool
-  fingerprint: str = ''  # of a folder of photographs: what its name in the config does not say
+  fingerprint: str = ''  # of a folder of photographs, which has no name
 
   @property
   def _data(self) -> str:
@@ -82,14 +82,14 @@ def ad_hoc(methods: Iterable[str], config: str, overrides: Overrides = ()) -> Ta
 
 
 class Cell(NamedTuple):
-  """Where a table's runs of all trials belong: a row and a number of tasks."""
+  """A row and a number of tasks: the runs of all trials belong together."""
 
   row: Row
   tasks: int
 
 
 def by_cell(planned: list[Planned], found: dict[str, dict]) -> dict[Cell, dict[int, dict]]:
-  """Every cell of a table, row by row -> trial -> what its run found, of those that have run."""
+  """Every cell of a table, row by row -> trial -> results, of the runs that have some."""
   cells: dict[Cell, dict[int, dict]] = {}
   for row in dict.fromkeys(one.row for one in planned):
     for one in planned:
@@ -101,5 +101,5 @@ def by_cell(planned: list[Planned], found: dict[str, dict]) -> dict[Cell, dict[i
 
 
 def upper_bound(cells: dict[Cell, dict[int, dict]], tasks: int) -> dict[int, dict]:
-  """trial -> what the upper bound found in that many tasks; empty where the table has none, or it has not run."""
+  """Trial -> results of the upper bound in that many tasks; {} if the table has none, or it has not run."""
   return next((trials for cell, trials in cells.items() if (cell.row.method, cell.tasks) == ('oracle', tasks)), {})

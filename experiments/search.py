@@ -1,12 +1,12 @@
-"""Compares settings on folds of the TRAINING split, no test image read; the result lists what was.
+"""Compares settings on folds of the TRAINING split, without the test split; the result lists the images read.
 
   python -m experiments search --config=digits:method=abd,trial=3 --grid abd.kd_weight=0.1,1 abd.ft_weight
   python -m experiments search --settings=digits
 
---grid, as in Appendix D: fields with their values, FIELD=V1,V2, or alone where Table F has some; every combination on
-every fold, and only the first half of the tasks, so that no later task's images are read. --settings: a named list of
-experiments/settings.py, each of its trials on another fold, all tasks. Finished runs are used again; stop it at any
-time, the same command resumes; started twice, it shares the work. Writes mean and deviation to --output.
+--grid, as in Appendix D: fields with their values, FIELD=V1,V2, or a field of Table F alone; every combination on every
+fold, and only the first half of the tasks, so that it reads no images of later tasks. --settings: a named list of
+experiments/paper.toml, each of its trials on another fold, all tasks. The same command resumes it and uses finished
+runs again; started twice, it shares the work. Writes mean and deviation to --output.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Fields = dict[str, Any]  # dotted field of the config -> value
 
 
 class Condition(NamedTuple):
-  """What a point is run under: a fold, a trial."""
+  """A fold or a trial under which points are run."""
 
   name: str
   option: str  # the config's options
@@ -40,7 +40,7 @@ class Condition(NamedTuple):
 
 
 class Comparison(NamedTuple):
-  """Points, each of which is run under each of the conditions."""
+  """Points, each run under each of the conditions."""
 
   what: str  # one line: what its accuracies are
   config: str  # a file in configs/
@@ -96,7 +96,7 @@ def first_half(config: Config) -> Fields:
 
 
 def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dict:
-  """The accuracies of every point, those of a grid best first, and what was read on the way; None of what diverges.
+  """The accuracies of every point, None if it diverges, those of a grid best first; and the images that were read.
 
   Raises UserError for a point that no run could use, Paused after max_seconds (0: no limit).
   """
@@ -137,7 +137,7 @@ def workdir_name(comparison: Comparison, one: dict, condition: Condition) -> str
 
 
 def _read(folders: list[Path], folds: int) -> dict:
-  """Which images the runs in these workdirs have looked at."""
+  """Which images the runs in these workdirs have read."""
   logs = [file.read_text() for folder in folders for file in folder.glob('reads.jsonl')]
   records = [json.loads(line) for log in logs for line in log.splitlines()]
   return {

@@ -1,4 +1,4 @@
-"""What a table's runs add up to, as numbers, Markdown and CSV."""
+"""The lines of a table from the results of its runs, as numbers, Markdown and CSV."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ from abd_jax.report.tables import table as markdown
 from experiments.paper import Row, Table
 from experiments.plan import Cell, Planned, by_cell, upper_bound
 
-Trials = dict[int, dict]  # trial -> what its run found
+Trials = dict[int, dict]  # trial -> results of its run
 
 
 def summarise(table: Table, config: str, planned: list[Planned], found: dict[str, dict]) -> list[dict]:
-  """One dict for each row and split: ours and the paper's, percent; None where there is nothing."""
+  """One dict for each row and split: our numbers and the paper's, percent; None where there is none."""
   cells = by_cell(planned, found)
   return [_line(table, cell, cells, planned, own=config == table.config) for cell in cells]
 
@@ -97,7 +97,7 @@ def _difference(ours: float | None, theirs: float | None) -> float | None:
 
 
 def machine(result: dict) -> str:
-  """What it ran on: the CPU's model where it is known, else the device's kind."""
+  """The CPU's model if it is known, else the kind of device."""
   device = result['device']
   return (device['kind'] == 'cpu' and device.get('cpu_model')) or device['kind']
 
@@ -159,7 +159,7 @@ def as_markdown(lines: list[dict], columns: Sequence[str]) -> str:
 
 
 def with_notes(lines: list[dict], columns: Sequence[str], complaints: list[str]) -> str:
-  """The table, and below it what its reader must know: complaints about files of results, what the columns mean."""
+  """The table, and below it complaints about results and the meaning of columns."""
   notes = list(complaints)
   if references := dict.fromkeys(line['reference'] for line in lines if line['reference']):
     notes.append(

@@ -3,11 +3,10 @@
   python -m experiments table --table=3 --config=digits
   python -m experiments table --rows=abd,lwf,mine --config=digits --trials=5
 
-Runs what the table lacks, then renders it as Markdown and CSV: ours beside the paper's, and for each row the paired
-difference to the method itself over the trials that both have. Stop it at any time, the same command resumes; started
-twice, it shares the work; a run that diverges is told, and the others go on. Results of several hosts merge by copying
-the files of --results. --print_commands prints one command for each run, for a SLURM array or many hosts; --max_runs
-and --max_seconds bound this one.
+Does the missing runs, then renders the table as Markdown and CSV: our numbers beside the paper's, and for each row the
+paired difference to a reference row over the trials that both have. The same command resumes it; started twice, it
+shares the work; if a run diverges, the others continue. Files of --results from several hosts merge by `cat`.
+--print_commands prints one command for each missing run, for a SLURM array or many hosts.
 """
 
 import argparse
@@ -37,7 +36,7 @@ class Asked(NamedTuple):
   table: Table
   config: str  # a file in configs/
   planned: list[Planned]
-  words: list[str]  # that ask for the same
+  words: list[str]  # of a command that asks for the same
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
   """The options that choose among the runs of a table."""
-  parser.add_argument('--print_commands', action='store_true', help='print a command for each unfinished run, run none')
+  parser.add_argument('--print_commands', action='store_true', help='only print a command for each missing run')
   parser.add_argument('--only', default='', metavar='RUN', help='one run, by its name')
 
 
 def main(arguments: argparse.Namespace) -> None:
   if not (arguments.table or arguments.rows):
-    raise UserError('which table? Say --table=1 or another one, or --rows=abd,lwf --config=digits.')
+    raise UserError('which table? Give --table=1 or another one, or --rows=abd,lwf --config=digits')
   asked = ask_rows(arguments) if arguments.rows else ask(arguments.table, arguments)
   wanted = chosen(asked, arguments)
   if arguments.print_commands:
