@@ -15,7 +15,6 @@ import sys
 
 from absl import logging
 
-from abd_jax.devices.backend import keep_freed_memory
 from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
 from abd_jax.run.console import stop_at_once
 
@@ -41,6 +40,8 @@ def cli() -> None:
   if not words or words[0] in ('-h', '--help'):
     print((__doc__ or '').strip())
     sys.exit(0 if words else 2)
+  from abd_jax.devices.backend import keep_freed_memory  # imports jax
+
   stop_at_once()
   keep_freed_memory()  # before JAX starts its threads
   silence_closed_loops()

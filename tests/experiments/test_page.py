@@ -49,14 +49,12 @@ def test_what_has_run_is_shown_with_its_differences_machine_and_commit(results):
   assert '- Table 3, digits: 11 of 13 rows not run:' in text
 
 
-def test_as_many_trials_are_shown_as_the_table_has_and_others_listed_apart(results):
-  planned = [one for one in plan(TABLES['3'], 'digits', 11) if one.row.name == 'Full method']
-  for one in planned:
-    write(results, one, 0.5 + 0.01 * one.trial)
-  text = page.page()
-  table = text.partition('## Table 3, digits')[2].partition('\n## ')[0]
-  assert '| Full method ' in table and '| 10 | 54.5 ± 2.9 ' in table and 'trial=10' not in table
-  assert f'| {planned[-1].name} | 60.0 ' in text.partition('## Runs of no table above')[2].partition('\n## ')[0]
+def test_as_many_trials_are_shown_as_the_table_has(results):
+  for one in plan(TABLES['3'], 'digits', 11):
+    if one.row.name == 'Full method':
+      write(results, one, 0.5 + 0.01 * one.trial)
+  table = page.page().partition('## Table 3, digits')[2].partition('\n## ')[0]
+  assert '| Full method ' in table and '| 10 | 54.5 ± 2.9 ' in table
 
 
 def test_blocks_are_exchanged_and_nothing_else_or_nothing_is_written(results, tmp_path, monkeypatch):
