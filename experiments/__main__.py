@@ -40,9 +40,9 @@ def cli() -> None:
   if not words or words[0] in ('-h', '--help'):
     print((__doc__ or '').strip())
     sys.exit(0 if words else 2)
+  stop_at_once()
   from abd_jax.devices.backend import keep_freed_memory  # imports jax
 
-  stop_at_once()
   keep_freed_memory()  # before JAX starts its threads
   silence_closed_loops()
   logging.set_verbosity(logging.FATAL)  # orbax tells every step it takes, and tracebacks of what it raises
