@@ -4,7 +4,6 @@ Every number comes from a file in experiments/results/ that a run wrote. A test 
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,14 +143,13 @@ def _searches() -> list[str]:
 
 def blocks() -> dict[str, dict[str, Callable[[], str]]]:
   """Document -> name of a block in it -> what renders the block."""
-  columns = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)', 's a run')
+  columns = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)')
   stored = lambda name: read_json(RESULTS / f'{name}.json')
   return {
     'README.md': {'methods': lambda: on_digits('methods', columns)},
     'docs/methods.md': {'table': methods_table},
     'docs/running.md': {'steps': lambda: hardware.render(stored('hardware_cpu'))},
     'docs/compile.md': {'compiled': lambda: ahead.render([stored(f'hardware_{name}') for name in COMPILED])},
-    'docs/drill.md': {'drill': lambda: drilled(stored('drill'))},
   }
 
 
@@ -171,18 +169,6 @@ def methods_table() -> str:
     groups = [f'`{group}`' for group, names in READERS.items() if name in names]
     rows.append([f'`{name}`', about, next(what for what, yes in kept.items() if yes), ', '.join(groups)])
   return markdown(('method', 'what it is', 'keeps of old classes', 'groups of fields'), rows)
-
-
-def drilled(found: dict) -> str:
-  """How the faults of a drill ended, by kind; signals and bits by what they hit."""
-  counts: dict[str, Counter] = {}
-  for one in found['cases']:
-    kind = 'a kill or signal' if one['kind'].startswith('SIG') else one['kind'].partition(':')[0]
-    counts.setdefault(kind, Counter())[one['outcome']] += 1
-  counts['all'] = sum(counts.values(), Counter())
-  other = lambda row: row.total() - row['equal'] - row['refused']
-  rows = [[kind, *map(str, (row.total(), row['equal'], row['refused'], other(row)))] for kind, row in counts.items()]
-  return markdown(('fault', 'tried', 'same bits', 'refused in one line', 'other end'), rows)
 
 
 def with_block(text: str, name: str, content: str) -> str:

@@ -79,7 +79,6 @@ def test_blocks_are_exchanged_and_nothing_else_or_nothing_is_written(results, tm
   methods = texts['README.md'].partition('<!-- end methods -->')[0]
   assert '| Upper bound | none ' in methods and '| 50.0 ' in methods and 'Base' not in methods
   assert '| abd ' in texts['docs/running.md'] and '| h100 ' in texts['docs/compile.md']
-  assert '| all ' in texts['docs/drill.md']
   assert page.page().count('| Always Be Dreaming ') > 4
   assert (tmp_path / 'page.md').read_text() == page.page()
   assert len(list((tmp_path / 'images').glob('*.svg'))) == 1 + 2 * 6
