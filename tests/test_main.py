@@ -83,7 +83,7 @@ def test_help_shows_the_options(cli):
     ({'method': 'adb'}, ["'adb'", "'abd'"]),
     ({'task_sizes': ()}, ['10 classes', '3 equal tasks', '2 or 5']),
     ({'task_sizes': (5, 5, 5)}, ['15', '10 classes']),
-    ({'student__batch_size': 400}, ['student.batch_size=400', 'Use at most']),
+    ({'student__batch_size': 400}, ['student.batch_size=400', 'at most 294']),
     ({'student__batch_size': 30, 'devices': 8}, ['student.batch_size', 'multiple of 8', '30']),
     ({'inversion__batch_size': 12, 'devices': 8}, ['inversion.batch_size', 'multiple of 8', '12']),
     ({'devices': 99}, ['devices=99', 'Use 0']),
