@@ -173,7 +173,9 @@ class Tasks:
     return np.repeat(np.arange(self.num_tasks + 1, dtype=np.int32), (*self.sizes, unlearnt))
 
   def original_ids(self, task: int) -> tuple[int, ...]:
-    """The original ids of one 0-based task's classes, in learning order."""
+    """The original ids of one 0-based task's classes, in learning order. Raises IndexError if there is no such task."""
+    if not 0 <= task < self.num_tasks:
+      raise IndexError(f'expected a task in 0..{self.num_tasks - 1}, got {task}')
     start = sum(self.sizes[:task])
     return self.order[start : start + self.sizes[task]]
 

@@ -1,4 +1,4 @@
-"""abd_jax.data.images: any photograph becomes pixels, and what is wrong with one is said."""
+"""abd_jax.data.images: photographs of all kinds become pixels; damaged ones are refused; crops."""
 
 import io
 
@@ -18,11 +18,6 @@ def encoded(image, form='png', **options):
   return buffer.getvalue()
 
 
-def plain(image, form='png', channels=3, **options):
-  found, done = images.plain(encoded(image, form, **options), channels)
-  return np.asarray(found), done
-
-
 GREY = Image.fromarray(PIXELS[..., 0])
 ALPHA = np.where(np.arange(20)[:, None, None] < 5, np.uint8(0), np.full((20, 30, 1), 255, np.uint8))
 TURNED = Image.Exif()
@@ -31,26 +26,27 @@ PALETTE = Image.fromarray(PIXELS).quantize(16)
 
 
 @pytest.mark.parametrize(
-  ('image', 'options', 'expected', 'done'),
+  ('image', 'channels', 'expected', 'done'),
   [
-    (Image.fromarray(PIXELS), {}, PIXELS, []),
-    (GREY, {'channels': 1}, PIXELS[..., 0], []),
-    (GREY, {}, np.repeat(PIXELS[..., :1], 3, -1), ['grey']),
-    (Image.fromarray(np.concatenate([PIXELS, ALPHA], -1)), {}, np.where(ALPHA, PIXELS, 255), ['RGBA']),
-    (PALETTE, {}, np.asarray(PALETTE.convert('RGB')), ['palette']),
-    (Image.fromarray(np.array([[0, 257 * 7, 65535]], np.uint16)), {'channels': 1}, [[0, 7, 255]], ['16-bit']),
-    (Image.fromarray(PIXELS), {'exif': TURNED}, np.rot90(PIXELS, -1), ['rotated']),
+    (Image.fromarray(PIXELS), 3, PIXELS, []),
+    (GREY, 1, PIXELS[..., 0], []),
+    (GREY, 3, np.repeat(PIXELS[..., :1], 3, -1), ['grey']),
+    (Image.fromarray(np.concatenate([PIXELS, ALPHA], -1)), 3, np.where(ALPHA, PIXELS, 255), ['RGBA']),
+    (PALETTE, 3, np.asarray(PALETTE.convert('RGB')), ['palette']),
+    (Image.fromarray(np.array([[0, 257 * 7, 65535]], np.uint16)), 1, [[0, 7, 255]], ['16-bit']),
   ],
 )
-def test_any_photograph_becomes_eight_bits_upright(image, options, expected, done):
-  found = plain(image, **options)
-  np.testing.assert_array_equal(found[0], expected)
-  assert found[1] == done
+def test_any_photograph_becomes_eight_bits(image, channels, expected, done):
+  result, changes = images.plain(encoded(image), channels)
+  np.testing.assert_array_equal(np.asarray(result), expected)
+  assert changes == done
 
 
-def test_a_header_says_the_size_of_the_upright_image():
-  file = io.BytesIO(encoded(Image.fromarray(PIXELS), exif=TURNED))
-  assert images.header(file) == ((30, 20), False)
+def test_photographs_are_turned_upright():
+  data = encoded(Image.fromarray(PIXELS), exif=TURNED)
+  result, changes = images.plain(data, 3)
+  np.testing.assert_array_equal(np.asarray(result), np.rot90(PIXELS, -1))
+  assert changes == ['rotated'] and images.header(io.BytesIO(data)) == ((30, 20), False)
 
 
 def test_exif_that_cannot_be_read_is_a_bad_image():
@@ -63,10 +59,8 @@ def test_exif_that_cannot_be_read_is_a_bad_image():
   'data, words',
   [
     (b'', 'no image'),
-    (b'hello', 'no image'),
     (encoded(Image.fromarray(PIXELS))[:-1], 'cut short'),
     (encoded(Image.fromarray(PIXELS), 'jpeg')[:-1], 'truncated'),
-    (encoded(Image.fromarray(PIXELS))[:200], 'cut short'),
     (encoded(Image.fromarray(PIXELS[:4])), '4x30, not 20x30'),
     (encoded(Image.fromarray(PIXELS[..., 0])), 'mode L, not RGB'),
     (encoded(Image.fromarray(PIXELS[..., 0].astype(np.uint16))), 'mode I;16, not RGB'),
