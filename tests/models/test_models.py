@@ -13,7 +13,7 @@ import reference
 from abd_jax.config import default
 from abd_jax.models.conv import PIECE, conv_on_cpu
 from abd_jax.models.generator import Generator
-from abd_jax.models.norm import BatchNorm, batch_and_stored_stats, update_running_stats
+from abd_jax.models.norm import BatchNorm
 from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Block, Classifier, ResNet
 from abd_jax.models.vae import VAE
@@ -52,31 +52,33 @@ def weights_at(variables, end):
 # Sizes and shapes.
 
 
-@pytest.mark.parametrize('num_classes, size', [(100, 470_004), (200, 476_504)])
-def test_resnet32_has_the_published_size(num_classes, size):
-  variables = shapes(components_of(num_classes).model, (1, *CIFAR))
+# name -> network, shape of its input, parameters, batch norms (None: not counted here)
+PUBLISHED = {
+  'ResNet-32, 100 classes': (components_of(100).model, (1, *CIFAR), 470_004, 31),
+  'ResNet-32, 200 classes': (components_of(200).model, (1, *CIFAR), 476_504, 31),
+  'ResNet of ImageNet-50': (Classifier(ResNet((2, 2, 2), (16, 32, 64)), 1000), (1, 224, 224, 3), 236_856, 13),
+  'ResNet-18': (
+    Classifier(ResNet((2, 2, 2, 2), (64, 128, 256, 512), 'imagenet'), 1000), (1, 224, 224, 3), 11_689_512, 20
+  ),
+  'ResNet of digits': (Classifier(ResNet((1, 1, 1), (16, 32, 64)), 10), (1, 8, 8, 1), 75_002, None),
+  'generator of CIFAR': (components_of().generator, (1, 1000), 8_423_939, None),
+  'generator of Tiny ImageNet': (Generator(1000, (8, 8, 128), (128, 128, 64), 3), (1, 1000), 8_571_779, None),
+  'generator of ImageNet': (Generator(1000, (7, 7, 64), (64,) * 5, 3), (1, 1000), 3_326_275, None),
+  'generator of digits': (Generator(64, (2, 2, 32), (32, 16), 1), (1, 64), 22_497, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_networks_have_the_published_sizes(name):
+  module, shape, size, norms = PUBLISHED[name]
+  variables = shapes(module, shape)
   assert count(variables) == size
-  assert len(jax.tree.leaves(variables['batch_stats'])) == 31 * 2
-  assert set(variables['params']['head']) == {'kernel', 'bias'}
+  assert norms is None or len(jax.tree.leaves(variables['batch_stats'])) == 2 * norms
 
 
-def test_cifar_generator_has_the_published_size():
-  assert count(shapes(components_of().generator, (1, 1000))) == 8_423_939
-
-
-def test_generators_of_tiny_imagenet_and_imagenet_have_the_published_sizes():
-  assert count(shapes(Generator(1000, (8, 8, 128), (128, 128, 64), 3), (1, 1000))) == 8_571_779
-  assert count(shapes(Generator(1000, (7, 7, 64), (64,) * 5, 3), (1, 1000))) == 3_326_275
-
-
-def test_imagenets_networks_have_the_published_sizes():
-  released = shapes(Classifier(ResNet((2, 2, 2), (16, 32, 64)), 1000), (1, 224, 224, 3))
-  assert count(released) == 236_856 and len(jax.tree.leaves(released['batch_stats'])) == 13 * 2
-  resnet18 = Classifier(ResNet((2, 2, 2, 2), (64, 128, 256, 512), 'imagenet'), 1000)
-  variables = shapes(resnet18, (1, 224, 224, 3))
-  assert count(variables) == 11_689_512 and len(jax.tree.leaves(variables['batch_stats'])) == 20 * 2
-  forward = lambda: resnet18.init_with_output(KEY, jnp.zeros((2, 224, 224, 3)), train=False)[0]
-  assert [out.shape for out in jax.eval_shape(forward)] == [(2, 512), (2, 1000)]
+def test_autoencoder_has_the_published_size():
+  vae = VAE((64, 128, 512), 1024, CIFAR)
+  assert count(jax.eval_shape(lambda: vae.init(KEY, jnp.zeros((1, *CIFAR)), KEY))) == 28_722_179
 
 
 def test_imagenets_shortcut_is_a_convolution_and_its_stem_a_quarter():
@@ -94,11 +96,6 @@ def test_imagenets_shortcut_is_a_convolution_and_its_stem_a_quarter():
   assert inner['stage1_block0']['__call__'][0].shape == (2, 4, 4, 8)
 
 
-def test_digits_networks_are_small():
-  assert count(shapes(Classifier(ResNet((1, 1, 1), (16, 32, 64)), 10), (1, 8, 8, 1))) == 75_002
-  assert count(shapes(Generator(64, (2, 2, 32), (32, 16), 1), (1, 64))) == 22_497
-
-
 def test_output_shapes():
   components = components_of(num_classes=7)
   forward = lambda module, shape: jax.eval_shape(
@@ -109,19 +106,6 @@ def test_output_shapes():
   assert forward(components.generator, (3, 1000)).shape == (3, *CIFAR)
   assert forward(components.model, (3, 64, 64, 3))[0].shape == (3, 64)  # Tiny ImageNet
   assert forward(Generator(5, (7, 6, 4), (3, 3, 2), 1), (2, 5)).shape == (2, 56, 48, 1)
-
-
-@pytest.mark.parametrize('vae', [VAE((64, 128, 512), 1024, CIFAR), VAE((16, 32, 64), 32, (8, 8, 1))])
-def test_autoencoder_gives_back_images_and_codes(vae):
-  def run(images, key):
-    outputs, variables = vae.init_with_output(key, images, key)
-    return outputs, vae.apply(variables, outputs[1], method='decode'), variables
-
-  (pixels, mean, log_var), decoded, variables = jax.eval_shape(run, jnp.zeros((3, *vae.image_shape)), KEY)
-  assert pixels.shape == decoded.shape == (3, *vae.image_shape)
-  assert mean.shape == log_var.shape == (3, vae.latent)
-  if vae.image_shape == CIFAR:
-    assert count(variables) == 28_722_179
 
 
 # First weights.
@@ -218,28 +202,6 @@ def test_moments_survive_a_mean_a_million_times_the_deviation():
   wide = np.float64(x).reshape(-1, 2)
   np.testing.assert_allclose(written['moments']['var'], wide.var(0), rtol=0.05)
   assert (wide.var(0) < 1e-5).all()
-
-
-def test_evaluation_writes_nothing_unless_asked():
-  module = BatchNorm(affine=False)
-  assert module.apply({'batch_stats': STATS}, jnp.ones((3, 2)), train=False).shape == (3, 2)
-
-
-def test_absorb_is_an_average_of_unbiased_variances():
-  moments = {'mean': np.array([1.0, 2.0]), 'var': np.array([4.0, 6.0]), 'count': np.float64(3)}
-  stored = {'a': {'norm': STATS}, 'b': STATS}
-  once = update_running_stats(stored, {'a': {'norm': moments}, 'b': moments}, 0.9)
-  expected = {'mean': 0.9 * STATS['mean'] + 0.1 * moments['mean'], 'var': 0.9 * STATS['var'] + 0.1 * np.array([6, 9])}
-  jax.tree.map(np.testing.assert_allclose, once, {'a': {'norm': expected}, 'b': expected})
-  twice = update_running_stats(once, {'a': {'norm': moments}, 'b': moments}, 0.9)
-  at_once = update_running_stats(stored, {'a': {'norm': moments}, 'b': moments}, 0.9**2)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), twice, at_once)
-
-
-def test_pair_puts_each_layers_moments_beside_its_statistics():
-  stored = {'a': {'norm': {'mean': 1, 'var': 2}}, 'b': {'mean': 3, 'var': 4}}
-  moments = {'a': {'norm': {'mean': 5, 'var': 6, 'count': 9}}, 'b': {'mean': 7, 'var': 8, 'count': 9}}
-  assert batch_and_stored_stats(stored, moments) == [(5, 6, 1, 2), (7, 8, 3, 4)]
 
 
 # Outputs.

@@ -68,13 +68,6 @@ def test_by_task_weighs_classes_by_their_test_images():
   np.testing.assert_allclose(metrics.by_task([0.0, 1.0, 0.25], LABELS, TASK_OF_CLASS), [3 / 4, 1 / 4], atol=1e-12)
 
 
-def test_by_task_agrees_with_the_row_counted_image_by_image():
-  hits = np.random.default_rng(0).random(len(LABELS)) < 0.5
-  classes = metrics.accuracy_row(hits, LABELS, 5)
-  row = metrics.accuracy_row(hits, TASK_OF_CLASS[LABELS], 3)
-  np.testing.assert_allclose(metrics.by_task(classes, LABELS, TASK_OF_CLASS), row, atol=1e-12)
-
-
 # Omega.
 
 
@@ -85,16 +78,6 @@ def test_omega_is_the_mean_share_of_each_tasks_own_upper_bound():
   # 0.8/1, 0.525/0.75 = 0.7, 0.83/0.83
   assert metrics.omega(seen, upper) == pytest.approx((0.8 + 0.7 + 1.0) / 3, abs=1e-12)
   np.testing.assert_allclose(metrics.omega_curve(seen, upper), [0.8, 0.75, 2.5 / 3], atol=1e-12)
-
-
-def test_omega_of_a_model_that_knows_the_newest_task_alone():
-  """Base: with equal tasks it is right on an i-th of the images, so that Omega is about a harmonic sum over N."""
-  matrix = [[0.0] * i + [0.9] for i in range(4)]
-  seen = metrics.seen_accuracy(matrix, [50] * 4)
-  np.testing.assert_allclose(seen, [0.9, 0.45, 0.3, 0.225], atol=1e-12)
-  assert metrics.omega(seen, [0.9] * 4) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4, abs=1e-12)
-  # 0.9/0.9, 0.45/0.75 = 3/5, 0.3/0.6 = 1/2, 0.225/0.5 = 9/20: a falling bound raises the later shares.
-  assert metrics.omega(seen, [0.9, 0.75, 0.6, 0.5]) == pytest.approx((1 + 0.6 + 0.5 + 0.45) / 4, abs=1e-12)
 
 
 @pytest.mark.parametrize(('tasks', 'published'), [(5, 0.489), (10, 0.321), (20, 0.197)])

@@ -117,12 +117,6 @@ def test_split_says_what_is_wrong(arguments, words):
   assert all(word in str(error.value) for word in words), error.value
 
 
-def test_split_remedies_work():
-  assert split(100, 10) and split(100, 5)
-  assert split(100, 3, first_task_classes=50) == (50, 25, 25)
-  assert split(100, 6, first_task_classes=50) == (50, 10, 10, 10, 10, 10)
-
-
 def test_tasks():
   tasks = Tasks(order=(3, 1, 4, 0, 2), sizes=(2, 1))
   assert (tasks.num_tasks, tasks.num_classes) == (2, 5)
