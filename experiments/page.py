@@ -48,6 +48,9 @@ included: the least over trials, for other work ran beside them.
 """
 
 
+STEPS = 'Steps of CIFAR-100 on two CPU cores, batch 128. `python -m experiments hardware`'
+
+
 def planned_runs(name: str, config: str) -> list[Planned]:
   """The runs of a table, as many trials of each as are shown."""
   table = TABLES[name]
@@ -103,7 +106,8 @@ def page() -> str:
     parts += section
     not_run += left
   parts += [f'## Frozen models of {name}\n\n{diagnosis.section(name)}\n' for name in DIAGNOSED]
-  parts += _searches()
+  steps = hardware.render(read_json(RESULTS / 'hardware_cpu.json'))
+  parts += ['## What steps cost\n', f'{STEPS}\n\n{steps}\n', *_searches()]
   return '\n'.join([*parts, '## Not run\n', *not_run]) + '\n'
 
 
@@ -148,7 +152,6 @@ def blocks() -> dict[str, dict[str, Callable[[], str]]]:
   return {
     'README.md': {'methods': lambda: on_digits('methods', columns)},
     'docs/methods.md': {'table': methods_table},
-    'docs/running.md': {'steps': lambda: hardware.render(stored('hardware_cpu'))},
     'docs/compile.md': {'compiled': lambda: ahead.render([stored(f'hardware_{name}') for name in COMPILED])},
   }
 
