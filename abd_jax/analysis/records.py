@@ -2,14 +2,15 @@
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from abd_jax.analysis.diagnose import diagnose
 from abd_jax.config import default, flatten
 from abd_jax.errors import UserError
 from abd_jax.files import read_json, read_lines, read_results
-from abd_jax.report.charts import Row
 from abd_jax.report.runs import RunRecord
 from abd_jax.run.logs import confusion_file, read_confusion
 from abd_jax.run.workdir import fixed
@@ -34,11 +35,8 @@ def read_run(
     raise UserError(f'{folder} holds no run: it has no config.json. Give the --workdir of a run.')
   usual = flatten(json.loads(json.dumps(default().to_dict())))
   config = usual | flatten(read_json(folder / 'config.json'))
-  results = read_results(folder / 'results.json') if (folder / 'results.json').exists() else {}
-  if results:
-    rows, seen = results['accuracy_matrix'], results['seen_accuracy']
-  else:
-    rows, seen = _accuracies(folder, config['extends'])
+  phases, file = read_lines(folder / 'phases.jsonl'), folder / 'results.json'
+  results = read_results(file) if file.exists() else _so_far(folder, config['extends'], phases)
   diagnosis, pictures, note = {}, {}, ''
   if look:
     try:
@@ -46,16 +44,14 @@ def read_run(
     except UserError as error:
       note = f'No diagnosis: {error}'
       tell(f'{folder.name}: no diagnosis: {error}')
-  counts = confusion_file(folder, len(rows) - 1)
+  counts = confusion_file(folder, len(results['accuracy_matrix']) - 1)
   command = ['python', '-m', 'abd_jax.main', f'--config={folder / "config.json"}', f'--workdir={folder}_again']
   return RunRecord(
     name=folder.name,
     config=config,
     results=results,
-    rows=rows,
-    seen=seen,
     confusion=read_confusion(counts) if counts.exists() else None,
-    phases=read_lines(folder / 'phases.jsonl'),
+    phases=phases,
     changed={
       name: (value, usual.get(name))
       for name, value in fixed(config).items()
@@ -68,19 +64,23 @@ def read_run(
   )
 
 
-def _accuracies(folder: Path, base: str) -> tuple[list[Row], list[float | None]]:
-  """(rows of the accuracy matrix, accuracy over all classes seen) by metrics.jsonl, as far as the run has come.
+def _so_far(folder: Path, base: str, phases: list[dict]) -> dict[str, Any]:
+  """What results.json would hold of a run that is not complete: accuracies by metrics.jsonl, and seconds by phase.
 
-  base: the workdir that the run extends, or ''. The rows of its tasks are in its results. Raises UserError if they are
-  gone.
+  base: the workdir that the run extends, or ''. The accuracies of its tasks are in its results. Raises UserError if
+  they are gone.
   """
   first = {'accuracy_matrix': [], 'seen_accuracy': []}
   if base:
     if not (Path(base) / 'results.json').exists():
-      raise UserError(
-        f'{folder} extends {base}, which has no results.json. Put it back, or report on the run when it ends.'
-      )
+      raise UserError(f'{folder} extends {base}, which has no results.json. Put it back, or wait until the run ends.')
     first = read_results(Path(base) / 'results.json')
+  seconds = Counter()
+  for one in phases:
+    seconds[one['phase']] += one['seconds']
   evaluated = [one for one in read_lines(folder / 'metrics.jsonl') if one.get('phase') == 'evaluating']
-  rows = [*first['accuracy_matrix'], *(one['accuracy'] for one in evaluated)]
-  return rows, [*first['seen_accuracy'], *(one['seen_accuracy'] for one in evaluated)]
+  return {
+    'accuracy_matrix': [*first['accuracy_matrix'], *(one['accuracy'] for one in evaluated)],
+    'seen_accuracy': [*first['seen_accuracy'], *(one['seen_accuracy'] for one in evaluated)],
+    'seconds': dict(seconds),
+  }

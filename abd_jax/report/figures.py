@@ -21,7 +21,7 @@ def _series(groups: Sequence[Group], trials: Callable[[Group], list]) -> list[Se
 
 def accuracy_curves(groups: Sequence[Group]) -> str:
   """Accuracy over all classes seen, after each task."""
-  series = _series(groups, lambda group: [list(map(_percent, run.seen)) for run in group.runs])
+  series = _series(groups, lambda group: [list(map(_percent, run.results['seen_accuracy'])) for run in group.runs])
   return charts.curves(series, _ticks(series), 'tasks learnt', 'accuracy, all classes seen', 'Accuracy', '%', 100)
 
 
@@ -118,8 +118,8 @@ def plane(run: RunRecord) -> str:
 
 def seconds_bars(groups: Sequence[Group]) -> str:
   """Seconds of each kind of work, mean over trials."""
-  kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.seconds))
-  series = _series(groups, lambda group: [[run.seconds.get(kind) for kind in kinds] for run in group.runs])
+  kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.results['seconds']))
+  series = _series(groups, lambda group: [[run.results['seconds'].get(kind) for kind in kinds] for run in group.runs])
   return charts.bars(series, kinds, '', 'seconds', 'Seconds by kind of work')
 
 

@@ -57,8 +57,9 @@ def _subtitle(runs: Sequence[RunRecord]) -> str:
     commit = runs[0].results.get('commit')
     words = f'Trial {runs[0].config["trial"]}.' + (f' Commit {commit[:10]}.' if commit else '')
   for run in runs:
-    if not run.results:
-      so_far = f': accuracy so far, after task {len(run.seen)}: {h.percent(run.seen[-1])} %' if run.seen else ''
+    if not run.is_complete:
+      seen = run.results['seen_accuracy']
+      so_far = f': accuracy so far, after task {len(seen)}: {h.percent(seen[-1])} %' if seen else ''
       words += f' {run.name} is not complete{so_far}.'
   return words
 
@@ -68,10 +69,10 @@ def headline(groups: Sequence[Group]) -> str:
   names = (*(f'{key.replace("_", " ")}, %' for key in RESULTS), 'time', 'real images kept, at most')
   rows = []
   for group in groups:
-    complete = [run.results for run in group.runs if run.results]
+    complete = [run.results for run in group.runs if run.is_complete]
     count = f'{len(complete)} of {len(group.runs)}' if len(complete) < len(group.runs) else f'{len(complete)}'
     accuracies = [h.mean_std([results[key] for results in complete]) for key in RESULTS]
-    seconds = float(np.mean([sum(run.seconds.values()) for run in group.runs]))
+    seconds = float(np.mean([sum(run.results['seconds'].values()) for run in group.runs]))
     kept = str(group.diagnoses[0]['kept_images']) if group.diagnoses else 'not known'
     rows.append((group.name, count, *accuracies, h.duration(seconds), kept))
   if len(groups) > 1:
@@ -83,36 +84,38 @@ def headline(groups: Sequence[Group]) -> str:
 
 def accuracy(groups: Sequence[Group]) -> list[str]:
   """The curves of all runs; for the first trial of each group, the accuracy matrix and the confusion matrix."""
-  groups = [group for group in groups if any(run.seen for run in group.runs)]
+  groups = [group for group in groups if any(run.results['accuracy_matrix'] for run in group.runs)]
   if not groups:
     return [h.paragraph('No task is complete yet.')]
   words = 'Accuracy on the test images of all classes seen, after each task.'
   words += ' Bands: one standard deviation over trials.' if any(len(group.runs) > 1 for group in groups) else ''
   curves = h.figure(figures.accuracy_curves(groups), words)
-  firsts = [(group.name, next(run for run in group.runs if run.rows)) for group in groups]
+  firsts = [(group.name, next(run for run in group.runs if run.results['accuracy_matrix'])) for group in groups]
   seconds = h.figure(figures.seconds_bars(groups), 'Seconds of each kind of work.')
   return [h.side_by_side(curves, seconds), *h.folded(firsts, _matrices, opened=2)]
 
 
 def _matrices(run: RunRecord) -> str:
-  tasks = [str(k + 1) for k in range(len(run.rows))]
-  matrix = charts.heat(run.rows, tasks, tasks, 'Accuracy matrix', ('learnt', 'tested on the classes of task'))
+  rows = run.results['accuracy_matrix']
+  tasks = [str(k + 1) for k in range(len(rows))]
+  matrix = charts.heat(rows, tasks, tasks, 'Accuracy matrix', ('learnt', 'tested on the classes of task'))
   shown = [h.figure(matrix, 'Accuracy in percent on each task (column) after learning each task (row).')]
   if run.confusion:
     names, counts = run.confusion
     shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
     confusion = charts.heat(shares, names, names, 'Confusion matrix', ('true', 'predicted'))
-    words = f'Confusion after task {len(run.rows)}: share in percent of each class (row), in learning order.'
+    words = f'Confusion after task {len(rows)}: share in percent of each class (row), in learning order.'
     shown.append(h.figure(confusion, words, wide=len(counts) > 20))
   return h.side_by_side(*shown)
 
 
 def costs(groups: Sequence[Group]) -> list[str]:
   """Seconds by kind of work, what is carried from task to task, and time and memory by phase."""
-  kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.seconds))
-  known = lambda group, kind: [run.seconds[kind] for run in group.runs if kind in run.seconds]
-  mean = lambda values: f'{np.mean(values):.1f}' if values else '-'
-  rows = [(group.name, *(mean(known(group, kind)) for kind in kinds)) for group in groups]
+  kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.results['seconds']))
+  rows = []
+  for group in groups:
+    known = [[run.results['seconds'][kind] for run in group.runs if kind in run.results['seconds']] for kind in kinds]
+    rows.append((group.name, *(f'{np.mean(values):.1f}' if values else '-' for values in known)))
   parts = [h.html_table(('seconds', *kinds), rows)]
   firsts = [(group.name, group.runs[0]) for group in groups]
   if kept := [(name, run.diagnosis['kept_bytes']) for name, run in firsts if run.diagnosis]:
@@ -144,7 +147,7 @@ def origin(run: RunRecord) -> str:
     parts += [h.heading('Differences from the default config'), h.html_table(('field', 'here', 'default'), rows, False)]
   else:
     parts.append(h.paragraph('Every field of the config is at its default.'))
-  if run.results:
+  if run.is_complete:
     commit, device = commit or 'not known', run.results['device']
     where = f'{device["count"]} × {device["kind"]} ({device["platform"]})'
     rows = [

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from abd_jax.report.charts import Row
-
 OF_A_TRIAL = ('trial', 'seed', 'data.mean', 'data.std')  # mean and std may be measured on a trial's first task
 
 
@@ -16,9 +14,7 @@ class RunRecord(NamedTuple):
 
   name: str  # of the folder
   config: dict[str, Any]  # flat, with dotted names
-  results: Mapping[str, Any] = {}  # results.json, once the run is complete
-  rows: Sequence[Row] = ()  # of the accuracy matrix, one for each complete task; None where there are no test images
-  seen: Row = ()  # accuracy over all classes seen, after each task
+  results: Mapping[str, Any] = {}  # results.json, or what it would hold so far: accuracies and seconds
   confusion: tuple[list[str], np.ndarray] | None = None  # (class names, counts i[c, c]) of the newest evaluation
   phases: Sequence[dict[str, Any]] = ()  # the lines of phases.jsonl
   changed: Mapping[str, tuple[Any, Any]] = {}  # field that changes results -> (value, default), where they differ
@@ -28,12 +24,8 @@ class RunRecord(NamedTuple):
   note: str = ''  # why something is missing
 
   @property
-  def seconds(self) -> dict[str, float]:
-    """Seconds by kind of work; by phase while the run is not complete."""
-    total: Counter[str] = Counter()
-    for one in self.phases:
-      total[one['phase']] += one['seconds']
-    return self.results['seconds'] if self.results else dict(total)
+  def is_complete(self) -> bool:
+    return 'final_accuracy' in self.results
 
 
 class Group(NamedTuple):

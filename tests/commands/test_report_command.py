@@ -99,8 +99,8 @@ def test_an_extended_run_under_way_goes_on_where_its_base_ended(copy, write, tmp
   for n in range(3):
     folder = extended(tmp_path / f'more_{n}', copy, accuracies[:n])
     run = read_run(folder, look=False)
-    assert run.rows == results['accuracy_matrix'] + accuracies[:n]
-    assert run.seen == results['seen_accuracy'] + [0.25] * n
+    assert run.results['accuracy_matrix'] == results['accuracy_matrix'] + accuracies[:n]
+    assert run.results['seen_accuracy'] == results['seen_accuracy'] + [0.25] * n
     assert len(run.confusion[0]) == n + 6 if n else run.confusion is None
     page = write(folder, '--no-diagnosis')
     assert f'accuracy so far, after task {3 + n}' in page and 'Accuracy matrix' in page

@@ -54,8 +54,8 @@ def pictures(tasks, dreams=True):
 
 
 def record(method='abd', trial=0, tasks=2, names=ODD, dreams=True, finished=True, look=True, **config):
-  rows = [[0.9] * (t + 1) for t in range(tasks)]
-  results = {
+  so_far = {'accuracy_matrix': [[0.9] * (t + 1) for t in range(tasks)], 'seen_accuracy': [0.9] * tasks}
+  results = so_far | {
     'final_accuracy': 0.9, 'average_accuracy': 0.9, 'forgetting': 0.1 if tasks > 1 else None, 'backward_transfer': None,
     'seconds': {'compile': 1.0, 'train': 2.0}, 'steps': {'student': 10, 'generator': 0}, 'commit': 'abc+',
     'versions': {'jax': '<1>'},
@@ -67,9 +67,7 @@ def record(method='abd', trial=0, tasks=2, names=ODD, dreams=True, finished=True
     name='<i>run</i>',
     config={'method': method, 'trial': trial, 'seed': -1, 'tasks': tasks, 'task_sizes': (), 'data.name': 'd<b>'}
     | config,
-    results=results if finished else {},
-    rows=rows,
-    seen=[0.9] * tasks,
+    results=results if finished else so_far | {'seconds': {'learning': 1.5}},
     confusion=(list(names), np.eye(len(names), dtype=int)),
     phases=[phase],
     changed={'x': ('<u>', ())} | {name: (value, None) for name, value in {'method': method, **config}.items()},
@@ -130,10 +128,14 @@ def test_odd_runs_render(odd):
 
 
 def test_runs_that_lack_accuracies_render():
-  begun = record(finished=False, look=False)._replace(rows=[], seen=[], phases=[])
+  begun = record(finished=False, look=False)._replace(
+    results={'accuracy_matrix': [], 'seen_accuracy': [], 'seconds': {}}, phases=[]
+  )
   assert 'No task is complete yet.' in check(report([begun]))
   for first in (0.5, None):  # a task without test images
-    check(report([record()._replace(seen=[None, first], rows=[[None], [None, first]])]))
+    run = record()
+    accuracies = {'seen_accuracy': [None, first], 'accuracy_matrix': [[None], [None, first]]}
+    check(report([run._replace(results=run.results | accuracies)]))
 
 
 def names_of(*configs):
