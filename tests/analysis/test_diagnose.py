@@ -48,6 +48,8 @@ def test_it_is_kept_until_the_models_change(diagnosed, tmp_path, monkeypatch):
   found, _ = diagnose(tmp_path / 'run')
   monkeypatch.setattr(lib, 'examine', lambda *_: ({'again': True}, {}))
   assert diagnose(tmp_path / 'run')[0] == found
+  (tmp_path / 'run' / 'diagnosis' / 'images.npz').write_bytes(b'')  # damaged: made anew
+  assert diagnose(tmp_path / 'run')[0]['again']
   manifest = tmp_path / 'run' / 'teachers' / '0.json'
   other = json.loads(manifest.read_text())
   other['files'] = dict.fromkeys(other['files'], 'of another run')

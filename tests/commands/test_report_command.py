@@ -14,7 +14,6 @@ from abd_jax.commands import report as command
 from abd_jax.config import flatten, load_config
 from abd_jax.devices import backend
 from abd_jax.errors import Paused, UserError
-from abd_jax.report.runs import grouped
 from abd_jax.run.logs import write_confusion
 
 
@@ -42,7 +41,10 @@ def test_one_run(copy, write):
 
 
 def test_the_command_gives_the_same_config(copy):
+  config = json.loads((copy / 'config.json').read_text())
+  (copy / 'config.json').write_text(json.dumps(config | {'max_seconds': 50.5}))
   run = read_run(copy, look=False)
+  assert 'task_sizes' in run.changed and 'max_seconds' not in run.changed  # which changes no result
   given = options.parse(shlex.split(run.command)[3:], ('config', 'workdir'), fields=True)
   config = flatten(json.loads(json.dumps(load_config(given.options['config']).to_dict())))
   assert {name for name in config if config[name] != run.config[name]} <= {'data.fingerprint'}
@@ -110,16 +112,6 @@ def test_an_extended_run_under_way_goes_on_where_its_base_ended(copy, write, tmp
     write(folder, '--no-diagnosis')
 
 
-def test_trials_whose_seconds_were_limited_are_one_curve(copy):
-  runs = []
-  for trial in range(2):
-    config = json.loads((copy / 'config.json').read_text())
-    (copy / 'config.json').write_text(json.dumps(config | {'trial': trial, 'max_seconds': 50.5 - trial}))
-    runs.append(read_run(copy, look=False))
-  groups = grouped(runs)
-  assert [(group.name, len(group.runs)) for group in groups] == [('abd', 2)]
-
-
 def test_a_run_of_another_is_shown_where_its_diagnosis_cannot_be_kept(copy, write, tmp_path):
   shutil.rmtree(copy / 'diagnosis')
   (copy / 'diagnosis').write_text('')  # where no folder can be made
@@ -163,7 +155,6 @@ def test_what_is_damaged_is_refused_in_one_line(copy, write, damage, match):
   [
     ([], 'expected the workdir'),
     (['--colour=1', 'a'], '--colour is not an option'),
-    (['nowhere'], 'holds no run'),
     (['--output=.', 'nowhere'], 'cannot be written'),
   ],
 )
