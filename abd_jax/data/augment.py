@@ -101,16 +101,6 @@ def make_augment(
 # Colour jitter, equal to Pillow's ImageEnhance bit for bit.
 
 
-def adjust_brightness(images: jax.Array, factor: jax.Array) -> jax.Array:
-  """ImageEnhance.Brightness: each image of uint8[b, h, w, c] blended with black; `factor` f32[b], 1 changes nothing."""
-  return _blend(jnp.int32(0), images, factor)
-
-
-def adjust_contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-  """ImageEnhance.Contrast: the same with the image's mean grey instead of black; c is 3 or 1."""
-  return _blend(_mean_grey(images), images, factor)
-
-
 def jitter(
   key: jax.Array, images: jax.Array, *, brightness_width: float = 63 / 255, contrast_width: float = 0.8
 ) -> jax.Array:
