@@ -19,7 +19,7 @@ from abd_jax import methods
 from abd_jax.errors import UserError, nearest
 from abd_jax.fields import Choice, Epochs, Field, Number, Numbers, Share, Switch, Text, count, rate, weight
 from abd_jax.methods.types import MEMORY
-from abd_jax.models.resnet import VARIANTS
+from abd_jax.models import BACKBONES
 
 Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 
@@ -65,7 +65,7 @@ FIELDS: dict[str, Field] = {
   # Networks.
   'model.blocks': Numbers((5, 5, 5), 1, 1000, range(17)),  # per stage: ResNet-32; (): what fits the images
   'model.widths': Numbers((16, 32, 64), 1, 65536, range(17)),  # channels per stage
-  'model.variant': Choice(*VARIANTS),  # models/resnet.py describes them
+  'model.variant': Choice(*BACKBONES),  # models/resnet.py describes them
   'generator.latent': Number(1000, 1, 65536),
   'generator.start': Numbers((8, 8, 128), 1, 65536, (0, 3)),  # height, width, channels; (): what fits the images
   'generator.widths': Numbers((128, 64), 1, 65536, range(17)),  # channels after each doubling of the resolution

@@ -14,7 +14,6 @@ Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit 
 """
 
 import os
-import statistics
 import sys
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from abd_jax.config import Config, changed, check, load_config
 from abd_jax.devices import backend, hosts
 from abd_jax.devices.environment import check_memory
 from abd_jax.errors import Paused, UserError
-from abd_jax.report.tables import SUMMARY, percent, summary_line, table
+from abd_jax.report.tables import METRICS, SUMMARY, mean_std, summary_line, table
 from abd_jax.run import queue
 from abd_jax.run.queue import Run
 from abd_jax.run.workdir import check_path, read_finished, resolve
@@ -119,13 +118,9 @@ def _resolved(runs: list[Run]) -> list[Run]:
 def summary(results: list[dict]) -> str:
   """A line for each trial, and one of means with population standard deviations, as in the paper."""
   lines = [[f'trial {one["config"]["trial"]}', *summary_line(one)[1:]] for one in results]
-  means = ['mean ± std']
-  for key in ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer'):
-    known = [one[key] for one in results if one[key] is not None]
-    spread = f' ± {percent(statistics.pstdev(known))}' if len(known) > 1 else ''
-    means.append((percent(statistics.fmean(known)) if known else '-') + spread)
-  seconds = statistics.fmean(sum(one['seconds'].values()) for one in results)
-  return table((results[0]['method'], *SUMMARY[1:]), [*lines, [*means, f'{seconds:.0f}']])
+  means = [mean_std([one[key] for one in results]) for key in METRICS]
+  seconds = sum(sum(one['seconds'].values()) for one in results) / len(results)
+  return table((results[0]['method'], *SUMMARY[1:]), [*lines, ['mean ± std', *means, f'{seconds:.0f}']])
 
 
 def _print_now(line: str) -> None:

@@ -1,1 +1,5 @@
-"""The networks: the ResNet that learns, the generator that dreams, and the batch norm they share."""
+"""The networks: the backbone that learns, the generator that dreams, and the batch norm they share."""
+
+from abd_jax.models.resnet import ResNet
+
+BACKBONES = {'abd': ResNet, 'rdfcil': ResNet, 'imagenet': ResNet}  # config.model.variant -> its network

@@ -13,8 +13,6 @@ from abd_jax.models.norm import GAMMA_INITS, BatchNorm, Initializer
 
 # Kaiming normal, fan in, gain sqrt(2), not truncated.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
-
-
 kaiming_normal_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
@@ -26,9 +24,6 @@ def fan_in_uniform(fan_in: int) -> Initializer:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
   return init
-
-
-VARIANTS = ('abd', 'rdfcil', 'imagenet')  # ABD's authors' network, R-DFCIL's authors', He et al.'s for ImageNet
 
 
 class Stem(nn.Module):
@@ -102,8 +97,8 @@ class ResNet(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def layers(self) -> tuple[Any, Any]:
+    """Makers of a convolution, 3x3 by default, and of a batch norm."""
     conv = partial(
       nn.Conv,
       kernel_size=(3, 3),
@@ -118,6 +113,11 @@ class ResNet(nn.Module):
     norm: Any = partial(BatchNorm, gamma_init=GAMMA_INITS[self.gamma_init], **same)
     if self.folded:
       norm = lambda **fields: lambda x, train: x
+    return conv, norm
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    conv, norm = self.layers()
     x = Stem(self.widths[0], conv, norm, self.variant, name='stem')(x, train)
     for i, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
       for j in range(count):

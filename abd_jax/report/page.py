@@ -12,8 +12,6 @@ from abd_jax.report import tables as h
 from abd_jax.report.diagnosis import dreams, features, quality
 from abd_jax.report.runs import Group, RunRecord, grouped
 
-RESULTS = ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer')  # of results.json
-
 
 def report(runs: Sequence[RunRecord]) -> str:
   """The page of one or more runs."""
@@ -66,12 +64,12 @@ def _subtitle(runs: Sequence[RunRecord]) -> str:
 
 def headline(groups: Sequence[Group]) -> str:
   """Accuracy over all tasks, time and memory: tiles for one group; a table for several."""
-  names = (*(f'{key.replace("_", " ")}, %' for key in RESULTS), 'time', 'real images kept, at most')
+  names = (*(f'{key.replace("_", " ")}, %' for key in h.METRICS), 'time', 'real images kept, at most')
   rows = []
   for group in groups:
     complete = [run.results for run in group.runs if run.is_complete]
     count = f'{len(complete)} of {len(group.runs)}' if len(complete) < len(group.runs) else f'{len(complete)}'
-    accuracies = [h.mean_std([results[key] for results in complete]) for key in RESULTS]
+    accuracies = [h.mean_std([results[key] for results in complete]) for key in h.METRICS]
     seconds = float(np.mean([sum(run.results['seconds'].values()) for run in group.runs]))
     kept = str(group.diagnoses[0]['kept_images']) if group.diagnoses else 'not known'
     rows.append((group.name, count, *accuracies, h.duration(seconds), kept))

@@ -12,8 +12,11 @@ import numpy as np
 
 from abd_jax.report.runs import RunRecord
 
-# Accuracies and their changes in percent; BWT is backward transfer. Short, for terminals of 80 columns.
-SUMMARY = ('method', 'final %', 'average %', 'forgetting', 'BWT', 'seconds')
+# Key of results.json -> its column, in percent. Short, for terminals of 80 columns; BWT is backward transfer.
+METRICS = {
+  'final_accuracy': 'final %', 'average_accuracy': 'average %', 'forgetting': 'forgetting', 'backward_transfer': 'BWT',
+}  # fmt: skip
+SUMMARY = ('method', *METRICS.values(), 'seconds')
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -52,8 +55,7 @@ def duration(seconds: float) -> str:
 
 def summary_line(results: dict) -> list[str]:
   """One run's row in a table headed by SUMMARY."""
-  numbers = [results[key] for key in ('final_accuracy', 'average_accuracy', 'forgetting', 'backward_transfer')]
-  return [results['method'], *map(percent, numbers), f'{sum(results["seconds"].values()):.0f}']
+  return [results['method'], *(percent(results[key]) for key in METRICS), f'{sum(results["seconds"].values()):.0f}']
 
 
 def section(title: str, *parts: str) -> str:

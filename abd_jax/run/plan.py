@@ -76,14 +76,14 @@ def _network(side: int, variant: str) -> dict:
 
 def _generator(height: int, width: int) -> dict:
   """The paper's generator for 32, 64 and 224 pixels. Other sizes: one that starts at 4 to 8 pixels, or close to it."""
-  doublings = 0
+  doublings = 1
   while min(height, width) / 2**doublings > 8 and math.gcd(height, width) % 2 ** (doublings + 1) == 0:
     doublings += 1
   start = (height >> doublings, width >> doublings)
-  if not doublings or min(start) > 32:
+  if height % 2 or width % 2 or min(start) > 32:
     raise UserError(
       f'no generator makes images of {height}x{width}: expected sides of 4 to 32 pixels times a power of 2. Set '
-      'config.data.size to 32, 64, 128 or 224.'
+      'config.data.size to 32, 64, 128 or 224, or config.generator.start and .widths.'
     )
   if max(height, width) > _LARGE:
     return {'generator.start': (*start, 64), 'generator.widths': (64,) * doublings}

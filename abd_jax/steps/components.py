@@ -10,11 +10,12 @@ import optax
 from abd_jax.data.augment import Augment, make_augment
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
+from abd_jax.models import BACKBONES
 from abd_jax.models.cast_and_fold import Narrow, fold, narrow, with_narrow
 from abd_jax.models.generator import Generator
 from abd_jax.models.kernels import Kernels, kernels_for
 from abd_jax.models.pixels import Pixels
-from abd_jax.models.resnet import Classifier, ResNet
+from abd_jax.models.resnet import Classifier
 from abd_jax.state import FrozenModel, TrainState
 from abd_jax.steps import optim
 
@@ -74,10 +75,10 @@ def make_components(
   generator = Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common)
   if config.inversion.what == 'pixels':
     generator = Pixels(config.inversion.pixel_images, image_shape, wide)
-  resnet = ResNet(tuple(net.blocks), tuple(net.widths), net.variant, **common)
+  backbone = BACKBONES[net.variant](tuple(net.blocks), tuple(net.widths), net.variant, **common)
   return Components(
-    model=Classifier(resnet, num_classes, wide),
-    teacher=Classifier(resnet.clone(folded=kernels.folds), num_classes, wide),
+    model=Classifier(backbone, num_classes, wide),
+    teacher=Classifier(backbone.clone(folded=kernels.folds), num_classes, wide),
     generator=generator,
     sgd=optim.sgd(config.student.momentum, config.student.weight_decay),
     adam=optim.adam(),

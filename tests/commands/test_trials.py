@@ -13,6 +13,7 @@ from conftest import REPO, assert_same_outcome
 from abd_jax.commands import train as command
 from abd_jax.config import changed
 from abd_jax.errors import Paused, UserError
+from abd_jax.report.tables import METRICS
 from abd_jax.run import queue
 from abd_jax.train import train_and_evaluate
 
@@ -35,9 +36,9 @@ def test_trials_are_given_to_the_command_alone(tiny_config, tmp_path):
 
 
 def test_the_summary_has_means_and_population_deviations_as_the_tables_have():
-  numbers = dict.fromkeys(('average_accuracy', 'forgetting', 'backward_transfer'), 0.5)
+  numbers = dict.fromkeys(METRICS, 0.5)
   runs = [
-    {'method': 'abd', 'config': {'trial': k}, 'seconds': {'train': 10.0 * k}, 'final_accuracy': 0.6 + 0.1 * k} | numbers
+    numbers | {'method': 'abd', 'config': {'trial': k}, 'seconds': {'train': 10.0 * k}, 'final_accuracy': 0.6 + 0.1 * k}
     for k in range(3)
   ]
   assert '| trial 2    | 80.0 ' in command.summary(runs)

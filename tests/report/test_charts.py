@@ -39,10 +39,11 @@ def test_table_is_aligned_markdown():
 
 
 def test_summary_line_gives_fractions_as_percent_and_nothing_as_a_dash():
-  results = dict(method='abd', final_accuracy=0.5, average_accuracy=0.123, forgetting=None, backward_transfer=-0.25)
-  results['seconds'] = {'compile': 1.2, 'train': 2.0, 'invert': 0.0, 'evaluate': 0.4}
-  assert tables.summary_line(results) == ['abd', '50.0', '12.3', '-', '-25.0', '4']
-  widest = ['deep_inversion', '100.0', '100.0', '100.0', '-100.0', '86400']
+  results = dict(method='deep_inversion', seconds={'compile': 2, 'train': 86400}, **dict.fromkeys(tables.METRICS, 1.0))
+  widest = tables.summary_line(results)
+  assert widest == ['deep_inversion', *['100.0'] * len(tables.METRICS), '86402']
+  row = tables.summary_line(results | {'average_accuracy': 0.123, 'forgetting': None, 'backward_transfer': -0.25})
+  assert row[1:5] == ['100.0', '12.3', '-', '-25.0']
   assert len(tables.table(tables.SUMMARY, [widest]).splitlines()[0]) <= 80
 
 

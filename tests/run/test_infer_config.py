@@ -142,6 +142,7 @@ class Images:
     (128, (2, 2, 2, 2), 'imagenet', ((8, 8, 128), (128, 128, 128, 64))),
     (224, (2, 2, 2, 2), 'imagenet', ((7, 7, 64), (64,) * 5)),
     (28, (5, 5, 5), 'abd', ((7, 7, 128), (128, 64))),
+    (8, (5, 5, 5), 'abd', ((4, 4, 128), (64,))),
   ],
 )
 def test_networks_fit_the_images(side, blocks, variant, generator):
