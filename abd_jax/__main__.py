@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from abd_jax import commands
+from abd_jax.errors import UserError, disk_errors_explained, nearest, silence_closed_loops
 from abd_jax.run.console import stop_at_once
 
 
@@ -46,8 +47,6 @@ def _is_one_of_several() -> bool:
 
 def _run(words: list[str]) -> int:
   """Runs a verb and returns the exit code; a mistake is one line on stderr."""
-  from abd_jax.errors import UserError, disk_errors_explained
-
   try:
     with disk_errors_explained('standard output, or what this command makes,'):
       code = _do(words)
@@ -75,8 +74,6 @@ def _discard_stdout() -> None:
 
 def _do(words: list[str]) -> int:
   """Runs a verb or prints help, and returns the exit code. Raises UserError."""
-  from abd_jax.errors import UserError, nearest
-
   asks_help = {'-h', '-help', '--help'} & set(words)
   verb, verbs = words[0] if words and words[0] not in asks_help else '', commands.verbs()
   if not verb:
@@ -88,7 +85,10 @@ def _do(words: list[str]) -> int:
   if asks_help:
     print(_help(verb))
     return 0
-  _quiet()
+  from absl import logging
+
+  logging.set_verbosity(logging.FATAL)  # orbax logs every step that it takes, and errors that it also raises
+  silence_closed_loops()
   return import_module(f'abd_jax.commands.{verb}').run(words[1:]) or 0
 
 
@@ -96,16 +96,6 @@ def _help(verb: str) -> str:
   """The docstring of a verb's file. Does not import the file, which takes seconds."""
   source = Path(commands.__path__[0], f'{verb}.py').read_text()
   return (ast.get_docstring(ast.parse(source)) or '').strip()
-
-
-def _quiet() -> None:
-  """Silences the libraries: orbax logs every step that it takes, and errors that it also raises."""
-  from absl import logging
-
-  from abd_jax.errors import silence_closed_loops
-
-  logging.set_verbosity(logging.FATAL)
-  silence_closed_loops()
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from abd_jax import methods
 from abd_jax.errors import UserError, nearest
-from abd_jax.fields import Choice, Epochs, Field, Number, Numbers, Share, Switch, Text, count, rate, weight
+from abd_jax.fields import Choice, Field, Number, Numbers, Share, Switch, Text, count, rate, weight
 from abd_jax.methods.types import MEMORY
 from abd_jax.models import BACKBONES
 
@@ -153,8 +153,6 @@ def parse_argument(text: str | None) -> dict:
     name, _, value = item.partition('=')
     if name not in kinds:
       raise UserError(f"'{name}' in --config=...:{text} is not an option.{nearest(name, kinds)}")
-    if name in options:
-      raise UserError(f"'{name}' stands twice in --config=...:{text}. Give it once.")
     try:
       options[name] = kinds[name](value)
     except ValueError as error:
@@ -186,25 +184,12 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
   if options.pop('quick', False):
     options |= {'collapse': 'tell'} | quick  # one epoch need not learn
     config.update_from_flattened_dict(quick)
-  config.update_from_flattened_dict(_scaled_epochs(flatten(config.to_dict())))
-  recipe = _recipe(method, flatten(config.to_dict())) | (recipes or {}).get(method, {})
-  config.update_from_flattened_dict(recipe | options)
+  file, flat = _FILES.get(method), flatten(config.to_dict())
+  recipe = getattr(file, 'RECIPE', {}) | getattr(file, 'RECIPE_ON', {}).get(config.data.name, {})
+  for name, value in recipe.items():
+    config.update_from_flattened_dict({name: value.taken_of(flat, name) if isinstance(value, Share) else value})
+  config.update_from_flattened_dict((recipes or {}).get(method, {}) | options)
   return config.lock()
-
-
-def _scaled_epochs(flat: dict) -> dict:
-  """The fields of type Epochs that a flat config leaves at their default, in proportion to its student.epochs."""
-  share = flat['student.epochs'] / FIELDS['student.epochs'].default
-  names = [name for name, field in FIELDS.items() if isinstance(field, Epochs) and flat[name] == field.default]
-  return {name: max(1, round(share * flat[name])) for name in names}
-
-
-def _recipe(method: str, flat: dict) -> dict:
-  """What a method's own file changes in a flat config: RECIPE, and RECIPE_ON for its data set."""
-  file = _FILES.get(method)
-  recipe = getattr(file, 'RECIPE', {}) | getattr(file, 'RECIPE_ON', {}).get(flat['data.name'], {})
-  share = lambda name, value: value.taken_of(flat[value.of or name]) if isinstance(value, Share) else value
-  return {name: share(name, value) for name, value in recipe.items()}
 
 
 def reads(method: str, field: str) -> bool:
@@ -333,10 +318,7 @@ def _from_file(text: str) -> Config:
     file = packaged_configs() / f'{stem}.py'
   if not file.is_file():
     ours = [path.stem for path in packaged_configs().glob('*.py')]
-    beside = [str(path) for path in Path(name).parent.glob('*.py')]
-    raise UserError(
-      f"config file '{name}' does not exist.{nearest(name, beside) if beside else nearest(Path(name).stem, ours)}"
-    )
+    raise UserError(f"config file '{name}' does not exist.{nearest(Path(name).stem, ours)}")
   try:
     config = runpy.run_path(str(file))['get_config'](argument or None)
     fields = flatten(config.to_dict())

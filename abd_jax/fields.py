@@ -75,13 +75,6 @@ class Number(Field):
       raise UserError(f'config.{name}={value!r}: expected {self.expected}.')
 
 
-class Epochs(Number):
-  """Epochs beside the student's. A config that leaves the default gets the same share of its own student.epochs."""
-
-  def __init__(self, default: int):
-    super().__init__(default, 1, 10**6)
-
-
 class Numbers(Field):
   """A tuple of numbers from `low` to `high`. lengths: how many there may be; whole: no fractions."""
 
@@ -131,8 +124,9 @@ class Share:
   def __init__(self, part: float | tuple[float, ...], of: str = ''):
     self.part, self.of = part, of
 
-  def taken_of(self, whole: int) -> int | tuple[int, ...]:
-    """At least 1 each."""
+  def taken_of(self, flat: dict, name: str) -> int | tuple[int, ...]:
+    """The value of field `name`, at least 1 each. flat: the config before the recipe."""
+    whole = flat[self.of or name]
     if isinstance(self.part, tuple):
       return tuple(max(1, round(part * whole)) for part in self.part)
     return max(1, round(self.part * whole))

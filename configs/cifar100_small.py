@@ -25,12 +25,12 @@ def get_config(argument: str | None = None):
   c.inversion.batch_size = 64
   c.checkpoint_seconds = 30.0
   c.memory.size = 400  # images of 10,000: 20 for each class at the end
-  c.rdfcil.finetune_epochs = 8
   recipes = {
     'rdfcil': {
       'student.epochs': 32,
       'student.milestones': (16, 24),
       'inversion.steps': c.inversion.steps,
+      'rdfcil.finetune_epochs': 8,
     },
   }
   quick = {'student.epochs': 1, 'student.milestones': (), 'inversion.steps': 20, 'chunk_steps': 10}

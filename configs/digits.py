@@ -37,14 +37,14 @@ def get_config(argument: str | None = None):
   c.memory.size = 100  # images of 1,500: 10 for each class at the end
   c.dgr.widths = (16, 32, 64)
   c.dgr.latent = 32
-  c.rdfcil.finetune_epochs = 27  # and at ten times its authors' rate: else the head is far from done
-  c.rdfcil.finetune_lr = 0.05
+  c.rdfcil.finetune_lr = 0.05  # ten times its authors' rate: else the head is far from done
   recipes = {
     'dgr': {'data.mean': (0.0,), 'data.std': (1.0,), 'student.weight_decay': 0.0},
     'rdfcil': {
       'student.epochs': 36,
       'student.milestones': (18, 27),
       'inversion.steps': c.inversion.steps,
+      'rdfcil.finetune_epochs': 27,
     },
   }
   quick = {'student.epochs': 2, 'student.milestones': (1,), 'inversion.steps': 10, 'rdfcil.finetune_epochs': 1}

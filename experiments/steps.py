@@ -21,7 +21,7 @@ from abd_jax.steps.chunks import Chunk, Step
 from abd_jax.steps.components import Components, make_components
 from abd_jax.steps.inputs import ConstantRate, EpochIndices, StudentInputs
 from abd_jax.steps.inversion import init_generator, make_inversion_step
-from abd_jax.steps.student import init_student, make_predict, make_train_step
+from abd_jax.steps.student import init_student, make_train_step, predict
 from experiments import hlo
 
 IMAGE, CLASSES, TASK_IMAGES, EVALUATED = (32, 32, 3), 100, 5000, 512
@@ -90,11 +90,12 @@ def parts(here: Setting, steps: int) -> dict[str, Part]:
   """Every kind in STEPS, with the inputs of so many steps."""
   method, batch_size = methods.get(here.config), here.config.student.batch_size
   c = here.config.inversion
-  predict, rates = make_predict(here.components, method), ConstantRate(c.lr, c.steps, c.batch_size)
+  rates = ConstantRate(c.lr, c.steps, c.batch_size)
   base = methods.get(load_config('cifar100:method=base')).first[0]
   untaught, imageless = here.data.replace(teachers=()), here.data.replace(images=None, labels=None)
   batches = np.broadcast_to(here.images[:EVALUATED], (steps, EVALUATED, *IMAGE))
-  evaluate = Step(lambda state, _, batch, data: (state, predict(freeze(state), batch, data.classes)))
+  ranking = partial(predict, here.components, method)
+  evaluate = Step(lambda state, _, batch, data: (state, ranking(freeze(state), batch, data.classes)))
 
   def training(phase: Phase, data: PhaseData) -> Part:
     step = make_train_step(here.components, phase)

@@ -15,7 +15,6 @@ Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit 
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -56,7 +55,8 @@ def begin(distributed: bool, cluster: Config) -> None:
   if distributed or cluster.coordinator or cluster.count or cluster.rank >= 0:
     hosts.join_cluster(cluster.coordinator, cluster.count, cluster.rank)
     backend.devices()  # raises if there are none
-    print(hosts.place(), file=sys.stderr, flush=True)
+    place = f'process {jax.process_index()}, of 0 to {jax.process_count() - 1}'
+    print(f'{place}: {jax.local_device_count()} of {jax.device_count()} devices', file=sys.stderr, flush=True)
 
 
 def learn(config: Config, workdir: str) -> None:
@@ -87,7 +87,8 @@ def learn_trials(config: Config, workdir: Path) -> list[dict]:
   one, numbers = {'trials': 1, 'trials_at_once': 0}, range(config.trial, config.trial + config.trials)
   runs = [Run(f'trial_{k}', changed(config, one | {'trial': k}), workdir / f'trial_{k}') for k in numbers]
   clustered = jax.distributed.is_initialized()  # the devices are taken: another process cannot count them
-  runs = hosts.all_or_none(partial(_resolved, runs)) if clustered else _resolved(runs)
+  resolved = lambda: [run._replace(config=resolve(run.config, run.workdir)) for run in runs]
+  runs = hosts.all_or_none(resolved) if clustered else resolved()
   places = [] if config.trials_at_once == 1 or clustered else queue.accelerators()
   at_once = config.trials_at_once or (len(runs) if len(places) >= len(runs) else 1)
   if at_once == 1:
@@ -103,16 +104,6 @@ def learn_trials(config: Config, workdir: Path) -> list[dict]:
   if len(results) < len(runs):
     raise Paused(f'paused: {len(runs) - len(results)} of {len(runs)} trials are not complete; the same command resumes')
   return results
-
-
-def _resolved(runs: list[Run]) -> list[Run]:
-  """The runs with complete configs. All have the class order of the first, whose file may no longer exist."""
-  found, order = [], {}
-  for run in runs:
-    config = resolve(changed(run.config, order), run.workdir)
-    order = {'class_order': config.class_order}
-    found.append(run._replace(config=config))
-  return found
 
 
 def summary(results: list[dict]) -> str:

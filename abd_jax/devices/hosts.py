@@ -1,6 +1,5 @@
 """Several hosts as one run: how they meet, agree on values, and wait for each other."""
 
-import hashlib
 import json
 import socket
 import time
@@ -24,9 +23,11 @@ def join_cluster(coordinator: str, count: int, rank: int) -> None:
     UserError: there is no cluster, the address is none, or the first process does not answer.
   """
   if coordinator:
-    host, port = _address(coordinator)
+    host, _, port = coordinator.rpartition(':')
+    if not (host and port.isdecimal() and 0 < int(port) < 65536):
+      raise UserError(f'config.cluster.coordinator: expected HOST:PORT, such as 10.0.0.1:1234, got {coordinator!r}.')
     if rank > 0:
-      _wait_for(host, port)
+      _wait_for(host.strip('[]'), int(port))
   jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM, by which runs pause
   try:
     jax.distributed.initialize(coordinator or None, count or None, None if rank < 0 else rank)
@@ -36,19 +37,6 @@ def join_cluster(coordinator: str, count: int, rank: int) -> None:
       f'expected a cluster, found none ({reason}). Give each process --config.cluster.coordinator=HOST:PORT, .count '
       'and .rank, or leave --config.distributed out.'
     ) from error
-
-
-def place() -> str:
-  """The rank of this process, and its share of the devices, in words."""
-  last, own = jax.process_count() - 1, jax.local_device_count()
-  return f'process {jax.process_index()}, of 0 to {last}: {own} of {jax.device_count()} devices'
-
-
-def _address(coordinator: str) -> tuple[str, int]:
-  host, _, port = coordinator.rpartition(':')
-  if not (host and port.isdecimal() and 0 < int(port) < 65536):
-    raise UserError(f'config.cluster.coordinator: expected HOST:PORT, such as 10.0.0.1:1234, got {coordinator!r}.')
-  return host.strip('[]'), int(port)
 
 
 def _wait_for(host: str, port: int) -> None:
@@ -112,11 +100,9 @@ def must_agree(what: str, function: Callable[[], Any]) -> None:
   """
   if jax.process_count() == 1:
     return
-  mine = json.dumps(all_or_none(function), sort_keys=True).encode()
-  digest = np.frombuffer(hashlib.sha256(mine).digest(), np.uint32)
-  every = multihost_utils.process_allgather(digest)
-  if (others := (every != every[0]).any(1)).any():
-    raise UserError(f'process {int(np.argmax(others))} has another {what} than process 0. Start all with the same.')
+  mine = json.dumps(all_or_none(function), sort_keys=True)
+  if any_says(mine != word_of_main(lambda: mine)):
+    raise UserError(f'a process of this run has another {what} than process 0. Start all with the same.')
 
 
 def word_of_main(function: Callable[[], Any]) -> Any:
@@ -133,16 +119,13 @@ def word_of_main(function: Callable[[], Any]) -> Any:
       said = {'value': function()}
     except Exception as error:  # the others wait for an answer
       own, said = error, {'error': str(error), 'in_use': isinstance(error, InUse)}
-  said = json.loads(_broadcast(json.dumps(said).encode()))
+  text = json.dumps(said).encode()
+  # The length goes first, as all hosts must give arrays of one shape.
+  length = int(multihost_utils.broadcast_one_to_all(np.asarray(len(text), np.int32)))
+  mine = np.frombuffer(text.ljust(length, b' ')[:length], np.uint8)
+  said = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(mine)).tobytes())
   if own is not None:
     raise own
   if 'error' in said:
     raise (InUse if said['in_use'] else UserError)(said['error'])
   return said['value']
-
-
-def _broadcast(text: bytes) -> bytes:
-  """The main host's bytes. Their number goes first, as all hosts must give arrays of one shape."""
-  length = int(multihost_utils.broadcast_one_to_all(np.asarray(len(text), np.int32)))
-  mine = np.frombuffer(text.ljust(length, b' ')[:length], np.uint8)
-  return np.asarray(multihost_utils.broadcast_one_to_all(mine)).tobytes()

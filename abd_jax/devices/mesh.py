@@ -36,7 +36,13 @@ class DataMesh:
 
   def replicate(self, tree: PyTree) -> PyTree:
     """Every leaf, the same on each host, as a global array on every device."""
-    return jax.tree.map(lambda leaf: _place(leaf, self.replicated), tree)
+
+    def place(leaf: Any) -> jax.Array:
+      leaf = np.asarray(leaf)
+      # With several processes, each makes only its own shards.
+      return jax.make_array_from_callback(leaf.shape, self.replicated, lambda index: leaf[index])
+
+    return jax.tree.map(place, tree)
 
   def local_rows(self, size: int) -> np.ndarray:
     """The rows of a batch of `size` that this host's devices hold. Hosts hold disjoint rows, in the mesh's order."""
@@ -65,14 +71,10 @@ class DataMesh:
     return self.gather(jnp.where(own, array[:, None], 0).sum(0))
 
 
-def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
-  leaf = np.asarray(leaf)
-  # With several processes, each makes only its own shards.
-  return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
-
-
-def placement_of_slices(sharding: Any) -> Any:
-  """The sharding of array[k], of an array with this sharding: split axes stay split."""
-  if not isinstance(sharding, NamedSharding):
-    return sharding
-  return NamedSharding(sharding.mesh, PartitionSpec(*(() if sharding.num_devices == 1 else sharding.spec[1:])))
+def shape_of_slices(array: Any) -> jax.ShapeDtypeStruct:
+  """The shape and the placement of array[k]: split axes stay split."""
+  sharding = getattr(array, 'sharding', None)
+  if isinstance(sharding, NamedSharding):
+    axes = () if sharding.num_devices == 1 else sharding.spec[1:]
+    sharding = NamedSharding(sharding.mesh, PartitionSpec(*axes))
+  return jax.ShapeDtypeStruct(array.shape[1:], array.dtype, sharding=sharding)

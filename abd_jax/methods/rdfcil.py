@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from abd_jax import losses
-from abd_jax.fields import Epochs, Share, rate
+from abd_jax.fields import Share, count, rate
 from abd_jax.methods.types import LossInputs, Method, Output, Phase, student_schedule
 from abd_jax.models.resnet import fan_in_uniform
 
 SETTINGS = {
-  'finetune_epochs': Epochs(40),  # of the second stage
+  'finetune_epochs': count(40),  # of the second stage
   'finetune_lr': rate(5e-3),
 }
 # Its authors' settings for CIFAR-100, where the config has 250 epochs and 10,000 steps.
@@ -30,6 +30,7 @@ RECIPE = {
   'data.contrast': 0.0,
   'data.pad_value': 'mean',
   'model.variant': 'rdfcil',
+  'rdfcil.finetune_epochs': Share(0.16, of='student.epochs'),
 }
 _ON_IMAGENET = {
   'student.epochs': Share(0.9),  # 90
@@ -66,7 +67,7 @@ def feature_maps(key, width: int):
   return {'student': one(0), 'teacher': one(2)}
 
 
-def count(extra, labels):
+def count_labels(extra, labels):
   return extra | {'counts': extra['counts'].at[labels].add(1.0)}
 
 
@@ -117,7 +118,7 @@ def make(config) -> Method:
 
   schedule = student_schedule(config.student)
   first = Phase(first_loss, **schedule)
-  dreaming: dict[str, Any] = dict(teachers=1, dreams=True, joint_bn=False, observe=count)
+  dreaming: dict[str, Any] = dict(teachers=1, dreams=True, joint_bn=False, observe=count_labels)
   learn = Phase(learning, **schedule, **dreaming, trainable=('backbone', 'head', 'maps'))
   only_head: dict[str, Any] = dict(trainable=('head',), bn_passes=0, reset_optimizer=False)
   finetune = Phase(finetuning, c.finetune_epochs, c.finetune_lr, **dreaming, **only_head)

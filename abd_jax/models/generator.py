@@ -1,4 +1,4 @@
-"""The generator that inversion trains: noise in, images in the classifier's normalised space out."""
+"""What inversion trains: a generator of images in the classifier's normalised space, or the images themselves."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,8 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from abd_jax.models.conv import Conv
-from abd_jax.models.kernels import Kernels
+from abd_jax.models.kernels import Conv, Kernels
 from abd_jax.models.norm import GAMMA_INITS, BatchNorm
 from abd_jax.models.resnet import fan_in_uniform
 
@@ -59,6 +58,22 @@ class Generator(nn.Module):
       x = nn.leaky_relu(norm(epsilon=INNER_EPSILON, name=f'norm{i}')(x, train), 0.2)
     x = jnp.tanh(conv(self.channels, x, 'to_image').astype(self.param_dtype))
     return norm(affine=False, name='norm_out')(x, train)
+
+
+class Pixels(nn.Module):
+  """A fixed set of images as parameters, f[count, h, w, c] from N(0, 1): indices i32[b] -> f[b, h, w, c]."""
+
+  count: int
+  image_shape: tuple[int, int, int]
+  param_dtype: Any = jnp.float32
+
+  def draw(self, key: jax.Array, size: int) -> jax.Array:
+    return jax.random.randint(key, (size,), 0, self.count, jnp.int32)
+
+  @nn.compact
+  def __call__(self, index: jax.Array, train: bool) -> jax.Array:
+    shape = (self.count, *self.image_shape)
+    return self.param('pixels', nn.initializers.normal(1.0), shape, self.param_dtype)[index]
 
 
 def stop_redundant_bias_gradients(params: dict) -> dict:

@@ -21,7 +21,7 @@ from abd_jax.run.schedule import TeacherId
 from abd_jax.state import Classes, FrozenModel, TaskSnapshot
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inversion import sample
-from abd_jax.steps.student import in_batches, make_embed, make_probabilities
+from abd_jax.steps.student import embed, in_batches, probabilities
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 BATCH = 256  # images, unless the caller gives another batch_size
@@ -63,8 +63,8 @@ class LoadedModel:
     self._method = methods.get(config)
     self._components = make_components(config, self.tasks.num_classes, self.image_shape, None)
     compiled = lambda function: jax.jit(full_precision_matmul(function))
-    self._probabilities = compiled(make_probabilities(self._components, self._method))
-    self._embed = compiled(make_embed(self._components))
+    self._probabilities = compiled(partial(probabilities, self._components, self._method))
+    self._embed = compiled(partial(embed, self._components))
     self._dream = jax.jit(full_precision_matmul(self._sampled), static_argnums=2)
     self._dreamer = next((phase.dreamer for phase in self._method.later if phase.dreamer), None)
     self.can_dream = bool(model.generator) or self._dreamer is not None
@@ -76,8 +76,8 @@ class LoadedModel:
     or with values above `white`.
     """
     self._check(images)
-    likeliest, probabilities = _in_batches(partial(self._call, self._probabilities), images, batch_size)
-    return np.asarray(self.class_names)[likeliest], probabilities[:, : len(self.class_names)]
+    likeliest, found = _in_batches(partial(self._call, self._probabilities), images, batch_size)
+    return np.asarray(self.class_names)[likeliest], found[:, : len(self.class_names)]
 
   def export(self) -> bytes:
     """The function raw images u8[n, h, w, c] -> probabilities f32[n, len(class_names)], written by jax.export.
@@ -85,15 +85,15 @@ class LoadedModel:
     Holds the weights. Works for any n >= 1 on CPU, CUDA and TPU. It cannot raise, so the probabilities of an image
     with values above `white` are NaN.
     """
-    function = full_precision_matmul(make_probabilities(self._components, self._method))
+    function = full_precision_matmul(partial(probabilities, self._components, self._method))
     known = len(self.class_names)
 
     @jax.jit
     def predict(images: jax.Array) -> jax.Array:
-      probabilities = function(self._model, images, self._classes)[1][:, :known]
+      found = function(self._model, images, self._classes)[1][:, :known]
       if self.white >= _HIGHEST:
-        return probabilities
-      return jax.numpy.where(images.max((1, 2, 3))[:, None] > self.white, np.nan, probabilities)
+        return found
+      return jax.numpy.where(images.max((1, 2, 3))[:, None] > self.white, np.nan, found)
 
     (n,) = export.symbolic_shape('n')
     images = jax.ShapeDtypeStruct((n, *self.image_shape), np.uint8)

@@ -12,7 +12,7 @@ from abd_jax.data.memory import ExemplarPolicy, Pool
 from abd_jax.methods.types import Method, Phase
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.steps.inputs import steps_per_epoch
-from abd_jax.steps.rng import memory_rng, rows_rng
+from abd_jax.steps.rng import host_rng
 
 POOL_ROUNDING = 256  # images
 
@@ -140,7 +140,7 @@ class Schedule:
 
   def rows(self, task: int, phase: int, pool: Pool) -> np.ndarray:
     """i64[n]: the rows of `pool` that a phase trains on."""
-    return self.method.phases(task)[phase].data(pool, rows_rng(self.seed, task, phase))
+    return self.method.phases(task)[phase].data(pool, host_rng('rows', self.seed, task, phase))
 
   def kept_rows(
     self, task: int, phase: int, pool: Pool, features: np.ndarray | None, policy: ExemplarPolicy | None = None
@@ -149,7 +149,7 @@ class Schedule:
 
     features: f[n, d] of the task's rows, if memory.looks_at_features. policy: in place of the method's.
     """
-    rows, rng = self.rows(task, phase, pool), memory_rng(self.seed, task, phase)
+    rows, rng = self.rows(task, phase, pool), host_rng('memory', self.seed, task, phase)
     policy = policy or self.method.memory
     assert policy is not None, 'this method stores no images'
     return memory_lib.kept_rows(policy, self.memory_size, pool, rows, features, rng)

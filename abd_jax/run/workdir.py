@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from abd_jax.config import FREE_FIELDS, Config, changed, flatten, left_open, reads
+from abd_jax.config import FREE_FIELDS, Config, changed, default, flatten, left_open, reads
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.files import read_json, read_results, sealed, write_atomically
@@ -257,7 +257,8 @@ def check_same_config(folder: Path, fields: dict) -> None:
 
   Ignores groups that exist only there: they belong to methods that were added on another branch.
   """
-  there, here = fixed(read_json(folder / 'config.json')), fixed(fields)
+  stored = flatten(read_json(folder / 'config.json'))  # a field that is newer than the run has its default
+  there, here = fixed(flatten(default().to_dict()) | stored), fixed(fields)
   rank, groups = {name: k for k, name in enumerate(FIRST_REPORTED)}, {name.rpartition('.')[0] for name in here}
   compared = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups} - left_open(here)
   for name in sorted(compared, key=lambda name: (rank.get(name, len(rank)), name)):

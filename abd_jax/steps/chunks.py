@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from abd_jax.devices.backend import full_precision_matmul
-from abd_jax.devices.mesh import placement_of_slices
+from abd_jax.devices.mesh import shape_of_slices
 
 PyTree = Any
 
@@ -80,12 +80,7 @@ class Chunk:
     """The program that a chunk of these inputs runs, once or step by step; shapes may stand for arrays."""
     if self.scans(_length(inputs)):
       return self._scanned.lower(state, inputs, data)
-    return self._one.lower(state, jax.tree.map(_first, inputs), data)
-
-
-def _first(leaf: Any) -> jax.ShapeDtypeStruct:
-  """The shape and the placement of one step's slice of a chunk's input."""
-  return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=placement_of_slices(getattr(leaf, 'sharding', None)))
+    return self._one.lower(state, jax.tree.map(shape_of_slices, inputs), data)
 
 
 def _length(inputs: PyTree) -> int:

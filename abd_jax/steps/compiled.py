@@ -1,6 +1,7 @@
 """Every compiled function of a run, made once: only the arrays differ between tasks."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -45,10 +46,10 @@ def compile_steps(
     new_student=compiled(lambda: student.init_student(components, image_shape, method.extra_init, seed)),
     new_generator=compiled(lambda task: inversion.init_generator(components, seed, task)),
     reset_optimizer=compiled(lambda state: student.reset_optimizer(components, state)),
-    start_task=compiled(student.make_start_task(components, method.start_task)) if method.start_task else None,
+    start_task=compiled(partial(student.start_task, method.start_task)) if method.start_task else None,
     train={phase: chunk(student.make_train_step(components, phase)) for phase in {*method.first, *method.later}},
     invert=chunk(inversion.make_inversion_step(components, config.inversion)),
-    predict=compiled(student.make_predict(components, method)),
-    embed=compiled(student.make_embed(components)),
-    picture=compiled(inversion.make_picture(components, -(-PICTURED // mesh.size) * mesh.size)),
+    predict=compiled(partial(student.predict, components, method)),
+    embed=compiled(partial(student.embed, components)),
+    picture=compiled(partial(inversion.picture, components, -(-PICTURED // mesh.size) * mesh.size)),
   )

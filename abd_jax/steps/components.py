@@ -12,12 +12,10 @@ from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.models import BACKBONES
 from abd_jax.models.cast_and_fold import Narrow, fold, narrow, with_narrow
-from abd_jax.models.generator import Generator
+from abd_jax.models.generator import Generator, Pixels
 from abd_jax.models.kernels import Kernels, kernels_for
-from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Classifier
 from abd_jax.state import FrozenModel, TrainState
-from abd_jax.steps import optim
 
 PyTree = Any
 
@@ -26,8 +24,9 @@ class Components(NamedTuple):
   model: Any  # a Classifier; Any, for no type checker knows what flax's apply returns
   teacher: Any  # the Classifier that runs the result of `as_teacher`
   generator: Any  # a Generator or Pixels
+  # Both without a learning rate: it is an argument of the step, so that no schedule forces a recompile.
   sgd: optax.GradientTransformation  # the student's
-  adam: optax.GradientTransformation  # the generator's
+  adam: optax.GradientTransformation  # the generator's: (0.9, 0.999, 1e-8)
   images: Augment
   constrain: Callable[[jax.Array], jax.Array]  # marks a batch as split over the devices
   dtype: Any  # that convolutions compute in
@@ -80,8 +79,9 @@ def make_components(
     model=Classifier(backbone, num_classes, wide),
     teacher=Classifier(backbone.clone(folded=kernels.folds), num_classes, wide),
     generator=generator,
-    sgd=optim.sgd(config.student.momentum, config.student.weight_decay),
-    adam=optim.adam(),
+    # Weight decay is coupled, on all parameters (paper, section 7).
+    sgd=optax.chain(optax.add_decayed_weights(config.student.weight_decay), optax.trace(config.student.momentum)),
+    adam=optax.scale_by_adam(),
     images=make_augment(
       max_value=data.max_value,
       mean=data.mean,
@@ -113,3 +113,13 @@ def _check_shapes(data, generator, image_shape: tuple[int, int, int]) -> None:
       f"the generator makes {dreamed[0]}x{dreamed[1]} images, but those of '{data.name}' are {height}x{width}. "
       'Choose config.generator.start and .widths so that start * 2^len(widths) is that size.'
     )
+
+
+def apply_update(params: PyTree, direction: PyTree, lr: jax.Array) -> PyTree:
+  """params - lr * direction, leaf by leaf, in the parameters' own precision."""
+  return jax.tree.map(lambda p, d: p - (lr * d).astype(p.dtype), params, direction)
+
+
+def in_precision_of(params: PyTree, gradients: PyTree) -> PyTree:
+  """The gradients, which may be of narrower copies of the parameters, in the parameters' dtypes."""
+  return jax.tree.map(lambda p, g: g.astype(p.dtype), params, gradients)

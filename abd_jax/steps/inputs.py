@@ -1,7 +1,7 @@
 """The inputs of each step of a phase: rows or images, and a learning rate."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,21 +10,7 @@ from abd_jax.data.memory import Pool
 from abd_jax.data.stream import Chunk, Prefetch, begin
 from abd_jax.methods.types import Phase
 from abd_jax.state import Array
-from abd_jax.steps import optim
-from abd_jax.steps.rng import crops_rng, epoch_rng
-
-PyTree = Any
-
-
-class StepInputs(Protocol):
-  """The inputs of a phase's steps, a function of the step alone, so that a resumed run has the same ones."""
-
-  steps: int  # of the phase
-  images_per_step: int  # how many pass through the networks
-
-  def __call__(self, start: int, stop: int) -> PyTree:
-    """The inputs of steps start .. stop - 1, as numpy arrays with a leading axis of steps."""
-    ...
+from abd_jax.steps.rng import epoch_rng, host_rng
 
 
 class StudentInputs(NamedTuple):
@@ -53,7 +39,9 @@ class EpochIndices:
 
   def rates(self, start: int, stop: int) -> np.ndarray:
     """f32[k]: the learning rates of those steps."""
-    return optim.learning_rates(self._phase.lr, self._phase.milestones, np.arange(start, stop) // self._per_epoch)
+    epochs = np.arange(start, stop) // self._per_epoch
+    drops = (epochs[:, None] >= np.asarray(self._phase.milestones, int)[None, :]).sum(1)
+    return (self._phase.lr * 0.1**drops).astype(np.float32)
 
   def index(self, start: int, stop: int) -> np.ndarray:
     """i32[k, b]: the rows of those steps."""
@@ -67,19 +55,17 @@ class EpochIndices:
     return self._rows[order].astype(np.int32).reshape(self._per_epoch, self.batch_size)
 
 
+Place = Callable[[np.ndarray, int], Any]  # (this host's rows [k, b, ...] of k batches, rows of one) -> a global array
+
+
 class StreamedImages:
   """The same batches as `indices` names, decoded on this host ahead of the steps that need them.
 
   Each host decodes its own rows of every batch only. Leave it by `with`: threads then stop.
-  place: (this host's part of the batches of k steps [k, b, ...], rows of a whole batch) -> a global array.
   """
 
   def __init__(
-    self,
-    indices: EpochIndices,
-    pool: Pool,
-    local_rows: np.ndarray,
-    place: Callable[[np.ndarray, int], Any],
+    self, indices: EpochIndices, pool: Pool, local_rows: np.ndarray, place: Callable[[np.ndarray, int], Any]
   ):
     self._indices, self._pool, self._local_rows, self._place = indices, pool, local_rows, place
     self.steps, self.images_per_step = indices.steps, indices.images_per_step
@@ -107,7 +93,7 @@ class StreamedImages:
     """f64[b, DRAWS]: this host's part of the draws for the whole batch."""
     if self._pool.source.view.crop != 'resized':
       return None
-    return crops_rng(*self._indices.key, step).random((self._indices.batch_size, DRAWS))[self._local_rows]
+    return host_rng('crops', *self._indices.key, step).random((self._indices.batch_size, DRAWS))[self._local_rows]
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -122,3 +108,9 @@ class ConstantRate:
 
   def __call__(self, start: int, stop: int) -> np.ndarray:
     return np.full(stop - start, self._lr, np.float32)
+
+
+# steps: of the phase; images_per_step: how many pass through the networks. Called with (start, stop), they give the
+# inputs of steps start .. stop - 1 with a leading axis of steps: functions of the step alone, so that a resumed run has
+# the same ones.
+StepInputs = EpochIndices | StreamedImages | ConstantRate

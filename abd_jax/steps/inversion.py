@@ -10,9 +10,8 @@ from abd_jax.models.cast_and_fold import Narrow, with_narrow
 from abd_jax.models.generator import stop_redundant_bias_gradients
 from abd_jax.models.norm import batch_and_stored_stats, update_running_stats
 from abd_jax.state import FrozenModel, PhaseData, TrainState
-from abd_jax.steps import optim
 from abd_jax.steps.chunks import Step
-from abd_jax.steps.components import Components
+from abd_jax.steps.components import Components, apply_update, in_precision_of
 from abd_jax.steps.rng import stream
 
 PyTree = Any
@@ -71,10 +70,10 @@ def make_inversion_step(components: Components, settings) -> Step:
       return total, (terms | {'loss': total}, updates.get('moments', {}))
 
     grads, (metrics, moments) = jax.grad(objective, has_aux=True)(with_narrow(state.params, copies))
-    grads = optim.in_precision_of(state.params, grads)
+    grads = in_precision_of(state.params, grads)
     direction, opt_state = components.adam.update(grads, state.opt_state, state.params)
     state = state.replace(
-      params=optim.apply_update(state.params, direction, lr),
+      params=apply_update(state.params, direction, lr),
       batch_stats=update_running_stats(state.batch_stats, moments, 0.9),
       opt_state=opt_state,
       step=state.step + 1,
@@ -87,18 +86,14 @@ def make_inversion_step(components: Components, settings) -> Step:
   return Step(run, components.copies, prepare)
 
 
-def make_picture(components: Components, size: int):
-  """picture(generator variables, PhaseData) -> (images f[size, h, w, c] in [0, 1], labels i32[size]).
+def picture(components: Components, size: int, variables: PyTree, data: PhaseData) -> tuple[jax.Array, jax.Array]:
+  """(dreams f[size, h, w, c] in [0, 1] of the generator's `variables`, labels i32[size]), sorted by label.
 
-  Labels are the newest teacher's, among the classes it has seen; images are sorted by label.
+  Labels are the newest teacher's, among the classes it has seen.
   """
-
-  def picture(variables: PyTree, data: PhaseData):
-    key = jax.random.fold_in(stream(data.seed, 'picture'), data.classes.task)
-    images = sample(components, variables, key, size)
-    _, logits = components.model.apply(data.teachers[0].variables, images, train=False)
-    labels = jnp.argmax(losses.mask_logits(logits, data.classes.seen), axis=-1)
-    order = jnp.argsort(labels)
-    return components.images.denormalise(images)[order], labels[order]
-
-  return picture
+  key = jax.random.fold_in(stream(data.seed, 'picture'), data.classes.task)
+  images = sample(components, variables, key, size)
+  _, logits = components.model.apply(data.teachers[0].variables, images, train=False)
+  labels = jnp.argmax(losses.mask_logits(logits, data.classes.seen), axis=-1)
+  order = jnp.argsort(labels)
+  return components.images.denormalise(images)[order], labels[order]

@@ -16,20 +16,7 @@ def epoch_rng(seed: int, task: int, phase: int, epoch: int) -> np.random.Generat
   return np.random.default_rng([seed, task, phase, epoch])
 
 
-# A fifth word, which the seeds of epochs lack, so that these streams differ from every epoch's.
-_ROWS, _MEMORY, _CROPS = 1, 2, 3
-
-
-def rows_rng(seed: int, task: int, phase: int) -> np.random.Generator:
-  """Chooses the rows that a phase trains on."""
-  return np.random.default_rng([seed, task, phase, 0, _ROWS])
-
-
-def memory_rng(seed: int, task: int, phase: int) -> np.random.Generator:
-  """Chooses the images that the memory keeps after a phase."""
-  return np.random.default_rng([seed, task, phase, 0, _MEMORY])
-
-
-def crops_rng(seed: int, task: int, phase: int, step: int) -> np.random.Generator:
-  """Draws the random crops of one step's batch, if the host makes them."""
-  return np.random.default_rng([seed, task, phase, step, _CROPS])
+def host_rng(name: str, seed: int, task: int, phase: int, step: int = 0) -> np.random.Generator:
+  """Chooses the 'rows' that a phase trains on, the images that the 'memory' keeps after it, or a step's 'crops'."""
+  # A fifth word, which the seeds of epochs lack, so that these streams differ from every epoch's.
+  return np.random.default_rng([seed, task, phase, step, 1 + ('rows', 'memory', 'crops').index(name)])

@@ -12,9 +12,9 @@ from abd_jax.methods.types import LossInputs, Method, Output, Phase, StartTask
 from abd_jax.models.cast_and_fold import Narrow, with_narrow
 from abd_jax.models.norm import update_running_stats
 from abd_jax.state import Classes, FrozenModel, PhaseData, TrainState
-from abd_jax.steps import inversion, optim
+from abd_jax.steps import inversion
 from abd_jax.steps.chunks import Step
-from abd_jax.steps.components import Components
+from abd_jax.steps.components import Components, apply_update, in_precision_of
 from abd_jax.steps.inputs import StudentInputs
 from abd_jax.steps.rng import stream
 
@@ -35,15 +35,11 @@ def reset_optimizer(components: Components, state: TrainState) -> TrainState:
   return state.replace(opt_state=components.sgd.init({'params': state.params, 'extra': state.extra}))
 
 
-def make_start_task(components: Components, start_task: StartTask):
-  """start(state, seed u32[], Classes) -> the state with the parameters that the method changes for a new task."""
-
-  def start(state: TrainState, seed: jax.Array, classes: Classes) -> TrainState:
-    key = jax.random.fold_in(stream(seed, 'start_task'), classes.task)
-    params, extra = start_task(state.params, state.extra, key, classes)
-    return state.replace(params=params, extra=extra)
-
-  return start
+def start_task(change: StartTask, state: TrainState, seed: jax.Array, classes: Classes) -> TrainState:
+  """The state with the parameters that the method changes for a new task. seed: u32[]."""
+  key = jax.random.fold_in(stream(seed, 'start_task'), classes.task)
+  params, extra = change(state.params, state.extra, key, classes)
+  return state.replace(params=params, extra=extra)
 
 
 def make_train_step(components: Components, phase: Phase) -> Step:
@@ -66,9 +62,8 @@ def make_train_step(components: Components, phase: Phase) -> Step:
     trained = {'params': state.params, 'extra': state.extra}
     differentiate = jax.grad(objective, has_aux=True)
     grads, (metrics, logits, batch_stats) = differentiate(trained | {'params': with_narrow(state.params, copies)})
-    grads = optim.in_precision_of(trained, grads)
-    direction, opt_state = components.sgd.update(grads, state.opt_state, trained)
-    trained = optim.apply_update(trained, mask_updates(phase.trainable, direction), inputs.lr)
+    direction, opt_state = components.sgd.update(in_precision_of(trained, grads), state.opt_state, trained)
+    trained = apply_update(trained, mask_updates(phase.trainable, direction), inputs.lr)
     hits = jnp.argmax(mask_logits(logits, data.classes.seen), axis=-1) == labels
     metrics = metrics | {'accuracy': jnp.sum(hits & is_real) / (len(labels) // (1 + phase.dreams))}
     if phase.observe:
@@ -100,7 +95,11 @@ def _joined_batch(components: Components, phase: Phase, key: jax.Array, inputs: 
   is_real = jnp.ones(labels.shape, bool)
   if not phase.dreams:
     return images, labels, is_real
-  dreams = _dream(components, phase, given, dream_key, labels.shape[0])
+  if phase.dreamer is None:
+    dreams = inversion.sample(components, given.teachers[0].generator, dream_key, len(labels))
+  else:
+    dreams = phase.dreamer(given.data.teachers[0], dream_key, len(labels))
+    dreams = jax.lax.stop_gradient(components.constrain(dreams))
   # Interleaved, not concatenated: on a batch split over devices this moves nothing between them.
   return interleave(images, dreams), interleave(labels, labels), interleave(is_real, ~is_real)
 
@@ -117,12 +116,6 @@ def _real_batch(components: Components, inputs: StudentInputs, data: PhaseData) 
 def interleave(a: jax.Array, b: jax.Array) -> jax.Array:
   """Rows a0 b0 a1 b1 ...: two arrays [n, ...] as one [2n, ...]."""
   return jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
-
-
-def _dream(components: Components, phase: Phase, given: _Given, key: jax.Array, size: int) -> jax.Array:
-  if phase.dreamer is None:
-    return inversion.sample(components, given.teachers[0].generator, key, size)
-  return jax.lax.stop_gradient(components.constrain(phase.dreamer(given.data.teachers[0], key, size)))
 
 
 def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats: PyTree, images: jax.Array):
@@ -162,48 +155,38 @@ def mask_updates(groups: tuple[str, ...], direction: PyTree) -> PyTree:
   }
 
 
-def make_predict(components: Components, method: Method):
-  """predict(FrozenModel, images u8[b, h, w, c], Classes) -> i32[b, 5]: the likeliest classes, best first.
+def predict(
+  components: Components, method: Method, model: FrozenModel, images: jax.Array, classes: Classes
+) -> jax.Array:
+  """i32[b, 5]: the likeliest classes of raw images u8[b, h, w, c], best first; unseen classes come last.
 
-  Fewer columns if the head has fewer classes; unseen classes come last.
+  Fewer columns if the head has fewer classes.
   """
-
-  seen_logits = _make_seen_logits(components, method)
-
-  def predict(model: FrozenModel, images: jax.Array, classes: Classes) -> jax.Array:
-    logits = seen_logits(model, images, classes)
-    return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
-
-  return predict
+  logits = _seen_logits(components, method, model, images, classes)
+  return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
 
 
-def make_probabilities(components: Components, method: Method):
-  """probabilities(FrozenModel, images u8[b, h, w, c], Classes) -> (i32[b] likeliest class, f[b, c]); unseen: 0."""
-  seen_logits = _make_seen_logits(components, method)
-
-  def probabilities(model: FrozenModel, images: jax.Array, classes: Classes) -> tuple[jax.Array, jax.Array]:
-    logits = seen_logits(model, images, classes)
-    return jnp.argmax(logits, axis=-1), jax.nn.softmax(logits)
-
-  return probabilities
+def probabilities(
+  components: Components, method: Method, model: FrozenModel, images: jax.Array, classes: Classes
+) -> tuple[jax.Array, jax.Array]:
+  """(i32[b] likeliest class, f[b, c]) of raw images u8[b, h, w, c]; unseen classes have 0."""
+  logits = _seen_logits(components, method, model, images, classes)
+  return jnp.argmax(logits, axis=-1), jax.nn.softmax(logits)
 
 
-def _make_seen_logits(components: Components, method: Method):
+def _seen_logits(components: Components, method: Method, model: FrozenModel, images: jax.Array, classes: Classes):
   """The logits f[b, c] by which a method predicts, masked to the classes seen."""
-
-  def seen_logits(model: FrozenModel, images: jax.Array, classes: Classes) -> jax.Array:
-    output = frozen_outputs(components.model, model, components.images.normalise(components.constrain(images)))
-    logits = method.logits(output, classes) if method.logits else output.logits
-    return mask_logits(logits, classes.seen)
-
-  return seen_logits
+  output = _raw_outputs(components, model, images)
+  return mask_logits(method.logits(output, classes) if method.logits else output.logits, classes.seen)
 
 
-def make_embed(components: Components):
-  """embed(FrozenModel, images u8[b, h, w, c]) -> features f[b, d]."""
-  return lambda model, images: (
-    frozen_outputs(components.model, model, components.images.normalise(components.constrain(images))).features
-  )
+def embed(components: Components, model: FrozenModel, images: jax.Array) -> jax.Array:
+  """The features f[b, d] of raw images u8[b, h, w, c]."""
+  return _raw_outputs(components, model, images).features
+
+
+def _raw_outputs(components: Components, model: FrozenModel, images: jax.Array) -> Output:
+  return frozen_outputs(components.model, model, components.images.normalise(components.constrain(images)))
 
 
 def in_batches(function, images: Any, batch_size: int, count: int | None = None):

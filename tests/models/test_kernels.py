@@ -11,8 +11,7 @@ import reference
 
 from abd_jax.data.augment import crop_by_choice, crop_by_index
 from abd_jax.models.cast_and_fold import fold, narrow, with_narrow
-from abd_jax.models.conv import conv_on_cpu, plain_conv, upsample_conv_of_four, upsample_conv_of_one
-from abd_jax.models.kernels import kernels_for
+from abd_jax.models.kernels import conv_on_cpu, kernels_for, plain_conv, upsample_conv_of_four, upsample_conv_of_one
 from abd_jax.models.moments import TWO_PASSES, in_sums
 from abd_jax.models.resnet import Classifier, ResNet
 

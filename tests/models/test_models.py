@@ -11,10 +11,9 @@ import pytest
 import reference
 
 from abd_jax.config import default
-from abd_jax.models.conv import PIECE, conv_on_cpu
-from abd_jax.models.generator import Generator
+from abd_jax.models.generator import Generator, Pixels
+from abd_jax.models.kernels import PIECE, conv_on_cpu
 from abd_jax.models.norm import BatchNorm
-from abd_jax.models.pixels import Pixels
 from abd_jax.models.resnet import Block, Classifier, ResNet
 from abd_jax.models.vae import VAE
 from abd_jax.steps import components as components_lib

@@ -1,5 +1,7 @@
 """No key is drawn from twice: jax_debug_key_reuse over a step of every method, of inversion and of a picture."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def test_a_step_of_every_phase_of_a_method(name):
     inputs = StudentInputs(np.float32(0.1), np.arange(8, dtype=np.int32))
     step(learner, inputs, data.replace(teachers=data.teachers[: phase.teachers]))
   if kind.start_task:
-    jax.jit(student.make_start_task(components, kind.start_task))(learner, np.uint32(0), data.classes)
+    jax.jit(partial(student.start_task, kind.start_task))(learner, np.uint32(0), data.classes)
 
 
 @pytest.mark.parametrize('what', ['generator', 'pixels'])
@@ -72,4 +74,4 @@ def test_a_step_of_inversion_and_a_picture(what):
   learner, generator = student.init_student(components, SHAPE, None, 0), inversion.init_generator(components, 0, 0)
   data = PhaseData(None, None, Classes(NUMBERS // 2, np.int32(1)), (freeze(learner),), np.uint32(0))
   jax.jit(inversion.make_inversion_step(components, config.inversion))(generator, np.float32(1e-3), data)
-  jax.jit(inversion.make_picture(components, 4))(generator.variables, data)
+  jax.jit(partial(inversion.picture, components, 4))(generator.variables, data)

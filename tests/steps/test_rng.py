@@ -16,6 +16,6 @@ def test_rows_and_memory_are_no_epochs_shuffles():
   draw = lambda generator: generator.permutation(1000).tobytes()
   grid = [(seed, task, phase) for seed in (0, 1) for task in (0, 1) for phase in (0, 1)]
   epochs = [draw(rng.epoch_rng(*at, epoch)) for at in grid for epoch in range(20)]
-  rows, memory = ([draw(make(*at)) for at in grid] for make in (rng.rows_rng, rng.memory_rng))
+  rows, memory = ([draw(rng.host_rng(name, *at)) for at in grid] for name in ('rows', 'memory'))
   assert len({*epochs, *rows, *memory}) == len(epochs) + 2 * len(grid)
-  assert draw(rng.rows_rng(1, 0, 1)) == draw(rng.rows_rng(1, 0, 1))
+  assert draw(rng.host_rng('rows', 1, 0, 1)) == draw(rng.host_rng('rows', 1, 0, 1))

@@ -2,7 +2,7 @@
 
 import collections
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -320,7 +320,7 @@ def test_start_task_makes_anew_what_the_method_says_with_a_key_of_seed_and_task(
     head = params['head'] | {'kernel': jnp.where(classes.new, rows, params['head']['kernel'])}
     return params | {'head': head}, {'gain': extra['gain'] + 1}
 
-  start = jax.jit(student.make_start_task(at.components, start_task))
+  start = jax.jit(partial(student.start_task, start_task))
   classes, seed = at.data.classes, at.data.seed
   state = start(at.state, seed, classes)
   before, after = at.state.params['head']['kernel'], state.params['head']['kernel']
@@ -412,7 +412,7 @@ def expected_output(at):
 
 
 def ranking_of(at, method=NOTHING, classes=None):
-  predict = jax.jit(student.make_predict(at.components, method))
+  predict = jax.jit(partial(student.predict, at.components, method))
   look = lambda batch: predict(model_of(at), batch, classes or at.data.classes)
   return student.in_batches(look, np.asarray(at.data.images), 4)  # 10 images: the last 2 padded
 
@@ -444,7 +444,7 @@ def test_a_method_may_predict_by_logits_of_its_own(x64):
 
 def test_embedding_is_the_features_of_unaugmented_images_in_evaluation_mode(x64):
   at = scene()
-  embed = jax.jit(student.make_embed(at.components))
+  embed = jax.jit(partial(student.embed, at.components))
   features = student.in_batches(lambda batch: embed(model_of(at), batch), np.asarray(at.data.images), 4)
   np.testing.assert_allclose(features, expected_output(at)[0], **EXACT)
 

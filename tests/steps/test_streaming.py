@@ -16,7 +16,7 @@ from abd_jax.errors import Paused
 from abd_jax.methods.types import Phase
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.steps.inputs import EpochIndices, StreamedImages
-from abd_jax.steps.rng import crops_rng
+from abd_jax.steps.rng import host_rng
 
 BATCH, KEY = 16, (3, 1, 0)
 PHASE = Phase(loss=lambda inputs: (0.0, {}), epochs=3, lr=0.1, milestones=(2,))
@@ -92,7 +92,7 @@ def test_random_crops_are_drawn_by_step(digits_data):
   with stream_of(pool)[1] as inputs:
     images, named = inputs(0, 2).images, stream_of(pool)[0](0, 2).index
   for step in range(2):
-    draws = crops_rng(*KEY, step).random((BATCH, DRAWS))
+    draws = host_rng('crops', *KEY, step).random((BATCH, DRAWS))
     np.testing.assert_array_equal(images[step], pool.source.images(named[step], draws))
   assert (np.asarray(images[0]) != pool.source.images(named[0])).any()
 
