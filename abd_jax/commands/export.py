@@ -28,6 +28,7 @@ from abd_jax import __version__
 from abd_jax.commands.options import parse
 from abd_jax.commands.predict import open_model, preparation
 from abd_jax.errors import UserError
+from abd_jax.files import write_atomically
 
 
 def run(words: list[str]) -> None:
@@ -39,21 +40,20 @@ def run(words: list[str]) -> None:
   if not file.absolute().parent.is_dir() or file.is_dir():
     raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')
   model = open_model(workdir, given)
-  content = archive(model.export(), describe(model))
+  content = archive(model)
   try:
-    from abd_jax.files import write_atomically
-
     write_atomically(file, content)
   except OSError as error:
     raise UserError(f'{file} cannot be written ({error.strerror}). Choose another path.') from error
   print(f'{file}: {len(model.class_names)} classes, {len(content) / 1e6:.1f} MB')
 
 
-def describe(model: Any) -> dict:
-  """The content of about.json for a LoadedModel."""
+def archive(model: Any) -> bytes:
+  """The zip archive of a LoadedModel."""
+  import flatbuffers
   import jax
 
-  return {
+  about = {
     'class_names': model.class_names,
     'image_shape': model.image_shape,
     'max_value': model.white,
@@ -61,15 +61,9 @@ def describe(model: Any) -> dict:
     'abd_jax': __version__,
     'jax': jax.__version__,
   }
-
-
-def archive(function: bytes, about: dict) -> bytes:
-  """The zip archive. function: written by jax.export; about: for about.json."""
-  import flatbuffers
-
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as file:
-    file.writestr('model.jax', function)
+    file.writestr('model.jax', model.export())
     file.writestr('about.json', json.dumps(about, ensure_ascii=False, indent=1))
     for source in sorted(Path(flatbuffers.__file__).parent.glob('*.py')):
       file.write(source, f'flatbuffers/{source.name}')

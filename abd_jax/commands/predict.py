@@ -14,7 +14,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from abd_jax.commands.options import Words, parse
 from abd_jax.data import folders, prepare
 from abd_jax.errors import UserError
 
-FORMATS = ('table', 'csv', 'jsonl')
 BATCH = 250  # images in memory at once
 
 
@@ -32,8 +31,8 @@ def run(words: list[str]) -> None:
   """Prints a row for each image. Raises UserError for a mistake."""
   given = parse(words, ('format', 'top', 'task'))
   form, top = given.options.get('format', 'table'), whole(given, 'top', 3)
-  if form not in FORMATS:
-    raise UserError(f'--format={form}: expected one of {", ".join(FORMATS)}.')
+  if form not in PRINTERS:
+    raise UserError(f'--format={form}: expected one of {", ".join(PRINTERS)}.')
   if len(given.rest) < 2:
     raise UserError('expected a workdir and images, as in abd-jax predict runs/digits photo.png.')
   files = image_files(given.rest[1:])
@@ -86,17 +85,12 @@ def predict(model: Any, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
   hidden = len(files) <= BATCH or not sys.stderr.isatty()
   parts = []
   with tqdm(total=len(files), unit='image', disable=hidden) as bar:
-    for images in batches(files, size, model):
-      parts.append(model.predict(images, batch_size=size))
+    for start in range(0, len(files), size):
+      images = [read_image(file, model.image_shape, model.config.data) for file in files[start : start + size]]
+      parts.append(model.predict(np.stack(images), batch_size=size))
       bar.update(len(images))
   names, probabilities = zip(*parts, strict=True)
   return np.concatenate(names), np.concatenate(probabilities)
-
-
-def batches(files: Sequence[Path], size: int, model: Any) -> Iterator[np.ndarray]:
-  """Images u8[b, h, w, c] with b at most `size`. model: a LoadedModel."""
-  for start in range(0, len(files), size):
-    yield np.stack([read_image(file, model.image_shape, model.config.data) for file in files[start : start + size]])
 
 
 def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.ndarray:

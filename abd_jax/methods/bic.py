@@ -4,8 +4,6 @@ Stage one distils on new and stored images; stage two learns, on images held out
 the new classes' logits. Evaluation uses them; the released code forgets them there (config.bic.evaluate='raw').
 """
 
-from dataclasses import replace
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -84,11 +82,11 @@ def make(config) -> Method:
 
   schedule = student_schedule(config.student)
   stage_one = Phase(first_stage, **schedule, data=rest, teachers=1)
-  stage_two = replace(Phase(second_stage, **schedule, data=held_out, trainable=('bias',)), lr=config.bic.bias_lr)
+  second = schedule | {'lr': config.bic.bias_lr}
   predict = lambda output, classes: corrected(output, classes.task_of_class, classes.task)
   return Method(
     first=(Phase(base.loss, **schedule),),
-    later=(stage_one, stage_two),
+    later=(stage_one, Phase(second_stage, **second, data=held_out, trainable=('bias',))),
     extra_init=extra_init,
     start_task=start_task,
     logits=predict if config.bic.evaluate == 'corrected' else None,

@@ -4,8 +4,6 @@ Stage one learns from the new images and the memory and distils each old task's 
 in the new classes, and stage two balances the head on the memory alone, held also by a copy of stage one's model.
 """
 
-from dataclasses import replace
-
 import jax.numpy as jnp
 
 from abd_jax import losses
@@ -50,7 +48,7 @@ def make(config) -> Method:
 
   schedule = student_schedule(config.student)
   stage = Phase(first_stage, **schedule, data=task_and_memory, teachers=1, freeze_after=True)
-  balanced = Phase(balanced_stage, **schedule, data=memory_only, teachers=2, trainable=('head',))
-  balanced = replace(balanced, lr=config.e2e.balanced_lr)
+  second = schedule | {'lr': config.e2e.balanced_lr}
+  balanced = Phase(balanced_stage, **second, data=memory_only, teachers=2, trainable=('head',))
   memory = ExemplarPolicy(nearest_order, by_features=True)
   return Method(first=(Phase(base.loss, **schedule),), later=(stage, balanced), memory=memory)
