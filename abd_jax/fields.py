@@ -96,11 +96,10 @@ class Numbers(Field):
       if not good or not self.low <= number <= self.high:
         raise UserError(f'config.{name}={value!r}: expected {self.expected}, got {number!r}.')
     if self.lengths and len(value) not in self.lengths:
-      raise UserError(f'config.{name}={value!r}: expected {_either(self.lengths)} numbers, got {len(value)}.')
-
-
-def _either(lengths: Collection[int]) -> str:
-  return f'{min(lengths)} to {max(lengths)}' if isinstance(lengths, range) else ' or '.join(map(str, lengths))
+      expected = ' or '.join(map(str, self.lengths))
+      if isinstance(self.lengths, range):
+        expected = f'{min(self.lengths)} to {max(self.lengths)}'
+      raise UserError(f'config.{name}={value!r}: expected {expected} numbers, got {len(value)}.')
 
 
 def count(default: int) -> Number:

@@ -28,7 +28,6 @@ from abd_jax import __version__
 from abd_jax.commands.options import parse
 from abd_jax.commands.predict import open_model, preparation
 from abd_jax.errors import UserError
-from abd_jax.files import write_atomically
 
 
 def run(words: list[str]) -> None:
@@ -40,11 +39,10 @@ def run(words: list[str]) -> None:
   if not file.absolute().parent.is_dir() or file.is_dir():
     raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')
   model = open_model(workdir, given)
+  from abd_jax.files import write_atomically
+
   content = archive(model)
-  try:
-    write_atomically(file, content)
-  except OSError as error:
-    raise UserError(f'{file} cannot be written ({error.strerror}). Choose another path.') from error
+  write_atomically(file, content)
   print(f'{file}: {len(model.class_names)} classes, {len(content) / 1e6:.1f} MB')
 
 

@@ -62,9 +62,8 @@ def in_sums(shards: int, gather: Callable[[Array], Array], *, one_pass: bool) ->
 
   In one pass each shard subtracts one of its own values, the pivot, before it squares: the variance is E[d^2] - E[d]^2
   of the differences d from it. Its relative error is that of the sums, about 1e-6, times 1 + E[d]^2 / var, which does
-  not depend on the mean. A constant channel has variance 0. (The stored mean would be known on every shard, but a fresh
-  student's is far off, and the variance of a constant channel would be rounding.) Means and variances of the shards are
-  combined in two passes, after one collective.
+  not depend on the mean. A constant channel has variance 0. Means and variances of the shards are combined in two
+  passes, after one collective.
   """
   of_shard, sums = (_in_one_pass, _sums_of_pairs) if one_pass else (_two_passes, _sums)
 

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from abd_jax.devices.backend import full_precision_matmul
 from abd_jax.devices.mesh import shape_of_slices
+from abd_jax.steps.inputs import StepInputs
 
 PyTree = Any
 
@@ -88,18 +89,12 @@ def _length(inputs: PyTree) -> int:
 
 
 def run(
-  chunk: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
-  state: PyTree,
-  data: PyTree,
-  inputs: Callable[[int, int], PyTree],
-  steps: range,
-  chunk_steps: int,
+  chunk: Chunk, state: PyTree, data: PyTree, inputs: StepInputs, steps: range, chunk_steps: int
 ) -> Iterator[tuple[PyTree, PyTree, int]]:
   """Runs steps.start .. steps.stop - 1; yields (state, metrics of each step, steps done) after each chunk.
 
   Chunks lie on the absolute grid of multiples of `chunk_steps`, so a resumed run computes the same chunks.
-  `inputs(start, stop)` gives the inputs of those steps as numpy arrays. The next chunk reuses the yielded state's
-  buffers.
+  The next chunk reuses the yielded state's buffers.
   """
   start = steps.start
   while start < steps.stop:
