@@ -111,7 +111,11 @@ def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.
     raise UserError(f'image {file} cannot be read (it {error}). Repair it, or leave it out.') from error
   except OSError as error:
     raise UserError(f'image {file} cannot be read ({error.strerror or error}). Repair it, or leave it out.') from error
-  found = images.pixels(_cut(image, shape[:2], data) if data else image)
+  if data and (stored := prepare.stored_size(data.name, shape[:2], data.crop)):
+    image = images.resize(image, stored, images.square_box(image.width, image.height))
+  if data and data.crop == 'resized':
+    image = images.resize(image, shape[:2], images.centre_box(image.width, image.height))
+  found = images.pixels(image)
   if found.shape[:2] != shape[:2]:
     height, width = found.shape[:2]
     raise UserError(f'image {file}: expected {shape[0]}x{shape[1]} pixels, got {height}x{width}. Resize it.')
@@ -120,17 +124,6 @@ def read_image(file: Path, shape: tuple[int, int, int], data: Any = None) -> np.
       f'image {file}: expected values from 0 to {data.max_value:g}, got {found.max()}. Scale them to that range.'
     )
   return found.reshape(shape)
-
-
-def _cut(image: Any, size: tuple[int, int], data: Any) -> Any:
-  """Cuts and resizes a Pillow image as the run did: once as for storing, once more if the run crops at random."""
-  from abd_jax.data import images
-
-  if stored := prepare.stored_size(data.name, size, data.crop):
-    image = images.resize(image, stored, images.square_box(image.width, image.height))
-  if data.crop == 'resized':
-    image = images.resize(image, size, images.centre_box(image.width, image.height))
-  return image
 
 
 def preparation(shape: Sequence[int], data: Any) -> list[str]:

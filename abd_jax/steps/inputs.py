@@ -64,9 +64,7 @@ class StreamedImages:
   Each host decodes its own rows of every batch only. Leave it by `with`: threads then stop.
   """
 
-  def __init__(
-    self, indices: EpochIndices, pool: Pool, local_rows: np.ndarray, place: Callable[[np.ndarray, int], Any]
-  ):
+  def __init__(self, indices: EpochIndices, pool: Pool, local_rows: np.ndarray, place: Place):
     self._indices, self._pool, self._local_rows, self._place = indices, pool, local_rows, place
     self.steps, self.images_per_step = indices.steps, indices.images_per_step
     self.prefetch = Prefetch(self._begin, self.steps)

@@ -16,7 +16,7 @@ from abd_jax.errors import Paused, UserError
 from abd_jax.protocol.tasks import class_order
 from abd_jax.run.load import load_model
 from abd_jax.run.plan import infer_config
-from abd_jax.run.workdir import resolve
+from abd_jax.run.workdir import check_same_config, resolve
 
 
 @pytest.fixture(scope='module')
@@ -42,6 +42,15 @@ def test_a_run_begins_with_the_order_itself_not_with_a_file_that_may_change(tmp_
     assert (config.class_order, config.tasks) == (order, 2) and resolve(config) == config
   with pytest.raises(UserError, match=r'order\.txt.*No such file'):
     resolve(changed(default(), {'class_order': str(tmp_path / 'gone' / 'order.txt')}))
+
+
+def test_a_field_that_is_newer_than_the_run_counts_as_its_default(tmp_path):
+  config, stored = default(), default().to_dict()
+  del stored['student']['momentum']
+  (tmp_path / 'config.json').write_text(json.dumps(stored))
+  check_same_config(tmp_path, config.to_dict())
+  with pytest.raises(UserError, match=r'config\.student\.momentum=0\.9, not 0\.5'):
+    check_same_config(tmp_path, changed(config, {'student.momentum': 0.5}).to_dict())
 
 
 def test_a_run_keeps_what_stood_in_the_file_of_its_class_order(learn, tmp_path):
