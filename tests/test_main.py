@@ -1,13 +1,11 @@
 """The command: what it writes, what it prints, and one line for every mistake."""
 
-import errno
 import fcntl
 import json
 import os
 import pty
 import re
 import select
-import shutil
 import signal
 import struct
 import subprocess
@@ -15,10 +13,10 @@ import termios
 import time
 
 import pytest
-from conftest import REPO, RUN, assert_same_outcome, command, log_records, snapshot
+from conftest import REPO, RUN, assert_same_outcome, command, snapshot
 
 from abd_jax.commands import train as train_command
-from abd_jax.errors import InUse, Paused, UserError
+from abd_jax.errors import Paused, UserError
 from abd_jax.train import train_and_evaluate
 
 DIGITS = '--config=configs/digits.py'
@@ -42,9 +40,7 @@ def cli(cli_env):
   [
     ([DIGITS, '--config.student.leraning_rate=1'], ['config.student.leraning_rate', 'is not a field']),
     ([DIGITS, '--config.method=rdfcil'], ['after the colon', ':method=']),
-    ([DIGITS, '--config.student.epoch=1'], ['config.student.epoch', "'student.epochs'"]),
     ([DIGITS, '--config.student.epochs=many'], ['student.epochs', 'many']),
-    ([DIGITS, '--config.tasks=1e3'], ['tasks', '1e3']),
     ([f'{DIGITS}:qick'], ["'qick'", "'quick'"]),
     ([f'{DIGITS}:tasks=two'], ["'tasks=two'", 'whole number']),
     (['--config=configs/digit.py'], ["'configs/digit.py'", "'configs/digits.py'"]),
@@ -67,13 +63,6 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(cli):
   assert done.stderr.startswith('error: --workdir is missing') and done.stderr.count('\n') == 1
 
 
-def test_help_shows_the_options(cli):
-  done = cli('--help')
-  assert done.returncode == 0 and not done.stderr
-  for option in ('--config=', '--workdir=', 'tasks=5,method=lwf,trial=1,quick', '--config.student.lr='):
-    assert option in done.stdout
-
-
 # Mistakes in the config or the workdir: raised as UserError, which the command turns into its one line.
 
 
@@ -87,13 +76,9 @@ def test_help_shows_the_options(cli):
     ({'student__batch_size': 30, 'devices': 8}, ['student.batch_size', 'multiple of 8', '30']),
     ({'inversion__batch_size': 12, 'devices': 8}, ['inversion.batch_size', 'multiple of 8', '12']),
     ({'devices': 99}, ['devices=99', 'Use 0']),
-    ({'class_order': '0,1,2,3,4,5,6,7,8,8'}, ['class_order', '8', 'twice']),
-    ({'class_order': '0,1,2'}, ['class_order', 'missing']),
     ({'class_order': 'no_such_file'}, ['no_such_file', 'cannot be read']),
-    ({'data__folds': 5, 'data__fold': 5}, ['fold=5', 'folds=5']),
     ({'data__name': 'digit'}, ["'digit'", "'digits'"]),
     ({'abd__first_softmax': 'sen'}, ['abd.first_softmax', "'seen'"]),
-    ({'chunk_steps': 0}, ['chunk_steps=0', 'at least 1']),
     ({'method': 'rehearsal', 'memory__size': 5}, ['memory.size', 'at least 6', 'got 5']),
     ({'method': 'bic', 'memory__size': 10}, ['BiC holds 0 images', 'config.memory.size']),
     ({'method': 'bic', 'memory__size': 1000, 'bic__held_out': 1.0}, ['the smallest class has', 'bic.held_out']),
@@ -115,13 +100,6 @@ def test_an_unwritable_workdir_is_refused(learn, tmp_path):
   assert snapshot(tmp_path) == {'file': b'a file, not a folder'}
 
 
-def test_a_workdir_in_the_cloud_is_refused(learn, tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  with pytest.raises(UserError, match=r'gs://bucket/run'):
-    learn('gs://bucket/run')
-  assert not list(tmp_path.iterdir())
-
-
 def test_a_tilde_in_the_workdir_is_the_home_folder(tiny_config, tmp_path, monkeypatch, capsys):
   """Shells leave the one in --workdir=~/runs as it is."""
 
@@ -135,20 +113,11 @@ def test_a_tilde_in_the_workdir_is_the_home_folder(tiny_config, tmp_path, monkey
   assert capsys.readouterr().err == f'{tmp_path}/runs/a\n'
 
 
-@pytest.fixture(scope='module')
-def paused_once(tmp_path_factory):
-  return tmp_path_factory.mktemp('paused') / 'run'
-
-
 @pytest.fixture
-def paused(paused_once, learn, tmp_path):
-  """A copy of a run paused while it dreams of task 2: both kinds of checkpoint and a teacher are in use."""
-  while not (paused_once / 'metrics.jsonl').exists() or not (
-    (last := log_records(paused_once)[-1])['task'] == 1 and last['phase'] == 'dreaming'
-  ):
-    with pytest.raises(Paused):
-      learn(paused_once, max_seconds=1e-9)
-  shutil.copytree(paused_once, tmp_path / 'run')
+def paused(learn, tmp_path):
+  """The workdir of a run paused in its first task."""
+  with pytest.raises(Paused):
+    learn(tmp_path / 'run', max_seconds=1e-9)
   return tmp_path / 'run'
 
 
@@ -181,72 +150,10 @@ def test_a_damaged_config_json_is_refused(learn, paused, text):
   assert_refused(learn, paused, 'config.json')
 
 
-def test_a_file_system_without_locks_is_refused(learn, tmp_path, monkeypatch):
-  def none(*_):
-    raise OSError(errno.ENOLCK, 'No locks available')
-
-  monkeypatch.setattr(fcntl, 'flock', none)
-  with pytest.raises(UserError, match='No locks available') as error:
-    learn(tmp_path)
-  assert not isinstance(error.value, InUse)
-
-
 def test_a_workdir_in_use_by_another_process_is_refused(learn, paused):
   with open(paused / '.lock') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     assert_refused(learn, paused, 'in use by another process')
-
-
-WAYS = {
-  'cut': lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
-  'garbage': lambda file: file.write_bytes(b'\xa5' * max(1, file.stat().st_size)),
-  'gone': lambda file: file.unlink(),
-}
-# The names of files of arrays are random, so these are spoilt together.
-FEW = [
-  ('cut', '**/_METADATA'),
-  ('garbage', '**/manifest.ocdbt'),
-  ('cut', '**/d/*'),
-  ('gone', '**/d/*'),
-  ('gone', '**/*'),
-]
-
-
-def damages(folder, every):
-  """(way, files) to spoil in `folder`: a few; or every file alone, in every way."""
-  files = [file.relative_to(folder) for file in folder.rglob('*') if file.is_file()]
-  if every:
-    return [(way, [file]) for file in files for way in WAYS]
-  return [(way, [file for file in files if (folder / file) in set(folder.glob(glob))]) for way, glob in FEW]
-
-
-@pytest.mark.parametrize('every', [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('kind', ['checkpoints/student', 'checkpoints/generator', 'teachers'])
-def test_a_damaged_checkpoint_is_refused_or_harmless_and_never_written_over(learn, paused, tmp_path, kind, every):
-  learn(tmp_path / 'reference')
-  folders = [path for path in (paused / kind).iterdir() if path.is_dir()]
-  folder = max(folders, key=lambda path: int(path.name)).relative_to(paused)
-  refused, wrong = 0, {}
-  for way, files in damages(paused / folder, every):
-    shutil.rmtree(tmp_path / 'copy', ignore_errors=True)
-    shutil.copytree(paused, tmp_path / 'copy')
-    for file in files:
-      WAYS[way](tmp_path / 'copy' / folder / file)
-    name = f'{way}: {files[0]}'
-    before = snapshot(tmp_path / 'copy')
-    try:
-      learn(tmp_path / 'copy')
-      assert_same_outcome(tmp_path / 'copy', tmp_path / 'reference')
-    except UserError as error:
-      refused += 1
-      if '\n' in str(error) or not re.search('cannot be read', str(error)):
-        wrong[name] = str(error)
-      elif snapshot(tmp_path / 'copy') != before:
-        wrong[name] = 'files changed'
-    except Exception as error:
-      wrong[name] = repr(error)[:300]
-  assert not wrong, '\n'.join(f'{name}: {what}' for name, what in wrong.items())
-  assert refused >= 3
 
 
 # A run from end to end.
@@ -269,6 +176,9 @@ def test_results_have_every_documented_key(finished):
   assert set(results['seconds']) == {'compile', 'train', 'invert', 'evaluate'}
   assert all(seconds > 0 for seconds in results['seconds'].values())
   assert {'platform', 'kind', 'count'} <= set(results['device']) and 'jax' in results['versions']
+  assert sorted(file.name for file in (finished[0] / 'dreams').iterdir()) == ['task_1.png', 'task_2.png']
+  names = sorted(file.name for file in (finished[0] / 'teachers').iterdir())
+  assert names == ['0', '0.json', '1', '1.json', '2', '2.json']
 
 
 def test_accuracies_are_fractions_of_a_lower_triangle(finished):
@@ -281,21 +191,6 @@ def test_accuracies_are_fractions_of_a_lower_triangle(finished):
   last = sum(weight * number for weight, number in zip(weights, matrix[-1], strict=True)) / sum(weights)
   assert results['final_accuracy'] == pytest.approx(last)
   assert matrix[0][0] > 0.5 and results['final_accuracy'] > 1 / 6  # it has learnt something
-
-
-def test_config_log_dreams_and_teachers_are_kept(finished):
-  path = finished[0]
-  config = json.loads((path / 'config.json').read_text())
-  assert config == json.loads((path / 'results.json').read_text())['config'] and config['student']['epochs'] == 3
-  records = log_records(path)
-  assert [r['phase'] for r in records].count('evaluating') == 3
-  assert [r['step'] for r in records if (r['task'], r['phase']) == (1, 'dreaming')] == list(range(2, 25, 2))
-  assert len({(r['task'], r['phase'], r.get('step')) for r in records}) == len(records)
-
-  assert sorted(file.name for file in (path / 'dreams').iterdir()) == ['task_1.png', 'task_2.png']
-  assert all(file.read_bytes().startswith(b'\x89PNG') for file in (path / 'dreams').iterdir())
-  names = sorted(file.name for file in (path / 'teachers').iterdir())
-  assert names == ['0', '0.json', '1', '1.json', '2', '2.json']
 
 
 def test_output_that_is_no_terminal_has_plain_lines_and_running_again_prints_the_table(finished, cli):

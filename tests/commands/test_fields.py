@@ -1,25 +1,19 @@
 """Every config field with values that mean nothing: refused in one line before the first step, or taken well."""
 
-import json
-import math
 import re
 from pathlib import Path
 
 import pytest
-from conftest import let_programs_go
 
 import abd_jax.methods as methods
 from abd_jax.commands.options import parse
 from abd_jax.config import FIELDS, READERS, changed, check, check_read, read_fields
 from abd_jax.errors import UserError
 from abd_jax.fields import Text
-from abd_jax.run.plan import build
 
 VALUES = ('-1', '0', 'nan', 'inf', '1e30', 'abc')
 WORDS = [(name, text) for name in FIELDS if name != 'method' for text in VALUES]
 MEMORY = ('lwf_coreset', 'rehearsal', 'e2e', 'bic')
-# Where the network, another process or another folder would be asked.
-ASKED_OUTSIDE = ('cluster.', 'distributed', 'data.dir', 'oracle_dir')
 
 
 def method_of(name):
@@ -102,31 +96,3 @@ def test_a_method_names_every_group_that_it_reads(tiny_config):
     for group in READERS:
       asks = re.search(rf'config\.{group}\b', source + kin) or (group == 'memory' and 'ExemplarPolicy(' in source + kin)
       assert bool(asks) == (name in READERS[group]), (name, group)
-
-
-@pytest.mark.slow
-def test_what_is_taken_runs_to_its_end_or_is_refused_before_the_first_step(tiny_config, learn, tmp_path, monkeypatch):
-  import abd_jax.train as train
-
-  monkeypatch.chdir(tmp_path)
-  nonsense = []
-  for name, texts in taken(tiny_config).items():
-    if name.startswith(ASKED_OUTSIDE):
-      continue
-    let_programs_go()
-    for text in texts:
-      path = tmp_path / f'{name}_{text}'
-      try:
-        config = configured(tiny_config, name, text)
-        if name == 'max_seconds':
-          build(config)
-          continue
-        results = train.train_and_evaluate(config, str(path))
-        if not math.isfinite(results['final_accuracy']) or json.loads(json.dumps(results)) != results:
-          nonsense.append((name, text, 'not finite'))
-      except UserError as error:
-        if '\n' in str(error) or (path / 'metrics.jsonl').exists():
-          nonsense.append((name, text, str(error)))
-      except Exception as error:
-        nonsense.append((name, text, repr(error)[:200]))
-  assert not nonsense, '\n'.join(map(str, nonsense))

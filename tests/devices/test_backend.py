@@ -1,10 +1,8 @@
 """abd_jax.devices: a missing cluster, device or memory is one line; the facts of a run; freed memory is kept."""
 
-import platform
 import resource
 import socket
 import subprocess
-import sys
 
 import jax
 import pytest
@@ -111,30 +109,3 @@ def test_a_commit_is_marked_where_files_but_results_differ_from_it(tmp_path, mon
   (tmp_path / 'site-packages').mkdir()  # installed inside the checkout of something else
   monkeypatch.setattr(environment_lib, '__file__', str(tmp_path / 'site-packages/environment.py'))
   assert environment_lib.environment()['commit'] is None
-
-
-PAGES = """
-import resource
-from abd_jax.devices.backend import keep_freed_memory
-assert {called}() if {called} else True
-import jax, jax.numpy as jnp
-step = jax.jit(lambda x: jnp.sort(jnp.sin(x)).sum())
-x = jnp.ones((2**24,))
-for _ in range(6):
-  step(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-  step(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a setting of glibc')
-@pytest.mark.slow
-def test_later_steps_need_far_fewer_new_pages():
-  faults = {}
-  for called in ('keep_freed_memory', 'None'):
-    program = PAGES.format(called=called)
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
-    faults[called] = int(done.stdout)
-  assert 3 * faults['keep_freed_memory'] < faults['None'] > 10_000, faults

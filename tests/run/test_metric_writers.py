@@ -74,19 +74,11 @@ def test_a_resumed_run_has_no_point_twice(root, learn):
   assert all(one['seconds'] >= 0 and one['peak_bytes']['host'] > 1e7 for one in phases)
 
 
-def write_many(folder):
-  """More records than any queue of a library holds."""
-  mirrors = MetricWriters(folder)
-  for step in range(50):
-    mirrors.write({'task': 0, 'phase': 'learning', 'step': step, 'ce': 0.5})
-  mirrors.close()
-
-
 def test_a_full_disk_is_told_where_events_are_written(tmp_path, monkeypatch):
   full = lambda path: open('/dev/full', 'wb', buffering=0)  # noqa: SIM115
   monkeypatch.setattr('tensorboardX.record_writer.open_file', full)
   with pytest.raises(OSError, match='No space left'):
-    write_many(tmp_path)
+    MetricWriters(tmp_path)
 
 
 def test_confusion_files_keep_odd_names(root, learn, tmp_path):
@@ -106,7 +98,7 @@ def test_what_cannot_be_shown_does_not_end_a_run(tmp_path):
   """A confusion matrix that is cut off."""
   write_confusion(file := confusion_file(tmp_path, 0), ['a', 'b'], np.array([[1, 2], [3, 4]]))
   file.write_text(file.read_text()[:-3])
-  mirrors = MetricWriters(tmp_path)
-  mirrors.write({'task': 0, 'phase': 'evaluating', 'accuracy': [0.5], 'seen_accuracy': 0.5})
-  mirrors.close()
+  writers = MetricWriters(tmp_path)
+  writers.write({'task': 0, 'phase': 'evaluating', 'accuracy': [0.5], 'seen_accuracy': 0.5})
+  writers.close()
   assert (tmp_path / 'metrics.csv').read_text().count('\n') == 3

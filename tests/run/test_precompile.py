@@ -3,18 +3,15 @@
 import re
 
 import jax
-import numpy as np
 import pytest
 
 import abd_jax.train as train
-from abd_jax.devices.environment import bytes_of, in_units
-from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.run import precompile as ahead
 from abd_jax.run.plan import build
 from abd_jax.run.progress import Progress
 from abd_jax.run.session import COMPILE_EVENT
-from abd_jax.steps.chunks import Chunk, Step
+from abd_jax.steps.chunks import Chunk
 
 
 @pytest.fixture
@@ -25,19 +22,6 @@ def compilations():
   jax.monitoring.register_event_duration_secs_listener(listen)
   yield found
   jax.monitoring.unregister_event_duration_listener(listen)
-
-
-@pytest.mark.parametrize('scan_steps', [0, 3])
-def test_a_program_compiled_of_shapes_is_the_one_that_runs(compilations, scan_steps):
-  run = lambda state, copies, inputs, data: (state * 1.5 + inputs + data, {'loss': state.sum()})
-  mesh = DataMesh(jax.devices()[:2])
-  chunk = Chunk(Step(run), scan_steps=scan_steps, out_sharding=mesh.replicated)
-  state, data = mesh.replicate((np.arange(1000 + scan_steps, dtype=np.float32), np.float32(2)))
-  inputs = np.arange(3, dtype=np.float32)
-  shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=mesh.replicated)
-  program, before = chunk.lower(shape(state), inputs, shape(data)).compile(), len(compilations)
-  assert jax.block_until_ready(chunk(state, inputs, data)) and len(compilations) == before
-  assert bytes_of(program) > 4 * 1000
 
 
 # One kind of step, several, several teachers, a memory, a dreamer of its own; streamed, and split over devices.
@@ -99,15 +83,3 @@ def test_what_does_not_fit_is_refused_before_the_first_step(learn, tmp_path, mon
   assert not (tmp_path / 'run' / 'metrics.jsonl').exists()
   monkeypatch.undo()
   assert learn(tmp_path / 'run')['final_accuracy'] > 0
-
-
-def test_memory_is_told_in_units_that_people_read():
-  assert [in_units(size) for size in (4 * 2**30, 522 * 2**20, 0)] == ['4.0 GiB', '522 MiB', 'unknown memory']
-
-  class Program:
-    class memory_analysis:
-      argument_size_in_bytes, output_size_in_bytes, alias_size_in_bytes = 30, 10, 5
-      temp_size_in_bytes, generated_code_size_in_bytes = 200, 1
-
-  assert bytes_of(Program) == 236
-  assert bytes_of(type('Silent', (), {'memory_analysis': staticmethod(lambda: None)})) == 0

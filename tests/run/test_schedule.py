@@ -49,15 +49,6 @@ def test_phases_by_name_and_the_models_they_freeze(method, first, later, last):
     assert not any(phase.evaluates for phase in schedule.phases(task) if not phase.training)
 
 
-def test_what_is_left_of_a_task_begins_with_the_named_phase():
-  schedule = schedule_of('rdfcil')
-  names = lambda *where: [phase.name for phase in schedule.phases_from(*where)]
-  assert names(1, '') == ['learning', 'learning_2', 'dreaming']
-  assert names(1, 'learning_2') == ['learning_2', 'dreaming'] and names(1, 'dreaming') == ['dreaming']
-  with pytest.raises(ValueError, match='sleeping'):
-    names(1, 'sleeping')
-
-
 def test_frozen_models_before_each_phase_the_newest_last():
   e2e, abd = schedule_of('e2e', memory_size=12), schedule_of('abd')
   assert e2e.teachers_kept == 2 and abd.teachers_kept == 1
@@ -69,12 +60,6 @@ def test_frozen_models_before_each_phase_the_newest_last():
   for one in e2e.frozen_before(3, ''):
     assert TeacherId.of_folder(one.folder) == one
   assert TeacherId.of_folder('1_phase_0.new') is None
-
-
-def test_what_follows_a_phase():
-  schedule = schedule_of('rdfcil')
-  after = lambda task: [schedule.after(task, phase) for phase in schedule.phases(task)]
-  assert after(0) == [(0, 'dreaming'), (1, '')] and after(1) == [(1, 'learning_2'), (1, 'dreaming'), (2, '')]
 
 
 def test_total_steps_by_hand():
