@@ -193,6 +193,18 @@ def diagnosed(_diagnosed, learn, few_dreams):
   return _diagnosed
 
 
+def until_complete(run):
+  """(what run() returns in the end, how often it paused before)."""
+  from abd_jax.errors import Paused
+
+  pauses = 0
+  while True:
+    try:
+      return run(), pauses
+    except Paused:
+      pauses += 1
+
+
 def snapshot(path):
   """Name -> bytes of every file under `path`."""
   return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob('*')) if file.is_file()}

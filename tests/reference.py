@@ -27,11 +27,6 @@ def as_float64(tree):
   return tree_map(lambda leaf: np.array(leaf, dtype=np.float64), tree)
 
 
-def zeros_like(tree):
-  """A tree of float64 zeros."""
-  return tree_map(lambda leaf: np.zeros(np.shape(leaf)), tree)
-
-
 def random_weights(shapes, rng):
   """A tree like `shapes` (nested dicts of things with a shape): scales and variances about 1, the rest about 0."""
   draw = lambda name, shape: rng.uniform(0.5, 1.5, shape) if name in ('scale', 'var') else 0.4 * rng.normal(size=shape)
@@ -64,7 +59,7 @@ def replaced(tree, path, leaf):
 
 def complex_gradient(function, tree):
   """Gradient tree of a real scalar function of a float64 tree (or array), one complex step per element."""
-  gradients = zeros_like(tree)
+  gradients = tree
   for path in leaf_paths(tree):
     leaf = get(tree, path)
     gradient = np.zeros(leaf.shape)

@@ -119,14 +119,6 @@ def test_a_run_of_another_is_shown_where_its_diagnosis_cannot_be_kept(copy, writ
   assert (copy / 'diagnosis').is_file()
 
 
-def test_without_data_or_models_the_rest_is_shown(copy, write):
-  shutil.rmtree(copy / 'teachers')
-  shutil.rmtree(copy / 'diagnosis')
-  page = write(copy)
-  assert 'No diagnosis' in page and '<h2>Accuracy</h2>' in page
-  assert 'No diagnosis' not in write(copy, '--no-diagnosis')
-
-
 def change(name, text):
   return lambda folder: (folder / name).write_text(text)
 
@@ -163,10 +155,3 @@ def test_mistakes_are_one_line(words, match, tmp_path, monkeypatch):
   with pytest.raises(UserError, match=match) as error:
     command.run(words)
   assert '\n' not in str(error.value) and not list(tmp_path.iterdir())
-
-
-def test_an_output_that_cannot_be_written_ends_before_the_work(copy):
-  shutil.rmtree(copy / 'diagnosis')
-  with pytest.raises(OSError):
-    command.run([str(copy), f'--output={copy}/results.json/x.html'])
-  assert not (copy / 'diagnosis').exists()

@@ -1,20 +1,16 @@
 """A run that was stopped in whatever way ends as if it had not been."""
 
-import contextlib
-import json
 import random
-import shutil
 import signal
 import subprocess
 import time
 
 import jax
 import pytest
-from conftest import KILLABLE, REPO, RUN, assert_same_outcome, command, flags_of, log_records
+from conftest import KILLABLE, REPO, RUN, assert_same_outcome, command, flags_of, log_records, until_complete
 
 from abd_jax import methods
 from abd_jax.devices.backend import pin_numbers
-from abd_jax.errors import Paused, UserError
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.workdir import Workdir
 
@@ -32,13 +28,7 @@ def undisturbed(undisturbed_path, learn):
 
 
 def test_resuming_from_every_checkpoint_gives_the_same_bits(learn, undisturbed, tmp_path):
-  pauses = 0
-  while True:
-    try:
-      learn(tmp_path, max_seconds=1e-9)  # stops after each chunk
-      break
-    except Paused:
-      pauses += 1
+  _, pauses = until_complete(lambda: learn(tmp_path, max_seconds=1e-9))  # stops after each chunk
   # Three tasks of 2 chunks (9 or 10 steps) and their ends, two of 2 chunks of dreaming and their ends.
   assert pauses == 3 * 3 + 2 * 3
   assert_same_outcome(tmp_path, undisturbed)
@@ -114,33 +104,6 @@ def test_two_saves_in_flight_cannot_overtake_each_other(learn, undisturbed, tmp_
   assert overlaps and not any(overlaps)
 
 
-def test_deleting_a_checkpoint_as_told_never_changes_the_outcome_silently(learn, undisturbed, tmp_path, monkeypatch):
-  """While the generator trains, the student's newest save is the one that counts."""
-  with monkeypatch.context() as patch:
-    key = lambda _, record: (record['phase'] == 'dreaming' and record['task'] == 1) or None
-    crash_around(patch, Workdir, 'log', key, after=False)
-    for _ in range(2):  # at the first record, then at the first dreaming of task 2
-      with pytest.raises(Crash):
-        learn(tmp_path)
-  with pytest.raises(Paused):
-    learn(tmp_path, max_seconds=1e-9)
-  newest = max((tmp_path / 'checkpoints/student').iterdir(), key=lambda folder: int(folder.name))
-  shutil.rmtree(newest)
-  with contextlib.suppress(UserError):
-    learn(tmp_path)
-    assert_same_outcome(tmp_path, undisturbed)
-
-
-def test_seconds_include_what_was_spent_before_a_pause(learn, tmp_path):
-  began = time.monotonic()
-  with pytest.raises(Paused):
-    learn(tmp_path, max_seconds=1e-9, chunk_steps=8)
-  spent = time.monotonic() - began
-  (folder,) = (tmp_path / 'checkpoints/student').iterdir()
-  saved = json.loads((folder / 'progress/metadata').read_text())['seconds']
-  assert 0 < saved['train'] + saved['compile'] <= spent
-
-
 def kill_and_resume(path, words, env, moments, seed):
   """Starts the command, kills it once its log has as many lines as the next of `moments`; at last lets it finish."""
   rng = random.Random(seed)
@@ -178,13 +141,7 @@ def test_methods_with_state_of_their_own_resume_from_every_checkpoint(method, le
   """A memory, bias layers, an autoencoder, label counts; a second phase, a model frozen between the two."""
   small = {'method': method, 'task_sizes': (2, 2), 'tasks': 2, 'inversion__steps': 3, 'rdfcil__finetune_epochs': 1}
   learn(tmp_path / 'undisturbed', **small)
-  pauses = 0
-  while True:
-    try:
-      learn(tmp_path / 'run', **small, max_seconds=1e-9)  # stops after each chunk
-      break
-    except Paused:
-      pauses += 1
+  _, pauses = until_complete(lambda: learn(tmp_path / 'run', **small, max_seconds=1e-9))  # stops after each chunk
   assert pauses >= 6
   assert_same_outcome(tmp_path / 'run', tmp_path / 'undisturbed')
 
@@ -206,16 +163,4 @@ def test_kill_dash_nine_in_each_phase_of_every_method_changes_nothing(method, cl
   rng = random.Random(method)
   moments = sorted(rng.choice(numbers[:-1]) for numbers in lines.values())
   kill_and_resume(tmp_path / 'run', words, cli_env, moments, seed=2)
-  assert_same_outcome(tmp_path / 'run', reference)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('method', ['abd', 'lwf', 'base'])
-def test_kill_dash_nine_changes_nothing_in_the_demo(method, cli_env, tmp_path, digits_data):
-  cli_env = {name: value for name, value in cli_env.items() if name != 'JAX_DISABLE_MOST_OPTIMIZATIONS'}
-  words = [f'--config=configs/digits.py:method={method}', '--config.checkpoint_seconds=0.5']
-  reference = tmp_path / 'reference'
-  subprocess.run(command(*words, f'--workdir={reference}'), env=cli_env, cwd=REPO, check=True, capture_output=True)
-  phases = ['learning'] * 3 + (['dreaming'] * 2 if method == 'abd' else ['learning'] * 2)
-  kill_and_resume(tmp_path / 'run', words, cli_env, moments_to_kill(reference, phases, seed=1), seed=1)
   assert_same_outcome(tmp_path / 'run', reference)

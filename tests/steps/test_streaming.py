@@ -1,18 +1,15 @@
 """Streams of images: equal to what lies on the devices, equal after resuming anywhere, each host its own share."""
 
-from functools import partial
-
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_outcome
+from conftest import assert_same_outcome, until_complete
 
 from abd_jax.data.images import DRAWS
 from abd_jax.data.memory import Memory, streamed
 from abd_jax.data.prepare import Options
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.devices.mesh import DataMesh
-from abd_jax.errors import Paused
 from abd_jax.methods.types import Phase
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.steps.inputs import EpochIndices, StreamedImages
@@ -129,13 +126,6 @@ def test_a_streamed_run_is_the_resident_one(learn, tmp_path, method, more):
 def test_a_streamed_run_is_resumed_from_every_checkpoint(learn, tmp_path, fields):
   fields |= {'method': 'base', 'chunk_steps': 3}
   learn(tmp_path / 'whole', **fields)
-  resume = partial(learn, tmp_path / 'paused', **fields)
-  pauses = 0
-  while True:
-    try:
-      resume(max_seconds=1e-6)  # at the end of every chunk
-      break
-    except Paused:
-      pauses += 1
+  _, pauses = until_complete(lambda: learn(tmp_path / 'paused', **fields, max_seconds=1e-6))  # after every chunk
   assert pauses > 9
   assert_same_outcome(tmp_path / 'paused', tmp_path / 'whole')
