@@ -68,7 +68,7 @@ def image_files(words: Sequence[str]) -> list[Path]:
     if word == '-':
       files += [Path(line) for line in sys.stdin.read().splitlines() if line]
     elif path.is_dir():
-      files += sorted(Path(entry.path) for entry in folders.image_files(path))
+      files += sorted(folders.image_files(path))
     else:
       files.append(path)
   if not files:

@@ -5,10 +5,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from abd_jax.errors import UserError, shown
+from abd_jax.errors import UserError
 
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pnm', '.jfif'}
-_OF_SYSTEMS = {'thumbs.db', 'desktop.ini'}  # files that file managers leave among images
 
 
 def own_images(data_name: str) -> bool:
@@ -18,10 +17,10 @@ def own_images(data_name: str) -> bool:
 
 def subfolders(folder: Path) -> list[str]:
   """Names of the folders in `folder` that are not hidden, sorted. Raises UserError if it cannot be read."""
-  return sorted(entry.name for entry in scan(folder) if is_folder(entry))
+  return sorted(entry.name for entry in _scan(folder) if entry.is_dir())
 
 
-def scan(folder: Path) -> list[os.DirEntry]:
+def _scan(folder: Path) -> list[os.DirEntry]:
   """Files and folders in `folder` that are not hidden. Raises UserError if it cannot be read."""
   try:
     with os.scandir(folder) as entries:
@@ -30,34 +29,21 @@ def scan(folder: Path) -> list[os.DirEntry]:
     raise UserError(f'{folder} cannot be read ({error.strerror}). Give the folder that holds the images.') from None
 
 
-def image_files(folder: Path, others: Counter[str] | None = None) -> list[os.DirEntry]:
+def image_files(folder: Path, others: Counter[str] | None = None) -> list[Path]:
   """Images in `folder` and below it, known by their suffix, in the order of `natural`; of one name by their paths.
 
-  others: counts the files with other suffixes. Raises UserError for a link to a folder that it lies in.
+  others: counts the files with other suffixes.
   """
-  found, above = [], [folder, *folder.parents]
-  for entry in scan(folder):
+  files = []
+  for entry in _scan(folder):
     suffix = os.path.splitext(entry.name)[1].lower()
-    if is_folder(entry):
-      if entry.is_symlink() and any(os.path.samefile(entry.path, one) for one in above):
-        raise UserError(f'{entry.path} is a link to a folder that it lies in. Remove it.')
-      found += image_files(Path(entry.path), others)
+    if entry.is_dir():
+      files += image_files(Path(entry.path), others)
     elif suffix in SUFFIXES:
-      found.append(entry)
-    elif others is not None and entry.name.lower() not in _OF_SYSTEMS:
-      others[suffix or 'without an ending'] += 1
-  return sorted(found, key=lambda entry: (natural(entry.name), entry.path))
-
-
-def is_folder(entry: os.DirEntry) -> bool:
-  try:
-    return entry.is_dir()
-  except OSError:  # a link to itself: reading it will say so
-    return False
-
-
-def is_utf8(name: str) -> bool:
-  return shown(name) == name
+      files.append(Path(entry.path))
+    elif others is not None:
+      others[suffix or 'without a suffix'] += 1
+  return sorted(files, key=lambda file: (natural(file.name), str(file)))
 
 
 def lines(file: Path) -> list[str]:

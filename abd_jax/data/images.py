@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -187,17 +187,15 @@ def _without_alpha(image: Any) -> Any:
   return image.convert('L' if image.mode in ('1', 'LA', 'La') else 'RGB')
 
 
-class Header(NamedTuple):
-  size: tuple[int, int]  # height, width, after the rotation that EXIF asks for
-  grey: bool  # whether there is no colour
+def header(file: Any) -> tuple[tuple[int, int], bool]:
+  """(height, width) after the rotation that EXIF asks for, and whether an image file, open for reading, has no colour.
 
-
-def header(file: Any) -> Header:
-  """What an image file, open for reading, says without being decoded. Raises BadImage."""
+  Decodes no pixel. Raises BadImage.
+  """
   with _open(file) as image, _refused('has EXIF data that cannot be read'):
     turned = image.getexif().get(_ORIENTATION, 1) >= 5
     size = (image.width, image.height) if turned else (image.height, image.width)
-    return Header(size, image.mode in ('1', 'L', 'LA', 'La', *_DEEP))
+    return size, image.mode in ('1', 'L', 'LA', 'La', *_DEEP)
 
 
 def png(image: Any) -> bytes:

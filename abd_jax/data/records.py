@@ -34,7 +34,7 @@ class View(NamedTuple):
   def of(self, stored: bytes | np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
     """uint8[h, w, c] of an encoded image or a tensor. draws: of a random crop. Raises BadImage."""
     if isinstance(stored, np.ndarray):
-      return self.cut(_from_tensor(stored, self.stored), draws)
+      return self.cut(images_lib.from_array(stored), draws)
     return self.cut(images_lib.decode(stored, self.stored), draws)
 
   def cut(self, image: Any, draws: np.ndarray | None) -> np.ndarray:
@@ -45,12 +45,6 @@ class View(NamedTuple):
         box = images_lib.random_box(image.width, image.height, draws)
       image = images_lib.resize(image, self.shape[:2], box)
     return images_lib.pixels(image)
-
-
-def _from_tensor(array: np.ndarray, shape: Sequence[int | None]) -> Any:
-  if array.ndim != 3 or any(side not in (None, there) for side, there in zip(shape, array.shape, strict=True)):
-    raise images_lib.BadImage(f'is of shape {array.shape}, not {tuple(shape)} as its features say')
-  return images_lib.from_array(array)
 
 
 @dataclass(frozen=True)
@@ -177,8 +171,6 @@ def _scan(read: Read, count: int, where: str, view: View) -> np.ndarray:
       for row, record in enumerate(read(list(range(first, min(first + _BLOCK, count)))), first):
         if isinstance(record['image'], bytes):
           images_lib.check_stored(record['image'], view.stored)
-        else:
-          _from_tensor(record['image'], view.stored)
         labels[row] = record['label']
   except images_lib.BadImage as error:
     raise bad_record(where, row, f'its image {error}') from None

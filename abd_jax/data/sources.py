@@ -80,7 +80,7 @@ def extended(names: tuple[str, ...], old: 'TaskStream | None', new: Dataset) -> 
   """
   training, testing = (replace(one, labels=one.labels + len(names)) for one in (new.training, new.testing))
   if old is not None and old.dataset.testing.view == new.testing.view:
-    testing = old.tested(old.tasks.num_tasks - 1).then(testing)
+    testing = old.test(old.tasks.num_tasks - 1, log=False).then(testing)
   return replace(new, class_names=names + new.class_names, training=training, testing=testing)
 
 
@@ -242,24 +242,18 @@ class TaskStream:
     source = self.dataset.train(original_ids)
     return replace(source, labels=self.tasks.learning_labels(source.labels))
 
-  def test(self, upto: int) -> Source:
-    """The test images of tasks 0..upto, sorted by task, with learning labels. Raises IndexError: no such task."""
-    return self._by_task(self.dataset.test(self._known(upto)))
+  def test(self, upto: int, log: bool = True) -> Source:
+    """The test images of tasks 0..upto, sorted by task, with learning labels. Raises IndexError: no such task.
 
-  def test_labels(self, upto: int) -> np.ndarray:
-    """The learning labels int32[n] of `test(upto)`. No image is read."""
-    return self.tested(upto).labels
-
-  def tested(self, upto: int) -> Source:
-    """The same as `test`, but no read is logged: for labels, and for streams that log themselves."""
-    return self._by_task(self.dataset.testing.of_classes(self._known(upto)))
-
-  def _known(self, upto: int) -> tuple[int, ...]:
-    """Original ids of the classes of tasks 0..upto."""
+    log: False for a stream that logs the read itself.
+    """
     self.tasks.original_ids(upto)
-    return self.tasks.order[: sum(self.tasks.sizes[: upto + 1])]
-
-  def _by_task(self, source: Source) -> Source:
+    learnt = self.tasks.order[: sum(self.tasks.sizes[: upto + 1])]
+    source = self.dataset.test(learnt) if log else self.dataset.testing.of_classes(learnt)
     labels = self.tasks.learning_labels(source.labels)
     order = np.argsort(self.tasks.task_of_class[labels], kind='stable')
     return replace(source, rows=source.rows[order], labels=labels[order])
+
+  def test_labels(self, upto: int) -> np.ndarray:
+    """The learning labels int32[n] of `test(upto)`. No image is read."""
+    return self.test(upto, log=False).labels

@@ -1,9 +1,9 @@
 """Streams tasks too large for the devices: threads of the host decode one chunk of steps ahead.
 
-Grain would give the same batches, but needs two more packages, and more code than this for rows, memories and crops.
+Grain 0.2 was tried: a MapDataset of steps gives the same batches, but it replaces only `Prefetch`, with two more
+packages; rows, memories and crops would stay as they are.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -31,7 +31,6 @@ class Prefetch:
   def __init__(self, begin: Callable[[int, int], Chunk], steps: int):
     self._begin, self._steps = begin, steps
     self._next: tuple[tuple[int, int], Chunk] | None = None
-    self.seconds_waited = 0.0  # for images, over all chunks
 
   def get(self, start: int, stop: int) -> np.ndarray:
     """u8[stop - start, b, h, w, c]."""
@@ -42,10 +41,8 @@ class Prefetch:
       images, parts = self._begin(start, stop)
     after = min(2 * stop - start, self._steps)
     self._next = ((stop, after), self._begin(stop, after)) if stop < after else None
-    began = time.monotonic()
     for part in parts:
       part.result()
-    self.seconds_waited += time.monotonic() - began
     return images
 
   def close(self) -> None:

@@ -32,46 +32,31 @@ def random_images(shape, seed=0):
   return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_draws_are_uniform_and_independent():
-  n, side = 20_000, 2 * PAD + 1
-  draws = [(flipped, top, left) for flipped in (0, 1) for top in range(side) for left in range(side)]
-  candidates = np.stack([crop(CODED, *draw) for draw in draws]).reshape(len(draws), -1)
-  augment = jax.jit(make_augment(**UNSCALED, pad=PAD, flip=True).augment)
+@pytest.mark.parametrize('pad, flip', [(PAD, True), (0, True), (PAD, False)])
+def test_draws_are_uniform_and_independent(pad, flip):
+  n, side = 20_000, 2 * pad + 1
+  draws = [(flipped, top, left) for flipped in range(1 + flip) for top in range(side) for left in range(side)]
+  candidates = np.stack([crop(CODED, *draw, pad) for draw in draws]).reshape(len(draws), -1)
+  augment = jax.jit(make_augment(**UNSCALED, pad=pad, flip=flip).augment)
   out = np.asarray(augment(jax.random.key(0), np.broadcast_to(CODED, (n, *CODED.shape)))).reshape(n, -1)
 
   matches = (out[:, None] == candidates).all(-1)
   assert (matches.sum(1) == 1).all()  # Every result is exactly one flip and crop.
-  counts = matches.sum(0)
-  expected = n / len(draws)
+  counts, expected = matches.sum(0), n / len(draws)
   chi2 = ((counts - expected) ** 2 / expected).sum()
-  assert chi2 < 100, counts  # 49 degrees of freedom: mean 49, standard deviation 10.
+  degrees = len(draws) - 1  # of freedom: the mean; the standard deviation is sqrt(2 * degrees)
+  assert chi2 < degrees + 5 * np.sqrt(2 * degrees), counts
   # Neighbours in the batch draw independently: a pair agrees as often as chance has it.
   draw = matches.argmax(1)
-  assert abs((draw[1:] == draw[:-1]).mean() - 1 / len(draws)) < 0.005
+  assert abs((draw[1:] == draw[:-1]).mean() - 1 / len(draws)) < 0.02
 
 
-@pytest.mark.parametrize('pad, flip', [(0, True), (PAD, False), (4, True)])
-def test_equals_numpy(pad, flip):
-  n = 32
-  images = random_images((n, HEIGHT, WIDTH, 3))
-  out = np.asarray(make_augment(**RGB, pad=pad, flip=flip).augment(jax.random.key(1), images))
-  assert out.dtype == np.float32 and out.shape == images.shape
-  seen_flips = set()
-  for image, result in zip(images, out, strict=True):
-    raw = np.rint((result * RGB['std'] + RGB['mean']) * 255).astype(int)
-    found = [
-      (flipped, top, left)
-      for flipped in range(2)
-      for top in range(2 * pad + 1)
-      for left in range(2 * pad + 1)
-      if np.array_equal(crop(image, flipped, top, left, pad), raw)
-    ]
-    assert len(found) == 1
-    # Padding is raw black, hence normalised too.
-    expected = (crop(image, *found[0], pad) / 255 - RGB['mean']) / RGB['std']
-    np.testing.assert_allclose(result, expected, atol=1e-5)
-    seen_flips.add(found[0][0])
-  assert seen_flips == ({0, 1} if flip else {0})
+def test_images_are_normalised_after_the_black_border():
+  images, key = random_images((32, HEIGHT, WIDTH, 3)), jax.random.key(1)
+  raw = np.asarray(make_augment(**UNSCALED, pad=PAD, flip=True).augment(key, images))
+  out = make_augment(**RGB, pad=PAD, flip=True).augment(key, images)
+  assert out.dtype == np.float32 and (raw == 0).all(-1).any()
+  np.testing.assert_allclose(out, (raw / 255 - RGB['mean']) / RGB['std'], atol=1e-5)
 
 
 def test_normalise_and_back():
@@ -220,18 +205,11 @@ def test_width_zero_changes_nothing():
 # In the augmentation.
 
 
-@pytest.mark.parametrize(
-  'widths', [dict(brightness=63 / 255), dict(contrast=0.8), dict(brightness=63 / 255, contrast=0.8)]
-)
-def test_jitter_comes_before_the_black_border(widths):
+def test_jitter_comes_before_the_black_border():
   """Contrast leaves an image of one colour as it is, unless it sees a border around it."""
   images = np.full((64, 8, 8, 3), 100, np.uint8)
-  out = make_augment(**UNSCALED, pad=4, flip=True, **widths).augment(jax.random.key(0), images)
-  for image in np.asarray(out):
-    assert len(set(image.ravel()) - {0}) == 1
-  inside = np.asarray(out).max((1, 2, 3))
-  assert inside.min() >= 75 and inside.max() <= 124
-  assert (len(set(inside)) > 20) == ('brightness' in widths)
+  out = make_augment(**UNSCALED, pad=4, flip=True, contrast=0.8).augment(jax.random.key(0), images)
+  assert set(np.unique(out)) == {0, 100}
 
 
 def test_jitter_leaves_flips_and_crops_as_they_were():

@@ -3,7 +3,6 @@
 import collections
 import errno
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -141,22 +140,17 @@ def test_no_such_fold(data_dir, folds, fold):
 # Preparing.
 
 
-def test_prepared_copy_is_used_as_it_is(own_copy, monkeypatch):
-  root, _ = own_copy
-  (root / 'digits').rename(root / 'mine')
-  monkeypatch.setattr(builders, '__path__', [])
-  dataset = sources.open_dataset('mine', str(root))
-  assert dataset.name == 'mine' and len(dataset.train(ALL)[:]) == 1500
-
-
-def test_newest_version_is_taken(own_copy):
+def test_the_newest_prepared_copy_is_used_as_it_is(own_copy, monkeypatch):
   root, folder = own_copy
   names = ('1.10.0', '1.9.0', 'incomplete.ABC_2.0.0')  # the last is what a killed tfds leaves
   for name in names:
     shutil.copytree(folder, folder.with_name(name))
   for name in ('1.0.0', *names[1:]):
     next(folder.with_name(name).glob('digits-train*')).unlink()
-  assert len(open_digits(root).train(ALL)[:]) == 1500
+  (root / 'digits').rename(root / 'mine')
+  monkeypatch.setattr(builders, '__path__', [])
+  dataset = sources.open_dataset('mine', str(root))
+  assert dataset.name == 'mine' and len(dataset.train(ALL)[:]) == 1500
 
 
 def test_loser_of_a_race_uses_the_winners_copy(data_dir, tmp_path, monkeypatch):
@@ -307,14 +301,13 @@ def test_stream_logs_which_images_were_read_and_of_which_split(data_dir, folds):
   dataset.train([3])  # before there is a log
   stream = sources.TaskStream(dataset, TASKS)
   stream.on_read(log.append)
-  assert stream.sizes and len(stream.labels(0)) and len(stream.test_labels(0)) and len(log) == 1  # labels are no images
+  stream.labels(0), stream.test_labels(0)  # labels are no images
   stream.task(1)
   tested = stream.test(0)
   where = {'folds': 4, 'held_out': 1} if folds else {}
   train = {'for': 'training', 'split': 'train', **where, 'classes': [2, 5, 9], 'images': stream.sizes[1]}
   test = {'for': 'testing', 'split': 'train' if folds else 'test', **where, 'classes': [0, 1, 3, 4]}
   assert log[0]['classes'] == [3] and log[1:] == [train, test | {'images': len(tested)}]
-  json.dumps(log)
 
 
 def test_stream_refuses_what_does_not_exist(digits):

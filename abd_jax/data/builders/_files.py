@@ -15,7 +15,7 @@ from tensorflow_datasets.core import shuffle
 from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
-from abd_jax.data.folders import is_utf8, lines
+from abd_jax.data.folders import lines
 from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError, shown
 
@@ -34,7 +34,7 @@ class Files(NamedTuple):
   splits: dict[str, list[Photo]]  # of 'train' and 'test', in the order in which they are stored
   shape: tuple[int | None, int | None, int]  # (h, w, c) to store images in; None for h and w: each as it is
   size: int = 0  # side of the network's images that fits these files; 0: as stored
-  passed_over: tuple[tuple[str, int], ...] = ()  # endings of files that are no images, and how many
+  others: tuple[tuple[str, int], ...] = ()  # suffixes of files that are no images, and how many
 
 
 class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -135,7 +135,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _convert(self, photo: Photo) -> tuple[bytes, bytes, list[str], str]:
     """(bytes to store, digest of the file's, what was done to the image, what is wrong with it)."""
-    if not is_utf8(str(photo.path)):
+    if shown(str(photo.path)) != str(photo.path):
       return b'', b'', [], 'cannot be stored: its name is not in UTF-8'
     try:
       encoded = photo.path.read_bytes()
@@ -165,7 +165,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     listed = lambda counted: ', '.join(f'{count} {what}' for what, count in counted)
     parts += [f'converted: {listed(self.done.most_common())}'] if self.done else []
     parts += [f'skipped: {len(self.skipped)}'] if self.skipped else []
-    parts += [f'no images: {listed(self.files.passed_over)}'] if self.files.passed_over else []
+    parts += [f'no images: {listed(self.files.others)}'] if self.files.others else []
     print(f'{self.name}: {"; ".join(parts)}', file=sys.stderr)
 
 
@@ -200,16 +200,10 @@ def digest_of(facts: Any) -> str:
 
 
 def check_classes(folder: Path, names: dict[int, str], splits: dict[str, list[Photo]]) -> None:
-  """Raises UserError for no class, no test images, a class without training images, or a name that TFDS changes.
+  """Raises UserError for no class, no test images, or a class without training images.
 
   names: label -> class.
   """
-  for name in names.values():
-    if not is_utf8(name) or name != name.strip() or len(name.splitlines()) > 1:
-      raise UserError(
-        f'class {shown(name)!r} in {folder} cannot be stored: its name has blanks at its ends, line breaks or letters '
-        'that are not UTF-8. Rename it.'
-      )
   if not names:
     raise UserError(f'{folder} has no classes: one folder of images each. Use at least 2.')
   within = {photo.path.parent for photos in splits.values() for photo in photos}

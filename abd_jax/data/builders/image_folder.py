@@ -1,15 +1,15 @@
 """A folder of photographs: train/<class>/* and test/<class>/*, or <class>/* of which a part becomes the test split."""
 
 import contextlib
-import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from abd_jax.data import images as images_lib
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, digest_of
-from abd_jax.data.folders import image_files, is_folder, natural, scan, subfolders
+from abd_jax.data.folders import image_files, natural, subfolders
 from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
 
@@ -27,7 +27,7 @@ class Builder(FileBuilder, skip_registration=True):
   def key(cls, folder: Path, options: Options) -> str:
     """One for each content of the folder, by names, sizes and times, and each way to prepare it."""
     facts = [
-      (split, os.path.relpath(file.path, place), *_size_and_time(file))
+      (split, str(file.relative_to(place)), *_size_and_time(file))
       for split, place in _layout(folder).items()
       for name in subfolders(place)
       for file in image_files(place / name)
@@ -46,7 +46,7 @@ class Builder(FileBuilder, skip_registration=True):
   def find(cls, place: Place, options: Options) -> Files:
     folder, layout = place.folder, _layout(place.folder)
     names = tuple(sorted({name for classes in layout.values() for name in subfolders(classes)}))
-    others = Counter(suffix for classes in {folder, *layout.values()} for suffix in _stray(classes))
+    others: Counter[str] = Counter()
     splits = {split: _photos(classes, names, others) for split, classes in layout.items()}
     check_classes(folder, dict(enumerate(names)), splits)
     if 'test' not in splits:
@@ -57,9 +57,9 @@ class Builder(FileBuilder, skip_registration=True):
     return Files(names, splits, (side, side, channels), size, tuple(sorted(others.items())))
 
 
-def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
+def _size_and_time(file: Path) -> tuple[int, int]:
   try:
-    stat = entry.stat()
+    stat = file.stat()
   except OSError:  # a link to nothing: reading it will say so
     return 0, 0
   return stat.st_size, stat.st_mtime_ns
@@ -88,16 +88,11 @@ def _layout(folder: Path) -> dict[str, Path]:
   return {'train': folder}
 
 
-def _stray(place: Path) -> list[str]:
-  """Endings of the files that lie beside the folders of `place`, in no class."""
-  return [f'{os.path.splitext(entry.name)[1].lower()} in no class' for entry in scan(place) if not is_folder(entry)]
-
-
 def _photos(place: Path, names: tuple[str, ...], others: Counter[str]) -> list[Photo]:
   """The images of one split. others: counts the files that are none."""
-  there = [(label, place / name) for label, name in enumerate(names) if (place / name).is_dir()]
-  found = [Photo(Path(entry.path), label) for label, folder in there for entry in image_files(folder, others)]
-  return sorted(found, key=lambda photo: (natural(photo.path.name), photo.label, photo.path))
+  folders = [(label, place / name) for label, name in enumerate(names) if (place / name).is_dir()]
+  photos = [Photo(file, label) for label, folder in folders for file in image_files(folder, others)]
+  return sorted(photos, key=lambda photo: (natural(photo.path.name), photo.label, photo.path))
 
 
 def _deal(photos: list[Photo], fraction: float, seed: int) -> dict[str, list[Photo]]:
@@ -122,11 +117,11 @@ def _size_and_channels(photos: list[Photo], options: Options) -> tuple[int, int]
       headers.append(images_lib.header(file))
   if not headers:
     raise UserError(f'none of the {len(photos)} files can be read as an image; the first is {photos[0].path}.')
-  channels = options.channels or (1 if all(header.grey for header in headers) else 3)
-  return options.size or _fitting_size([header.size for header in headers]), channels
+  sizes, grey = zip(*headers, strict=True)
+  return options.size or _fitting_size(sizes), options.channels or (1 if all(grey) else 3)
 
 
-def _fitting_size(shapes: list[tuple[int, int]]) -> int:
+def _fitting_size(shapes: Sequence[tuple[int, int]]) -> int:
   """The one side of all images if there is one that a generator can reach, else the nearest of SIZES."""
   (height, width), *others = set(shapes)
   if not others and height == width <= max(SIZES) and height % 4 == 0:

@@ -39,7 +39,7 @@ class Builder(FileBuilder, skip_registration=True):
     if len(chosen) < cls.KEPT:
       raise UserError(f'{root / "train"} has {len(wnids)} classes, {cls.name} learns {cls.KEPT} of {CLASSES:,}.')
     label = {wnids[k]: k for k in sorted(chosen)}
-    train = [Photo(Path(entry.path), k) for wnid, k in label.items() for entry in image_files(root / 'train' / wnid)]
+    train = [Photo(file, k) for wnid, k in label.items() for file in image_files(root / 'train' / wnid)]
     splits = {'train': train, 'test': _validation(folder, root / 'val', label)}
     names = unique_names(wnids, words_of(folder / 'LOC_synset_mapping.txt', ' '))
     check_classes(root / 'train', {k: names[k] for k in label.values()}, splits)
@@ -59,13 +59,13 @@ def _validation(folder: Path, place: Path, label: dict[str, int]) -> list[Photo]
   """The test images of the chosen classes. Raises UserError unless there is a class for each image."""
   if subfolders(place):
     there = [wnid for wnid in label if (place / wnid).is_dir()]
-    return [Photo(Path(entry.path), label[wnid]) for wnid in there for entry in image_files(place / wnid)]
+    return [Photo(file, label[wnid]) for wnid in there for file in image_files(place / wnid)]
   files = image_files(place)
   listed = next((where / SYNSETS for where in (place.parent, folder) if (where / SYNSETS).is_file()), None)
   if (folder / SOLUTION).is_file():
     listed = folder / SOLUTION
     of_file = {row[0]: row[1].split()[0] for row in csv.reader(lines(listed)[1:]) if row[1:] and row[1].split()}
-    wnids = [of_file[Path(entry.name).stem] for entry in files if Path(entry.name).stem in of_file]
+    wnids = [of_file[file.stem] for file in files if file.stem in of_file]
     complete = len(of_file) == len(wnids) == len(files)
   elif listed:
     wnids = lines(listed)
@@ -74,4 +74,4 @@ def _validation(folder: Path, place: Path, label: dict[str, int]) -> list[Photo]
     raise UserError(f'{place} has no folders of classes, and {folder} neither {SOLUTION} nor {SYNSETS}. Add one.')
   if not complete:
     raise UserError(f'{place} has {len(files)} images, but {listed} lists others. Copy them all.')
-  return [Photo(Path(entry.path), label[wnid]) for entry, wnid in zip(files, wnids, strict=True) if wnid in label]
+  return [Photo(file, label[wnid]) for file, wnid in zip(files, wnids, strict=True) if wnid in label]

@@ -67,7 +67,7 @@ def _unpacked(archive: Path) -> Path:
 def _of_class(folder: Path) -> list[Path]:
   """The training images of a class. Raises UserError if one is missing that the class's list of boxes names."""
   place, boxes = folder / 'images', folder / f'{folder.name}_boxes.txt'
-  there = [Path(entry.path) for entry in image_files(place)]
+  there = image_files(place)
   listed = {line.split('\t')[0] for line in lines(boxes)} if boxes.is_file() else set()
   if missing := listed - {path.name for path in there}:
     raise UserError(f'{place / min(missing)} is missing, with {len(missing) - 1} more of that class. Copy them all.')
