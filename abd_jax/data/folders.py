@@ -11,7 +11,7 @@ SUFFIXES = {'.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.gif', '.tif', '.tiff', '.
 
 
 def own_images(data_name: str) -> bool:
-  """Whether the data are the user's own folder of images, of which their name says nothing."""
+  """Whether the data are the user's own folder of images: `data_name` then says nothing about them."""
   return data_name == 'image_folder'
 
 

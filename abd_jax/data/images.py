@@ -45,7 +45,7 @@ def _open(file: Any) -> Any:
 
 @contextmanager
 def _refused(what: str) -> Iterator[None]:
-  """Turns any error into a BadImage: Pillow's plugins and its reader of EXIF raise whatever they like."""
+  """Turns any error into a BadImage: Pillow's plugins and its reader of EXIF raise many kinds."""
   try:
     yield
   except Exception as error:
@@ -79,8 +79,8 @@ def _open_stored(encoded: bytes, shape: Sequence[int | None]) -> Any:
 
 
 def _check_end(image: Any, encoded: bytes) -> None:
-  """A file that is cut short still has its header; a whole one ends in a marker. Without it, only decoding tells."""
-  if image.format == 'PNG':  # of which Pillow decodes what is there
+  """Raises BadImage for a file that is cut short: it lacks the marker at its end. Decodes formats without a marker."""
+  if image.format == 'PNG':  # Pillow decodes the part that is there without an error
     if b'IEND\xaeB`\x82' not in encoded[-4096:]:
       raise BadImage('is cut short')
   elif image.format != 'JPEG' or not encoded.rstrip(b'\0').endswith(b'\xff\xd9'):
@@ -120,7 +120,7 @@ def random_box(width: int, height: int, draws: np.ndarray) -> Box:
   """A random-resized crop (Szegedy et al., 2015) of whole pixels.
 
   It has 8 to 100 % of the area, 3:4 to 4:3; it is the largest centred crop of such an aspect if ten tries find none.
-  draws: DRAWS numbers in [0, 1), all the randomness there is.
+  draws: DRAWS numbers in [0, 1), the only randomness.
   """
   across, down = draws[-2:]
   for share, aspect in zip(draws[0:-2:2], draws[1:-2:2], strict=True):

@@ -77,7 +77,7 @@ def join(task_labels: np.ndarray, memory_labels: np.ndarray) -> Pool:
 
 
 def pad(memory: Memory, size: int) -> dict[str, np.ndarray]:
-  """The memory as arrays of `size` images, whatever their number: one shape for every checkpoint."""
+  """The memory padded to `size` images, so that all checkpoints have one shape."""
   missing = size - len(memory.labels)
   images = np.pad(memory.images, ((0, missing), (0, 0), (0, 0), (0, 0)))
   return {'images': images, 'labels': np.pad(memory.labels, (0, missing), constant_values=-1)}

@@ -61,7 +61,7 @@ def _builder_names() -> set[str]:
 
 
 def builder_class(name: str) -> Any | None:
-  """Our builder of that name, if there is one."""
+  """Our builder of that name, or None."""
   return importlib.import_module(f'{builders.__name__}.{name}').Builder if name in _builder_names() else None
 
 
@@ -93,10 +93,8 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
     if versions:
       raise UserError(f'{versions[0]} lacks dataset_info.json: it was copied in part. Copy it anew, or delete it.')
   if not place.prepare:
-    raise UserError(
-      f"there is no prepared copy of '{name}' in {' or '.join(map(str, folders))}, and none is made to look back. Name "
-      'the folder that has one.'
-    )
+    where = ' or '.join(map(str, folders))
+    raise UserError(f"expected a prepared copy of '{name}' in {where}, got none; name the folder that has one.")
   if builder is None:
     there = {path.name for path in place.prepared.glob('*') if find(path)}
     hint = nearest(name, there | _builder_names())
@@ -134,8 +132,8 @@ def _prepare(name: str, place: Place, key: str, make_builder: Any) -> Path:
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
     os.close(lock)
-  if hasattr(builder, 'tell'):
-    builder.tell()
+  if hasattr(builder, 'print_summary'):
+    builder.print_summary()
   return folder
 
 

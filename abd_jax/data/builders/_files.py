@@ -128,7 +128,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise UserError(f'{shown(str(photo.path))} {wrong}. Replace it, or skip such files with '
                             '--config.data.damaged=skip.')  # fmt: skip
     if not kept:
-      raise UserError(f'none of the {len(photos)} {split} images of {self.name} can be read. Replace them.')
+      raise UserError(f'no {split} image of {self.name} can be read, of {len(photos)}. Replace them.')
     self.expected[split] = kept
     metadata: Any = self.info.metadata
     metadata[f'{split}_digest'] = digest.hexdigest()
@@ -154,7 +154,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     except OSError as error:
       return b'', b'', [], f'cannot be read ({error.strerror})'
 
-  def tell(self) -> None:
+  def print_summary(self) -> None:
     """Prints one line about the files and the copy, and one for each file left out."""
     for line in self.skipped:
       print(f'skipped: {line}', file=sys.stderr)
@@ -217,12 +217,12 @@ def check_classes(folder: Path, names: dict[int, str], splits: dict[str, list[Ph
 
 
 def words_of(file: Path, separator: str) -> dict[str, str]:
-  """WordNet id -> its words, from a file of both; {} if there is none."""
+  """WordNet id -> its words, from a file of both; {} without that file."""
   return dict(line.split(separator, 1) for line in lines(file) if separator in line) if file.is_file() else {}
 
 
 def unique_names(wnids: Sequence[str], words: dict[str, str]) -> tuple[str, ...]:
-  """The first of the words for each WordNet id, with the id where two share it; the id itself where there is none."""
+  """The first word of each WordNet id, with the id where two share the word; the id itself where it has no word."""
   first = [words.get(wnid, wnid).split(',')[0].strip() or wnid for wnid in wnids]
   count = Counter(first)
   return tuple(name if count[name] == 1 else f'{name} ({wnid})' for name, wnid in zip(first, wnids, strict=True))

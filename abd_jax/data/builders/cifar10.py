@@ -26,7 +26,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """60,000 colour images uint8[32, 32, 3], 10 classes. Keys are the catalog's, so the order on disk is too.
 
   Attributes:
-    download: set it to False, and `download_and_prepare` uses an archive that is there but fetches none.
+    download: whether `download_and_prepare` may fetch an archive that is missing.
   """
 
   name = 'cifar10'
@@ -85,9 +85,9 @@ def fetch(url: str, md5: str, folder: Path, download: bool) -> Path:
       raise UserError(f'{path} is missing and may not be downloaded here; get it from {url} and place it there.')
     _download(url, path)
   with path.open('rb') as file:
-    found = hashlib.file_digest(file, 'md5').hexdigest()
-  if found != md5:
-    raise UserError(f'{path} is damaged: its MD5 is {found} instead of {md5}; delete it and run again.')
+    actual = hashlib.file_digest(file, 'md5').hexdigest()
+  if actual != md5:
+    raise UserError(f'{path} is damaged: expected MD5 {md5}, got {actual}. Delete it, and run again.')
   return path
 
 

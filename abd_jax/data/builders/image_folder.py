@@ -1,4 +1,4 @@
-"""A folder of photographs: train/<class>/* and test/<class>/*, or <class>/* of which a part becomes the test split."""
+"""A folder of photographs: train/<class>/* and test/<class>/*, or <class>/*, which is then split in two."""
 
 import contextlib
 from collections import Counter
@@ -66,7 +66,7 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 
 
 def _layout(folder: Path) -> dict[str, Path]:
-  """Where each split's classes are. Raises UserError if there is nothing, half of it, or splits within classes."""
+  """The folder of each split's classes. Raises UserError for no folder, one split alone, or splits within classes."""
   there = subfolders(folder)
   trains, tests = (
     sorted((name for name in there if name.casefold() in known), key=lambda name: known.index(name.casefold()))
@@ -89,7 +89,7 @@ def _layout(folder: Path) -> dict[str, Path]:
 
 
 def _photos(place: Path, names: tuple[str, ...], others: Counter[str]) -> list[Photo]:
-  """The images of one split. others: counts the files that are none."""
+  """The images of one split. others: counts the other files."""
   folders = [(label, place / name) for label, name in enumerate(names) if (place / name).is_dir()]
   photos = [Photo(file, label) for label, folder in folders for file in image_files(folder, others)]
   return sorted(photos, key=lambda photo: (natural(photo.path.name), photo.label, photo.path))
@@ -116,13 +116,13 @@ def _size_and_channels(photos: list[Photo], options: Options) -> tuple[int, int]
     with contextlib.suppress(OSError, images_lib.BadImage), photo.path.open('rb') as file:
       headers.append(images_lib.header(file))
   if not headers:
-    raise UserError(f'none of the {len(photos)} files can be read as an image; the first is {photos[0].path}.')
+    raise UserError(f'no file can be read as an image, of {len(photos)} such as {photos[0].path}. Replace them.')
   sizes, grey = zip(*headers, strict=True)
   return options.size or _fitting_size(sizes), options.channels or (1 if all(grey) else 3)
 
 
 def _fitting_size(shapes: Sequence[tuple[int, int]]) -> int:
-  """The one side of all images if there is one that a generator can reach, else the nearest of SIZES."""
+  """The side of all images if they are squares that a generator can make, else the nearest of SIZES."""
   (height, width), *others = set(shapes)
   if not others and height == width <= max(SIZES) and height % 4 == 0:
     return height

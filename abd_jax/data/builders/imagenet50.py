@@ -45,8 +45,8 @@ class Builder(FileBuilder, skip_registration=True):
     check_classes(root / 'train', {k: names[k] for k in label.values()}, splits)
     return Files(names, splits, (None, None, 3))
 
-  def tell(self) -> None:
-    super().tell()
+  def print_summary(self) -> None:
+    super().print_summary()
     if (count := len(self.files.class_names)) != CLASSES:
       print(
         f'{self.name}: the folder has {count:,} classes instead of {CLASSES:,}, so those that are learnt are not the '
@@ -56,7 +56,7 @@ class Builder(FileBuilder, skip_registration=True):
 
 
 def _validation(folder: Path, place: Path, label: dict[str, int]) -> list[Photo]:
-  """The test images of the chosen classes. Raises UserError unless there is a class for each image."""
+  """The test images of the chosen classes. Raises UserError if an image has no class."""
   if subfolders(place):
     there = [wnid for wnid in label if (place / wnid).is_dir()]
     return [Photo(file, label[wnid]) for wnid in there for file in image_files(place / wnid)]

@@ -45,7 +45,7 @@ class Builder(FileBuilder, skip_registration=True):
 
 
 def _root(place: Place) -> Path | None:
-  """The folder of the files, if there is one."""
+  """The folder of the files, or None."""
   folders = (place.folder, place.folder / FOLDER, place.downloads / FOLDER)
   return next((folder for folder in folders if (folder / 'wnids.txt').is_file()), None)
 
