@@ -87,7 +87,7 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
   for folder in folders:
     versions = _versions(folder)  # before `find`: another process may complete one meanwhile
     if found := find(folder):
-      if of_files:
+      if of_files and key == name:  # any other key depends on the files and the options
         builder.check_copy(found, place, options)
       return found
     if versions:

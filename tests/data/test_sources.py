@@ -220,6 +220,8 @@ def _replace(file, old, new):
   [
     (lambda folder: os.truncate(next(folder.glob('digits-train*')), 1000), ['expected 1500 train images']),
     (lambda folder: (folder / 'dataset_info.json').unlink(), ['lacks dataset_info.json']),
+    (lambda folder: os.truncate(folder / 'dataset_info.json', 30), []),
+    (lambda folder: os.truncate(folder / 'features.json', 0), []),
     (_replace('dataset_info.json', '"1500"', '"1400"'), ['1500']),
     (_replace('dataset_info.json', '"array_record"', '"tfrecord"'), ['tfrecord', "file_format='array_record'"]),
     (_replace('dataset_info.json', '"name": "test"', '"name": "other"'), ["'test'"]),
@@ -236,7 +238,7 @@ def test_a_copy_that_cannot_be_used_is_left_alone(own_copy, damage, words):
   assert before.items() <= {file.name: file.read_bytes() for file in folder.iterdir()}.items()
 
 
-def test_unknown_name(own_copy):
+def test_unknown_names_and_folders_that_cannot_be_written(own_copy):
   root, _ = own_copy
   with refused("'digts'", root, "'digits'"):
     sources.open_dataset('digts', str(root))
@@ -244,12 +246,9 @@ def test_unknown_name(own_copy):
   (root / 'digits').rename(root / 'flowers')
   with refused("'flowers'"):
     sources.open_dataset('flower', str(root))
-
-
-def test_unwritable_data_dir(tmp_path):
-  (tmp_path / 'file').touch()
-  with refused(tmp_path / 'file', 'cannot write', 'data.prepared'):
-    open_digits(tmp_path / 'file')
+  (root / 'file').touch()
+  with refused(root / 'file', 'cannot write', 'data.prepared'):
+    open_digits(root / 'file')
 
 
 # The stream of tasks.

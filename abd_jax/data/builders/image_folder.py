@@ -39,10 +39,6 @@ class Builder(FileBuilder, skip_registration=True):
     return None if crop == 'resized' else size
 
   @classmethod
-  def check_copy(cls, copy: Path, place: Place, options: Options) -> None:
-    """Does nothing: the key already depends on all files and options."""
-
-  @classmethod
   def find(cls, place: Place, options: Options) -> Files:
     folder, layout = place.folder, _layout(place.folder)
     names = tuple(sorted({name for classes in layout.values() for name in subfolders(classes)}))
