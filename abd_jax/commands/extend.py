@@ -1,6 +1,7 @@
 """abd-jax extend WORKDIR --config.data.dir=NEW --workdir=W2    teaches the model of a finished run new classes
 
   --config.data.dir=NEW           the data of the new classes; any other field of the config can be set too
+  --config.data.name=NAME         if not WORKDIR's; image_folder for photographs
   --config.task_sizes='(5,5,3)'   WORKDIR's task sizes, then those of the new tasks
   --method=NAME                   another method for the new classes
 

@@ -142,7 +142,7 @@ def _grown_sizes(base: Base, asked: tuple[int, ...], data: Dataset) -> tuple[int
     raise UserError(f'config.task_sizes: expected {known} first, as in {base.workdir}, got {asked}.')
   left = data.num_classes - sum(known) if own else data.num_classes
   if not left:
-    raise UserError(f"{base.workdir} has learnt all {data.num_classes} classes of '{data.name}'. Name other data.")
+    raise UserError(f"{base.workdir} has learnt all classes of '{data.name}'. Choose others with --config.data.name.")
   new = asked[len(known) :] or (left,)
   if sum(new) > left:
     raise UserError(f"config.task_sizes={asked} needs {sum(new)} new classes, but '{data.name}' has {left}.")
