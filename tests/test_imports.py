@@ -104,18 +104,6 @@ def test_modules_that_do_without_a_package(names, unknown):
   assert not {name: packages(name) & unknown for name in names if packages(name) & unknown}
 
 
-def test_only_mesh_names_a_mesh_axis():
-  words = {'PartitionSpec', 'Mesh', 'NamedSharding', 'make_mesh', 'AxisType', 'AXIS'}
-
-  def names(tree):
-    for node in ast.walk(tree):
-      yield from {getattr(node, 'id', None), getattr(node, 'attr', None)} & words
-      if isinstance(node, (ast.Import, ast.ImportFrom)):
-        yield from {alias.name for alias in node.names} & words
-
-  assert {name for name, tree in MODULES.items() if set(names(tree))} == {'devices.mesh'}
-
-
 def test_heavy_packages_are_imported_where_they_are_used():
   for name in MODULES:
     if not name.startswith('data.builders.'):

@@ -15,7 +15,6 @@ from abd_jax.config import changed
 from abd_jax.errors import Paused, UserError
 from abd_jax.report.tables import METRICS
 from abd_jax.run import queue
-from abd_jax.train import train_and_evaluate
 
 
 def test_trials_in_turn_are_the_runs_that_they_would_be_alone(learn, tiny_config, tmp_path, capsys):
@@ -27,12 +26,6 @@ def test_trials_in_turn_are_the_runs_that_they_would_be_alone(learn, tiny_config
   assert 'trial_1 ...' in capsys.readouterr().err
   again = command.learn_trials(tiny_config(method='base', trials=2, trial=1), tmp_path / 'both')
   assert again == results
-
-
-def test_trials_are_given_to_the_command_alone(tiny_config, tmp_path):
-  with pytest.raises(UserError, match=r'config.trials=2'):
-    train_and_evaluate(tiny_config(trials=2), str(tmp_path / 'run'))
-  assert not (tmp_path / 'run').exists()
 
 
 def test_the_summary_has_means_and_population_deviations_as_the_tables_have():
@@ -163,27 +156,12 @@ def test_as_many_at_once_as_there_are_accelerators(tiny_config, tmp_path, monkey
   assert [one['CUDA_VISIBLE_DEVICES'] for one in taken] == ['0', '1', '2']
 
 
-def test_trials_at_once_of_tasks_of_their_own_sizes(tiny_config, tmp_path, monkeypatch):
-  """Their runs have written another number of tasks to their configs than the field says."""
-
-  def run_all(runs, *_):
-    return {run.workdir.name: 0 for run in runs if train_and_evaluate(run.config, str(run.workdir))}
-
-  monkeypatch.setattr(queue, 'accelerators', lambda: [{}, {}])
-  monkeypatch.setattr(queue, 'run_all', run_all)
-  config = tiny_config(method='base', trials=2, task_sizes=(2, 3), tasks=5)
-  assert [one['task_sizes'] for one in command.learn_trials(config, tmp_path)] == [[2, 3]] * 2
-
-
 def test_a_pause_leaves_the_rest_to_the_same_command(compile_once, tiny_config, tmp_path):
-  order = tmp_path / 'order.txt'
-  order.write_text('9 8 7 6 5 4 3 2 1 0')
-  config = tiny_config(method='base', trials=2, class_order=str(order))
+  config = tiny_config(method='base', trials=2)
   with pytest.raises(Paused):
     command.learn_trials(changed(config, {'max_seconds': 1e-3}), tmp_path / 'runs')
   assert not (tmp_path / 'runs/trial_1').exists()
-  found = command.learn_trials(config, tmp_path / 'runs')
-  assert [one['class_order']['original_ids'][:3] for one in found] == [[9, 8, 7]] * 2
+  assert len(command.learn_trials(config, tmp_path / 'runs')) == 2
 
 
 LEFT_ALONE = """

@@ -95,18 +95,6 @@ def test_imagenets_shortcut_is_a_convolution_and_its_stem_a_quarter():
   assert inner['stage1_block0']['__call__'][0].shape == (2, 4, 4, 8)
 
 
-def test_output_shapes():
-  components = components_of(num_classes=7)
-  forward = lambda module, shape: jax.eval_shape(
-    lambda: module.init_with_output(jax.random.key(0), jnp.zeros(shape), train=False)[0]
-  )
-  features, logits = forward(components.model, (3, *CIFAR))
-  assert (features.shape, logits.shape) == ((3, 64), (3, 7))
-  assert forward(components.generator, (3, 1000)).shape == (3, *CIFAR)
-  assert forward(components.model, (3, 64, 64, 3))[0].shape == (3, 64)  # Tiny ImageNet
-  assert forward(Generator(5, (7, 6, 4), (3, 3, 2), 1), (2, 5)).shape == (2, 56, 48, 1)
-
-
 # First weights.
 
 

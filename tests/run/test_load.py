@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from abd_jax.config import default
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run import load
 from abd_jax.run.checkpoint import read_manifest
 from abd_jax.run.load import load_model
 
@@ -133,39 +131,12 @@ def test_values_above_the_range_of_training_are_refused(run_of):
       call(images)
 
 
-def test_few_images_are_not_padded_to_a_whole_batch(run_of, monkeypatch):
-  path, _, images, _ = run_of('abd')
-  model, sizes = load_model(path), []
-  whole, all_features = model.predict(images)[1], model.features(images)
-  in_batches = load.in_batches
-  monkeypatch.setattr(load, 'in_batches', lambda *given: sizes.append(given[2]) or in_batches(*given))
-  for n, most, expected in ((1, 256, 1), (3, 256, 4), (8, 256, 8), (9, 8, 8), (5, 6, 6), (len(images), 64, 64)):
-    names, probabilities = model.predict(images[:n], most)
-    assert sizes.pop() == expected and len(names) == len(probabilities) == n
-    np.testing.assert_allclose(probabilities, whole[:n], rtol=1e-4, atol=1e-6)
-  np.testing.assert_allclose(model.features(images[:3]), all_features[:3], rtol=1e-4, atol=1e-5)
-  model.layers(model.normalise(images[:3]))
-  assert sizes == [4, 4]
-
-
-def test_layers_are_in_the_order_of_the_network_however_many_there_are(run_of, monkeypatch):
-  path, _, images, _ = run_of('abd')
-  order = ['stem', 'stage0_block2', 'stage0_block11', 'stage1_block2', 'stage1_block10', 'stage10_block0']
-  monkeypatch.setattr(load, '_in_batches', lambda *_: dict.fromkeys(sorted(order)))
-  model = load_model(path)
-  assert list(model.layers(model.normalise(images[:2]))) == order
-
-
 def test_no_images_give_results_of_no_rows(run_of):
   path, _, images, _ = run_of('abd')
   model = load_model(path, 1)
   names, probabilities = model.predict(images[:0])
   assert names.tolist() == [] and probabilities.shape == (0, 4) and probabilities.dtype == np.float32
   assert names.dtype.kind == 'U' and model.features(images[:0]).shape == (0, 4)
-  some, none = model.layers(model.normalise(images[:2])), model.layers(model.normalise(images[:0]))
-  assert {name: (0, *rows.shape[1:]) for name, rows in some.items()} == {
-    name: rows.shape for name, rows in none.items()
-  }
 
 
 def test_of_a_run_that_is_going_on_the_newest_model_is_the_newest_written_in_full(run_of, tmp_path):
@@ -185,10 +156,8 @@ def damage(name, way):
     if way == 'flip':
       content[len(content) // 2] ^= 1
       file.write_bytes(content)
-    elif way == 'gone':
-      file.unlink()
     else:
-      (file.parent / 'more').write_text('')
+      file.unlink()
 
   return change
 
@@ -202,11 +171,8 @@ def edit(file, old, new):
 @pytest.mark.parametrize(
   ('change', 'match'),
   [
-    (damage('*', 'flip'), 'is damaged'),
     (damage('d/*', 'flip'), 'is damaged'),
     (damage('_METADATA', 'gone'), '_METADATA is missing'),
-    (damage('_METADATA', 'more'), 'more does not belong there'),
-    (lambda folder: folder.with_name('2.json').write_text('{"schema'), '2.json is damaged'),
     (lambda folder: edit(folder.with_name('2.json'), '"mean": [\n    0.3', '"mean": [\n    0.4'), '2.json is damaged'),
     (lambda folder: folder.with_name('2.json').write_text('{"schema_version": 99}'), 'schema 99'),
   ],
@@ -244,18 +210,3 @@ def test_groups_of_other_methods_may_come_change_and_go(run_of, tmp_path, learn)
   file.write_text(json.dumps(stored))
   with pytest.raises(UserError, match=r'config\.nothing=1'):
     learn(tmp_path / 'run')
-
-
-def test_a_finished_run_prints_its_results_where_its_data_are_not(run_of, tmp_path, tiny_config):
-  path, results, _, _ = run_of('abd')
-  config = tiny_config(data__dir=str(tmp_path / 'nothing'), data__download=False)
-  assert abd_jax.train_and_evaluate(config, str(path)) == results
-  assert not Path(tmp_path / 'nothing').exists()
-
-
-def test_the_public_interface_is_what_it_says():
-  for name in abd_jax.__all__:
-    assert getattr(abd_jax, name) is not None
-  assert abd_jax.load_model is load_model
-  with pytest.raises(AttributeError):
-    _ = abd_jax.nothing
