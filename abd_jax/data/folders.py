@@ -32,12 +32,15 @@ def _scan(folder: Path) -> list[os.DirEntry]:
 def image_files(folder: Path, others: Counter[str] | None = None) -> list[Path]:
   """Images in `folder` and below it, known by their suffix, in the order of `natural`; of one name by their paths.
 
-  others: counts the files with other suffixes.
+  others: counts the files with other suffixes. Raises UserError for a link to a folder that it lies in: its images
+  would be found many times.
   """
-  files = []
+  files, above = [], [folder, *folder.parents]
   for entry in _scan(folder):
     suffix = os.path.splitext(entry.name)[1].lower()
     if entry.is_dir():
+      if entry.is_symlink() and any(os.path.samefile(entry.path, one) for one in above):
+        raise UserError(f'{entry.path} is a link to a folder that it lies in. Remove it.')
       files += image_files(Path(entry.path), others)
     elif suffix in SUFFIXES:
       files.append(Path(entry.path))

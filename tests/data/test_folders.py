@@ -222,6 +222,7 @@ def put_into_a_folder(folder):
     (lambda folder: (folder / 'b').rename(folder / 'train'), ["no 'test'"]),
     (lambda folder: shutil.copy(folder / 'a/0.png', os.fsencode(folder / 'a') + b'/caf\xe9.png'), ['UTF-8']),
     (lambda folder: (folder / 'a/z.png').symlink_to('nowhere'), ['a/z.png', 'No such file']),
+    (lambda folder: (folder / 'a/up').symlink_to(folder), ['a/up', 'is a link to a folder that it lies in']),
     (put_into_a_folder, ["one class, 'q'"]),
     (lambda folder: shutil.copytree(folder / 'b', folder / 'a' / 'Test'), ["folder 'test' within a class"]),
     (empty_test, ['no test images']),
