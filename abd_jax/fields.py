@@ -118,7 +118,7 @@ def weight(default: float) -> Number:
 
 
 class Share:
-  """In a recipe: a share, or a tuple of shares, of a whole number of the config: `of`, or the recipe's own field."""
+  """In a recipe: a share, or a tuple of shares, of a whole number of the config. of: its field; default: the same."""
 
   def __init__(self, part: float | tuple[float, ...], of: str = ''):
     self.part, self.of = part, of

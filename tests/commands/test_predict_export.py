@@ -258,6 +258,6 @@ def test_a_file_that_cannot_be_written_keeps_the_old_one(trained, tmp_path, monk
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(Path, 'write_bytes', write_bytes)
-  with pytest.raises(UserError, match='No space left on device'):
+  with pytest.raises(OSError, match='No space left on device'):
     export.run([path, str(tmp_path / 'model.zip')])
   assert snapshot(tmp_path) == {'model.zip': b'old'}
