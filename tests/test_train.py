@@ -1,6 +1,7 @@
 """Whole runs: how often steps are traced, and that accuracy comes from the dreams."""
 
 import dataclasses
+import shutil
 from functools import partial
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import pytest
 from abd_jax import losses, methods
 from abd_jax.data.memory import unpad
 from abd_jax.data.sources import TaskStream
-from abd_jax.errors import Paused
+from abd_jax.errors import Paused, UserError
 from abd_jax.files import checksum_of_arrays
 from abd_jax.run import session
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
@@ -244,3 +245,18 @@ def test_other_devices_and_versions_on_resuming_are_told_and_stand_in_the_result
   ]
   assert [one['versions']['jax'] for one in results['stretches']] == [here['versions']['jax'], '9.9']
   assert 'other devices, versions or code than before' in capsys.readouterr().err
+
+
+def test_how_many_frozen_models_are_kept_may_change_on_the_way(tmp_path, learn):
+  learn(tmp_path / 'all')
+  teachers = tmp_path / 'run' / 'teachers'
+  while not (teachers / '1.json').exists():
+    with pytest.raises(Paused):
+      learn(tmp_path / 'run', max_seconds=1e-9)
+  shutil.rmtree(teachers / '0')
+  with pytest.raises(UserError, match='teachers/0 is missing'):  # of which something is left: it has been lost
+    learn(tmp_path / 'run')
+  (teachers / '0.json').unlink()  # as teachers_kept=1 would have had it
+  results = learn(tmp_path / 'run')
+  assert results['accuracy_matrix'] == learn(tmp_path / 'all')['accuracy_matrix']
+  assert sorted(file.name for file in teachers.iterdir()) == ['1', '1.json', '2', '2.json']

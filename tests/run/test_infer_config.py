@@ -1,6 +1,7 @@
 """Runs on a folder of photographs equal those on a prepared set, and what a config leaves open is found and kept."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -152,3 +153,21 @@ def test_images_brighter_than_white_are_refused_and_not_learnt(learn, tmp_path, 
   with pytest.raises(UserError, match=r'16, .*max_value=8'):
     learn(tmp_path / 'run', data__name='image_folder', data__dir=str(digits_as_files), data__max_value=8.0)
   assert not (tmp_path / 'run' / 'metrics.jsonl').exists()
+
+
+def test_a_run_does_not_go_on_with_another_version_of_its_data(learn, tmp_path, digits_data):
+  data = tmp_path / 'data'
+  shutil.copytree(Path(os.environ['TFDS_DATA_DIR']) / 'digits/1.0.0', data / 'digits/1.0.0')
+  with pytest.raises(Paused):
+    learn(tmp_path / 'run', method='base', data__dir=str(data), max_seconds=1e-6)
+  shutil.copytree(data / 'digits/1.0.0', data / 'digits/1.0.1')
+  with pytest.raises(Paused):  # the newest is taken, and is the same
+    learn(tmp_path / 'run', method='base', data__dir=str(data), max_seconds=1e-6)
+  features = data / 'digits/1.0.1/label.labels.txt'
+  features.write_text('\n'.join(f'no {k}' for k in range(10)))
+  with pytest.raises(UserError, match="data' are not those"):
+    learn(tmp_path / 'run', method='base', data__dir=str(data))
+  with pytest.raises(UserError, match=r'config\.data\.folds=0, not 5'):  # that comes first
+    learn(tmp_path / 'run', method='base', data__dir=str(data), data__folds=5)
+  shutil.rmtree(data / 'digits/1.0.1')
+  assert learn(tmp_path / 'run', method='base', data__dir=str(data))['final_accuracy'] > 0
