@@ -17,7 +17,7 @@ from experiments.store import RESULTS, read_json
 @pytest.mark.slow
 @pytest.mark.parametrize('method', methods.available())
 def test_a_method_learns_digits_with_finite_losses_and_freezes_a_model_after_each_task(method, tmp_path, digits_data):
-  config = load_config(f'digits:method={method},quick')
+  config = load_config(f'digits:method={method},quick', devices=1)
   results = train_and_evaluate(config, str(tmp_path / 'run'))
   assert len(results['accuracy_matrix']) == len(results['task_sizes']) > 1
   records = [json.loads(line) for log in tmp_path.rglob('metrics.jsonl') for line in log.read_text().splitlines()]
