@@ -43,7 +43,7 @@ def cli(cli_env):
     ([DIGITS, '--config.student.epochs=many'], ['student.epochs', 'many']),
     ([f'{DIGITS}:qick'], ["'qick'", "'quick'"]),
     ([f'{DIGITS}:tasks=two'], ["'tasks=two'", 'whole number']),
-    (['--config=configs/digit.py'], ["'configs/digit.py'", "'configs/digits.py'"]),
+    (['--config=configs/digit.py'], ["'configs/digit.py'", "'digits'"]),
     ([], ['--config is missing', '--config=configs/digits.py']),
     ([DIGITS, '--confgi=3'], ['confgi', 'config']),
     ([DIGITS, 'tasks=3'], ["'tasks=3'"]),

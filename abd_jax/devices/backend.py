@@ -42,6 +42,8 @@ def full_precision_matmul(function):
     with jax.default_matmul_precision('highest'):
       return function(*args, **kwargs)
 
+  if isinstance(function, functools.partial):  # profiles and logs name programs after their functions
+    wrapped.__name__ = function.func.__name__
   return wrapped
 
 

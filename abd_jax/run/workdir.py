@@ -257,8 +257,9 @@ def check_same_config(folder: Path, fields: dict) -> None:
 
   Ignores groups that exist only there: they belong to methods that were added on another branch.
   """
-  stored = flatten(read_json(folder / 'config.json'))  # a field that is newer than the run has its default
-  there, here = fixed(flatten(default().to_dict()) | stored), fixed(fields)
+  here = fixed(fields)
+  defaults = fixed(default().to_dict() | {'method': here.get('method')})  # of fields that are newer than the run
+  there = {name: value for name, value in defaults.items() if name in here} | fixed(read_json(folder / 'config.json'))
   rank, groups = {name: k for k, name in enumerate(FIRST_REPORTED)}, {name.rpartition('.')[0] for name in here}
   compared = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups} - left_open(here)
   for name in sorted(compared, key=lambda name: (rank.get(name, len(rank)), name)):
