@@ -32,7 +32,7 @@ class Paused(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-  """' Did you mean ...?' with the most similar known word. If none is similar: the known words, if they are few."""
+  """' Did you mean ...?' with the most similar known word; without one, the known words unless they are many."""
   known = sorted(known)
   if close := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
     return f" Did you mean '{close[0]}'?"

@@ -48,7 +48,7 @@ class Switch(Field):
 
 
 class Choice(Field):
-  """One of several words or whole numbers, of which the first is the default."""
+  """One of several words or whole numbers. The first is the default."""
 
   def __init__(self, *values: Any, free: bool = False):
     super().__init__(values[0], free)

@@ -130,7 +130,7 @@ def assert_refused(learn, path, match, **fields):
   assert snapshot(path) == before
 
 
-@pytest.mark.parametrize('name', ['metrics.jsonl', 'checkpoints/student/1/x'])
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'checkpoints/student/1/x', 'teachers/0.json', 'results.json'])
 def test_a_workdir_without_its_config_is_left_as_it_is(learn, tmp_path, name):
   (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
   (tmp_path / name).write_text('mine')

@@ -92,7 +92,7 @@ def _audit(folder: Path, config: Config) -> dict[str, Any]:
 
 
 def _models(folder: Path) -> tuple[list[Path], dict]:
-  """(every folder in teachers/, also those of which only a manifest is left, newest last; the newest manifest).
+  """(paths of all models in teachers/, newest last, also if only the manifest is left; the newest manifest).
 
   Raises UserError if no model is frozen, or if the manifest is damaged.
   """

@@ -1,4 +1,4 @@
-"""The verbs of abd-jax: one file each, found by its name, with `run(words)`. Its docstring is its help.
+"""The verbs of abd-jax. Each is a file here with `run(words)`; its docstring is its help.
 
 The docstring's first line is the verb's line in `abd-jax --help`: an example, four spaces, what it does.
 """

@@ -20,7 +20,7 @@ def join_cluster(coordinator: str, count: int, rank: int) -> None:
   """Makes this process one of `count`. '', 0 and -1: as the cluster's own variables say.
 
   Raises:
-    UserError: there is no cluster, the address is none, or the first process does not answer.
+    UserError: there is no cluster, the address is not HOST:PORT, or the first process does not answer.
   """
   if coordinator:
     host, _, port = coordinator.rpartition(':')

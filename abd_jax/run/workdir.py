@@ -22,6 +22,7 @@ from abd_jax.run.logs import MetricWriters, confusion_file, write_confusion
 from abd_jax.run.schedule import TeacherId
 
 SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
+_KEPT = ('teachers', 'results.json', 'checkpoints', 'metrics.jsonl')  # what a new run would write over
 # If several fields differ, report these first; they explain the rest.
 FIRST_REPORTED = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
 
@@ -65,7 +66,7 @@ class Workdir:
     if file.exists():
       check_same_config(self.path, self.config)
       return self._stamp()
-    if others := sorted(path.name for path in self.path.iterdir() if path.name in ('checkpoints', 'metrics.jsonl')):
+    if others := [name for name in _KEPT if (self.path / name).exists()]:
       raise UserError(
         f'workdir {self.path} has {others[0]} but no config.json. Put config.json back, or choose another --workdir.'
       )
