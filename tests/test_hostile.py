@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from abd_jax.commands import predict
 from abd_jax.data import images as images_lib
 from abd_jax.errors import UserError
 
@@ -41,7 +40,7 @@ def test_a_damaged_image_is_read_or_refused(tmp_path_factory, form, data):
   file = tmp_path_factory.getbasetemp() / 'image'
   file.write_bytes(content)
   try:
-    found = predict.read_image(file, (8, 8, 1))
+    found = images_lib.Reading((8, 8, 1)).read(file)
     assert (found.shape, found.dtype) == ((8, 8, 1), np.uint8)
   except UserError as error:
     assert len(str(error).splitlines()) == 1
@@ -71,7 +70,7 @@ def bomb(side):
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
   (tmp_path / 'bomb.png').write_bytes(bomb(side))
   with pytest.raises(UserError, match='more pixels'):
-    predict.read_image(tmp_path / 'bomb.png', (8, 8, 1))
+    images_lib.Reading((8, 8, 1)).read(tmp_path / 'bomb.png')
   for look in (images_lib.header, lambda file: images_lib.plain(file.read_bytes(), 1)):
     with pytest.raises(images_lib.BadImage, match='more pixels'):
       look(tmp_path / 'bomb.png')

@@ -26,7 +26,7 @@ from typing import Any
 
 from abd_jax import __version__
 from abd_jax.commands.options import parse
-from abd_jax.commands.predict import open_model, preparation
+from abd_jax.commands.predict import open_model
 from abd_jax.errors import UserError
 
 
@@ -55,7 +55,7 @@ def archive(model: Any) -> bytes:
     'class_names': model.class_names,
     'image_shape': model.image_shape,
     'max_value': model.white,
-    'preparation': preparation(model.image_shape, model.config.data),
+    'preparation': model.reading.steps(),
     'abd_jax': __version__,
     'jax': jax.__version__,
   }

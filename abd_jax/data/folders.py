@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from abd_jax.errors import UserError
@@ -47,6 +48,17 @@ def image_files(folder: Path, others: Counter[str] | None = None) -> list[Path]:
     elif others is not None:
       others[suffix or 'without a suffix'] += 1
   return sorted(files, key=lambda file: (natural(file.name), str(file)))
+
+
+def image_paths(paths: Collection[str | os.PathLike]) -> list[Path]:
+  """These files; for a folder its images, as for training, sorted by path. Raises UserError if there are none."""
+  files = []
+  for path in (Path(os.path.expanduser(path)) for path in paths):
+    files += sorted(image_files(path)) if path.is_dir() else [path]
+  if not files:
+    where = ' '.join(map(str, paths)) or 'an empty list'
+    raise UserError(f'no image in {where}; expected files that end in {" ".join(sorted(SUFFIXES))}.')
+  return files
 
 
 def lines(file: Path) -> list[str]:

@@ -7,9 +7,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from abd_jax.errors import UserError
 
 TRIES = 10  # at a random crop that fits, before the centre is taken
 DRAWS = 2 * TRIES + 2  # numbers in [0, 1) that one random crop takes
@@ -17,6 +20,7 @@ _AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the i
 _SHORT_SIDE = 256 / 224  # of a test image before its centre is cut out, in sides of that centre
 _ORIENTATION = 0x0112  # EXIF's tag
 _MODES = {1: 'L', 3: 'RGB'}
+_WHITE = 255  # of 8 bits
 _DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')  # Pillow's modes of 16-bit grey
 
 
@@ -146,6 +150,63 @@ def resize(image: Any, size: tuple[int, int], box: Sequence[float]) -> Any:
   if (image.width, image.height) == (width, height) and tuple(box) == (0, 0, width, height):
     return image
   return image.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box))
+
+
+def cut(image: Any, size: Sequence[int], draws: np.ndarray | None = None) -> Any:
+  """`size` (h, w) of a Pillow image: its centre, or the random crop of `draws`."""
+  centre = centre_box(image.width, image.height)
+  return resize(image, (size[0], size[1]), centre if draws is None else random_box(image.width, image.height, draws))
+
+
+def stored(encoded: bytes, shape: Sequence[int | None], white: float = _WHITE) -> tuple[Any, list[str]]:
+  """`plain`, then the largest centred square resized, as a Pillow image of values from 0 to `white`.
+
+  shape: (h, w, c) of the result; None for h and w: the whole image. Raises BadImage.
+  """
+  image, done = plain(encoded, shape[2] or 0)
+  size = (shape[0] or image.height, shape[1] or image.width)
+  if size != (image.height, image.width):
+    image = resize(image, size, square_box(image.width, image.height))
+    done.append('resized')
+  if white < _WHITE:
+    image = image.point([round(value * white / _WHITE) for value in range(256)] * len(image.getbands()))
+    done.append('scaled')
+  return image, done
+
+
+class Reading(NamedTuple):
+  """How a file becomes an image of a model: as the run's own test images did."""
+
+  shape: tuple[int, int, int]  # (h, w, c) of the model's images
+  stored: tuple[int, int] | tuple[None, None] = (None, None)  # (h, w) of the square that is cut out; None: no square
+  crop: str = 'padded'  # config.data.crop
+  white: float = _WHITE  # the highest value of the model's images
+
+  def read(self, file: Path) -> np.ndarray:
+    """uint8[h, w, c] of an image file. Raises UserError if it cannot be read, or its size is not the model's."""
+    try:
+      image, _ = stored(file.read_bytes(), (*self.stored, self.shape[2]), self.white)
+    except (BadImage, OSError) as error:
+      reason = f'it {error}' if isinstance(error, BadImage) else error.strerror or error
+      raise UserError(f'image {file} cannot be read ({reason}). Repair it, or leave it out.') from error
+    found = pixels(cut(image, self.shape) if self.crop == 'resized' else image)
+    if found.shape != self.shape:
+      (height, width), (h, w) = self.shape[:2], found.shape[:2]
+      raise UserError(f'image {file}: expected {height}x{width} pixels, got {h}x{w}. Resize it.')
+    return found
+
+  def steps(self) -> list[str]:
+    """What `read` does in words and in order, for users who prepare images elsewhere."""
+    height, width, channels = self.shape
+    steps = ['turned upright as EXIF says', f'{"grey" if channels == 1 else "RGB"}, 8 bits, transparent pixels white']
+    if self.stored[0]:
+      side = 'x'.join(map(str, self.stored))
+      steps.append(f'the largest centred square resized to {side}, bilinearly over all pixels it covers')
+    if self.white < _WHITE:
+      steps.append(f'values multiplied by {self.white:g}/{_WHITE} and rounded')
+    if self.crop == 'resized':
+      steps.append(f'the centred square of 224/256 of the short side resized to {height}x{width}, likewise')
+    return steps
 
 
 def plain(encoded: bytes, channels: int = 0) -> tuple[Any, list[str]]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from abd_jax.data import builders
+from abd_jax.data.images import Reading
 from abd_jax.errors import UserError, nearest
 
 _JUST_BEGUN = 60.0  # seconds in which another process may not have locked the copy that it begins
@@ -65,13 +66,11 @@ def builder_class(name: str) -> Any | None:
   return importlib.import_module(f'{builders.__name__}.{name}').Builder if name in _builder_names() else None
 
 
-def stored_size(name: str, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
-  """(h, w) to which our builder of that name brings photographs before it stores them; None: it leaves their size.
-
-  size: (h, w) of the network's images. crop: config.data.crop.
-  """
-  builder: Any = builder_class(name)
-  return builder.stored_size(size, crop) if hasattr(builder, 'stored_size') else None
+def reading(data: Any, shape: tuple[int, int, int]) -> Reading:
+  """How files are read for a model of a run. data: its config.data. shape: (h, w, c) of its images."""
+  builder: Any = builder_class(data.name)
+  size = builder.stored_size(shape[:2], data.crop) if hasattr(builder, 'stored_size') else None
+  return Reading(shape, size or (None, None), data.crop, data.max_value)
 
 
 def find_or_prepare(name: str, place: Place, options: Options) -> Path:

@@ -39,12 +39,7 @@ class View(NamedTuple):
 
   def cut(self, image: Any, draws: np.ndarray | None) -> np.ndarray:
     """The same of a Pillow image."""
-    if self.crop == 'resized':
-      box = images_lib.centre_box(image.width, image.height)
-      if draws is not None:
-        box = images_lib.random_box(image.width, image.height, draws)
-      image = images_lib.resize(image, self.shape[:2], box)
-    return images_lib.pixels(image)
+    return images_lib.pixels(images_lib.cut(image, self.shape, draws) if self.crop == 'resized' else image)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Loads a trained model from a workdir. Needs neither its data set nor an optimizer."""
 
+import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
+from tqdm import tqdm
 
 from abd_jax import methods
 from abd_jax.config import Config, restored
+from abd_jax.data import folders, prepare
+from abd_jax.data.images import threads
 from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
@@ -26,6 +31,7 @@ from abd_jax.steps.student import embed, in_batches, probabilities
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 BATCH = 256  # images, unless the caller gives another batch_size
 _HIGHEST = 255  # of uint8
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -47,6 +53,7 @@ class LoadedModel:
     class_names: of the classes it has learnt, in learning order.
     image_shape: (h, w, c) of its input.
     white: the highest raw pixel value, 255 (16 for digits).
+    reading: how image files are read, an `abd_jax.data.images.Reading`.
     task: 0-based, the last task that it has learnt.
     tasks: all tasks of the run, also later ones.
     config: the config of the run.
@@ -56,6 +63,7 @@ class LoadedModel:
   def __init__(self, config: Config, model: FrozenModel, manifest: dict):
     self.config, self.task, self._model = config, manifest['task'], model
     self.image_shape, self.white = tuple(manifest['image_shape']), float(config.data.max_value)
+    self.reading = prepare.reading(config.data, self.image_shape)
     order, sizes = manifest['class_order'], tuple(manifest['task_sizes'])
     self.class_names = tuple(order['names'][: sum(sizes[: self.task + 1])])
     self.tasks = Tasks(tuple(order['original_ids']), sizes)
@@ -69,15 +77,36 @@ class LoadedModel:
     self._dreamer = next((phase.dreamer for phase in self._method.later if phase.dreamer), None)
     self.can_dream = bool(model.generator) or self._dreamer is not None
 
-  def predict(self, images: np.ndarray, batch_size: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
+  def predict(self, images: np.ndarray | Paths, batch_size: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
     """(str[n] the likeliest class of each image, f32[n, len(class_names)] probabilities).
 
-    images: u8[n, h, w, c], raw. batch_size: the largest batch. Raises UserError for images of another shape or type,
-    or with values above `white`.
+    Args:
+      images: u8[n, h, w, c], raw; or the path of an image file or of a folder, whose images are sorted by path, or a
+        list of paths. Files are read as the run's test images were.
+      batch_size: the largest batch.
+
+    Raises:
+      UserError: images of another shape or type, or with values above `white`; a file that cannot be read.
     """
+    if isinstance(images, str | os.PathLike):
+      images = [images]
+    if isinstance(images, list | tuple) and all(isinstance(one, str | os.PathLike) for one in images):
+      return self._predict_files(folders.image_paths(images), batch_size)
     self._check(images)
     likeliest, found = _in_batches(partial(self._call, self._probabilities), images, batch_size)
     return np.asarray(self.class_names)[likeliest], found[:, : len(self.class_names)]
+
+  def _predict_files(self, files: list[Path], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `predict`. Holds one batch of images; a terminal shows a bar for several."""
+    parts, hidden = [], True if len(files) <= batch_size else None
+    batch_size = -(-len(files) // -(-len(files) // batch_size))  # in parts of one size, since each size is compiled
+    with tqdm(total=len(files), unit='image', disable=hidden, leave=False) as bar:
+      for start in range(0, len(files), batch_size):
+        images = np.stack(list(threads().map(self.reading.read, files[start : start + batch_size])))
+        parts.append(self.predict(images, batch_size))
+        bar.update(len(images))
+    names, found = zip(*parts, strict=True)
+    return np.concatenate(names), np.concatenate(found)
 
   def export(self) -> bytes:
     """The function raw images u8[n, h, w, c] -> probabilities f32[n, len(class_names)], written by jax.export.

@@ -63,7 +63,10 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   @classmethod
   def stored_size(cls, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
-    """As in `abd_jax.data.prepare`."""
+    """(h, w) to which photographs are brought before they are stored; None: they keep their size.
+
+    size: (h, w) of the network's images. crop: config.data.crop.
+    """
     return None
 
   @classmethod
@@ -140,12 +143,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     try:
       encoded = photo.path.read_bytes()
       original = hashlib.sha256(encoded).digest()
-      height, width, channels = self.files.shape
-      image, done = images_lib.plain(encoded, channels)
-      size = (height or image.height, width or image.width)
-      if size != (image.height, image.width):
-        image = images_lib.resize(image, size, images_lib.square_box(image.width, image.height))
-        done.append('resized')
+      image, done = images_lib.stored(encoded, self.files.shape)
       if done or image.format not in ('PNG', 'JPEG'):
         encoded = images_lib.png(image)
       return encoded, original, done, ''
