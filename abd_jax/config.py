@@ -7,6 +7,7 @@ memory.redraw, e2e.new_target, bic.evaluate and bn_gamma_init, whose defaults ar
 """
 
 import json
+import re
 import runpy
 import sys
 from collections.abc import Collection, Iterable, Mapping
@@ -37,7 +38,7 @@ FIELDS: dict[str, Field] = {
   'tasks': count(10),  # of equal size, unless:
   'first_task_classes': Number(0, 0, 10**9),  # >0: the first task has this many classes, the others share the rest
   'task_sizes': Numbers((), 1, 10**6),  # classes of each task, which also says how many; may sum to less than all
-  'class_order': Text(''),  # '': shuffled by trial; '3,1,2,...': original ids; else a file of ids or names
+  'class_order': Text(''),  # '': shuffled by trial; ids, names, a file, a seed: docs/running.md tells all forms
   'extends': Text(''),  # workdir of a finished run whose last model this one starts from; set by abd-jax extend
   # Data.
   'data.name': Text('cifar100'),  # a TFDS builder, ours or any prepared as array_record under data.dir
@@ -175,11 +176,6 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
     UserError: an argument that does not fit.
   """
   options = parse_argument(argument)
-  if config.task_sizes and (tasks := options.get('tasks', len(config.task_sizes))) != len(config.task_sizes):
-    raise UserError(
-      f'tasks={tasks}: this config has tasks of config.task_sizes={config.task_sizes}. Leave tasks= out, or set that '
-      'field.'
-    )
   method = options.get('method', '')
   if options.pop('quick', False):
     options |= {'collapse': 'tell'} | quick  # one epoch need not learn
@@ -301,7 +297,14 @@ def load_config(name: str, /, **fields: Any) -> Config:
   config = _from_json(name) if name == '-' or name.endswith('.json') else _from_file(name)
   values = read_fields(fields)
   check_read(config.method, values)
-  return changed(config, values)
+  config, option = changed(config, values), re.search(r'[:,]tasks=(\d+)', name)
+  tasks = values.get('tasks', int(option[1]) if option else 0)
+  if tasks and config.task_sizes and tasks != len(config.task_sizes):
+    raise UserError(
+      f'tasks={tasks}, but config.task_sizes={config.task_sizes} lists {len(config.task_sizes)}. Leave tasks out, or '
+      'set config.task_sizes.'
+    )
+  return config
 
 
 def packaged_configs() -> Path:
@@ -338,7 +341,7 @@ def _from_file(text: str) -> Config:
 def _from_json(name: str) -> Config:
   """The config in a JSON file, or on standard input for '-'."""
   try:
-    stored = json.loads(sys.stdin.read() if name == '-' else Path(name).read_text())
+    stored = json.loads(sys.stdin.read() if name == '-' else Path(name).read_text(encoding='utf-8-sig'))
     fields = flatten(stored)
   except (OSError, ValueError, AttributeError) as error:
     reason = error.strerror if isinstance(error, OSError) else 'it is not a config'

@@ -17,6 +17,7 @@ from conftest import REPO, RUN, assert_same_outcome, command, snapshot
 
 from abd_jax.commands import train as train_command
 from abd_jax.errors import Paused, UserError
+from abd_jax.run.plan import build
 from abd_jax.train import train_and_evaluate
 
 DIGITS = '--config=configs/digits.py'
@@ -47,6 +48,8 @@ def cli(cli_env):
     ([], ['--config is missing', '--config=configs/digits.py']),
     ([DIGITS, '--confgi=3'], ['confgi', 'config']),
     ([DIGITS, 'tasks=3'], ["'tasks=3'"]),
+    ([f'{DIGITS}:tasks=3', '--config.task_sizes=(5,5)'], ['tasks=3', 'config.task_sizes=(5, 5)']),
+    ([DIGITS, '--config.tasks=3', '--config.task_sizes=(5,5)'], ['tasks=3', 'config.task_sizes=(5, 5)']),
   ],
 )
 def test_a_mistyped_command_is_refused_in_one_line(monkeypatch, tmp_path, flags, words):
@@ -72,7 +75,6 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(cli):
     ({'method': 'adb'}, ["'adb'", "'abd'"]),
     ({'task_sizes': ()}, ['10 classes', '3 equal tasks', '2 or 5']),
     ({'task_sizes': (5, 5, 5)}, ['15', '10 classes']),
-    ({'student__batch_size': 400}, ['student.batch_size=400', 'at most 294']),
     ({'student__batch_size': 30, 'devices': 8}, ['student.batch_size', 'multiple of 8', '30']),
     ({'inversion__batch_size': 12, 'devices': 8}, ['inversion.batch_size', 'multiple of 8', '12']),
     ({'devices': 99}, ['devices=99', 'Use 0']),
@@ -91,6 +93,14 @@ def test_an_impossible_config_is_refused_before_anything_is_written(tiny_config,
   assert '\n' not in str(error.value)
   assert all(word in str(error.value) for word in words), error.value
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_task_smaller_than_a_batch_repeats_images_and_that_is_told(tiny_config, capsys):
+  plan = build(tiny_config('base', student__batch_size=300))
+  assert 'batch_size=300: 1 of 3, the smallest with 294; their batches repeat' in capsys.readouterr().err
+  assert [steps for *_, steps in plan.schedule.steps(plan.stream.labels)] == [1, 1, 1]
+  build(tiny_config('base'))
+  assert 'repeat' not in capsys.readouterr().err
 
 
 def test_an_unwritable_workdir_is_refused(learn, tmp_path):

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import random
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,42 +24,76 @@ def class_order(num_classes: int, trial: int) -> tuple[int, ...]:
   return tuple(order)
 
 
+_FORMS = (
+  "ids such as 3,1,4, names such as cat,dog, a text file of either, or NumPy's shuffle such as numpy:1993; ids: or "
+  'names: in front where numbers are names too'
+)
+
+
 def parse_class_order(text: str, class_names: Sequence[str], trial: int) -> tuple[int, ...]:
   """The class order, as original ids, that `text` describes.
 
   Args:
     text: '' for `class_order(len(class_names), trial)`; 'numpy:1993' for NumPy's legacy shuffle with that seed, as
-      ImageNet's is, for every trial; '3,1,4,...' for the order itself; names of classes, one a line; anything else is
-      the path of a text file of ids or of names. Commas or whitespace separate ids.
+      ImageNet's is, for every trial; ids between commas or whitespace; names of classes, between commas or one a line;
+      or the path of a text file of ids or names. 'ids:' or 'names:' may stand in front. Otherwise words are names if
+      one is no number, or if they are numbers that are names but not all ids.
     class_names: of all classes, by their ids. The order must be a permutation of them.
     trial: seed, used only for ''.
 
   Raises:
-    UserError: the file cannot be read, or its content is no such permutation.
+    UserError: the file cannot be read, its content is no such permutation, or numbers may be ids or names.
   """
   text = order_text(text)
   if not text:
     return class_order(len(class_names), trial)
   if seed := _SHUFFLE.fullmatch(text):
     return tuple(np.random.RandomState(int(seed[1])).permutation(len(class_names)).tolist())
-  if _IDS.fullmatch(text):
-    words = [str(int(word)) if word.isdecimal() else word for word in text.replace(',', ' ').split()]
-    names = [str(k) for k in range(len(class_names))]
-  else:
-    words, names = list(filter(None, map(str.strip, text.splitlines()))), list(class_names)
-  ids = {name: k for k, name in enumerate(names)}
+  kind, body = _kind_and_body(text)
+  words, names = _words(body), [unicodedata.normalize('NFC', name) for name in class_names]
+  ids = [word.lstrip('0') or '0' for word in words]
+  numbers = [str(k) for k in range(len(names))]
+  kind = kind or ('ids:' if _NUMBERS.fullmatch(body) and _mean_ids(words, ids, names) else 'names:')
+  words, known = (ids, numbers) if kind == 'ids:' else (words, names)
+  place = {name: k for k, name in enumerate(known)}
   for k, word in enumerate(words):
-    if word not in ids:
-      known = f'an id from 0 to {len(names) - 1}' if names[0] == '0' else 'the name of a class'
-      raise UserError(f"config.class_order: expected {known}, got '{word}'.{nearest(word, class_names)}")
+    if word not in place:
+      expected = f'an id from 0 to {len(names) - 1}' if kind == 'ids:' else 'the name of a class'
+      raise UserError(f"config.class_order: expected {expected}, got '{word}'.{nearest(word, class_names)}")
     if word in words[:k]:
       raise UserError(f"config.class_order: class '{word}' is listed twice.")
-  if missing := [name for name in names if name not in set(words)]:
+  if missing := [name for name in known if name not in set(words)]:
     raise UserError(f"config.class_order: class '{missing[0]}' is missing ({len(words)} of {len(names)} given).")
-  return tuple(ids[word] for word in words)
+  return tuple(place[word] for word in words)
 
 
-_SHUFFLE, _IDS = re.compile(r'numpy:(\d{1,9})'), re.compile(r'[-+\d,\s]+')
+_SHUFFLE, _NUMBERS = re.compile(r'numpy:(\d{1,9})'), re.compile(r'[-+\d,\s]+')
+
+
+def _mean_ids(words: list[str], ids: list[str], names: list[str]) -> bool:
+  """Whether numbers are ids rather than names. Raises UserError if they may be either, and name different classes."""
+  if sorted(ids) != sorted(str(k) for k in range(len(names))):
+    return not set(words) & set(names)
+  for word, number in zip(words, ids, strict=True):
+    if word in names and names[int(number)] != word:
+      raise UserError(
+        f"config.class_order: '{word}' is the name of one class and the id of another, '{names[int(number)]}'. Put "
+        'ids: or names: in front of the list.'
+      )
+  return True
+
+
+def _kind_and_body(text: str) -> tuple[str, str]:
+  """('ids:', 'names:' or '', what stands behind it)."""
+  kind = next((kind for kind in ('ids:', 'names:') if text.startswith(kind)), '')
+  return kind, text.removeprefix(kind)
+
+
+def _words(body: str) -> list[str]:
+  if _NUMBERS.fullmatch(body):
+    return body.replace(',', ' ').split()
+  words = body.splitlines() if '\n' in body else body.split(',')
+  return [unicodedata.normalize('NFC', word.strip()) for word in words if word.strip()]
 
 
 def order_text(text: str) -> str:
@@ -66,18 +101,19 @@ def order_text(text: str) -> str:
 
   Raises UserError if it cannot be read.
   """
-  if not text or '\n' in text or _SHUFFLE.fullmatch(text) or _IDS.fullmatch(text):
+  kind, body = _kind_and_body(text)
+  if not text or '\n' in body or _SHUFFLE.fullmatch(text) or _NUMBERS.fullmatch(body):
+    return text
+  file = os.path.expanduser(body)
+  if ',' in body and not os.path.isfile(file):
     return text
   try:
-    content = Path(os.path.expanduser(text)).read_text()
+    content = Path(file).read_text(encoding='utf-8-sig').strip()
   except (OSError, ValueError) as error:  # ValueError: not a text file, or not even a path
     reason = getattr(error, 'strerror', None) or 'not a text file'
-    raise UserError(
-      f'config.class_order: {text!r} cannot be read ({reason}); give ids such as 3,1,4 or a text file of ids or names.'
-    ) from None
-  if _IDS.fullmatch(content):
-    return ','.join(content.replace(',', ' ').split())
-  return ''.join(f'{line.strip()}\n' for line in content.splitlines() if line.strip()) or '\n'
+    raise UserError(f'config.class_order: {body!r} cannot be read ({reason}); expected {_FORMS}.') from None
+  words = _words(content)
+  return kind + (','.join(words) if _NUMBERS.fullmatch(content) else ''.join(f'{word}\n' for word in words) or '\n')
 
 
 def split(
@@ -116,9 +152,9 @@ def split(
       f'config.first_task_classes={first} with config.tasks=1 leaves {classes} of {num_classes} classes; set '
       'config.tasks to 2 or more, or list config.task_sizes.'
     )
-  if uneven and not first and classes > tasks:
+  if uneven and classes > tasks:
     least, more = divmod(classes, tasks)
-    return (least + 1,) * more + (least,) * (tasks - more)
+    return (first,) * bool(first) + (least + 1,) * more + (least,) * (tasks - more)
   if tasks and classes % tasks:
     after = f' after config.first_task_classes={first}' if first else ''
     raise UserError(

@@ -199,7 +199,7 @@ def build(config) -> Plan:
   known = len(base.sizes) if base else 0
   batches = {'student.batch_size': config.student.batch_size, 'inversion.batch_size': config.inversion.batch_size}
   batches['eval_batch_size'] = config.eval_batch_size
-  _check_batches(batches, min(stream.sizes[known:]), mesh.size)
+  _check_batches(batches, stream.sizes[known:], mesh.size)
   seed = config.seed if config.seed >= 0 else config.trial
   memory_size = config.memory.size if method.memory else 0
   classes = sum(stream.tasks.sizes)
@@ -246,13 +246,21 @@ def _devices(count: int) -> Sequence[Any]:
   return devices[: count or len(devices)]
 
 
-def _check_batches(sizes: dict[str, int], smallest_task: int, devices: int) -> None:
-  """sizes: field -> its batch size. smallest_task: training images."""
-  if (batch := sizes['student.batch_size']) > smallest_task:
-    raise UserError(f'config.student.batch_size={batch}: expected at most {smallest_task}, as the smallest task has.')
-  for name, size in sizes.items():
+def _check_batches(batches: dict[str, int], images: Sequence[int], devices: int) -> None:
+  """Raises UserError for a batch that does not divide over the devices. Tells of tasks that do not fill one.
+
+  batches: field -> its batch size. images: of each task, for training.
+  """
+  for name, size in batches.items():
     if size % devices:
       raise UserError(f'config.{name}={size}: expected a multiple of {devices}, the number of devices.')
+  batch = batches['student.batch_size']
+  if small := [count for count in images if count < batch]:
+    print(
+      f'tasks with fewer training images than config.student.batch_size={batch}: {len(small)} of {len(images)}, the '
+      f'smallest with {min(small)}; their batches repeat images',
+      file=sys.stderr,
+    )
 
 
 def results_of(

@@ -41,10 +41,37 @@ def test_parse_class_order(tmp_path):
     assert parse_class_order(text, NAMES, 1) == (3, 1, 0, 2)
   assert parse_class_order('0', NAMES[:1], 1) == (0,)
   assert parse_class_order('polar bear\nbee\nape\ncat', NAMES, 1) == (3, 1, 0, 2)
+  assert parse_class_order('polar bear,bee, ape,cat', NAMES, 1) == (3, 1, 0, 2)
   path = tmp_path / 'order.txt'
-  for content in ('3, 1\n0\t2\n', 'polar bear\nbee\n\n ape\ncat'):
+  for content in ('3, 1\n0\t2\n', 'polar bear\nbee\n\n ape\ncat', 'polar bear, bee,ape,cat', '\ufeff3 1 0 2'):
     path.write_text(content)
     assert parse_class_order(str(path), NAMES, 1) == (3, 1, 0, 2)
+  path.write_text('\ufeffpolar bear\r\nbee\r\nape\r\ncat\r\n')  # as editors on Windows write it
+  assert parse_class_order(str(path), NAMES, 1) == parse_class_order(f'names:{path}', NAMES, 1) == (3, 1, 0, 2)
+
+
+@pytest.mark.parametrize(
+  'names, text, order',
+  [
+    (range(12), '11,10,9,8,7,6,5,4,3,2,1,0', tuple(range(11, -1, -1))),  # name and id are the same
+    (range(10, 16), '15,10,11,12,13,14', (5, 0, 1, 2, 3, 4)),
+    (range(1, 4), '3,1,2', (2, 0, 1)),
+    (('007', '008', '009'), '009 007 008', (2, 0, 1)),
+    (('00', '01', '02'), '2,0,1', (2, 0, 1)),
+    (range(1, 4), 'ids:2,0,1', (2, 0, 1)),
+    (('2', '0', '1'), 'names:2,0,1', (0, 1, 2)),
+    (('2', '0', '1'), 'ids:2,0,1', (2, 0, 1)),
+    (('cafe\u0301', 'owl'), 'owl,caf\xe9', (1, 0)),  # one name in two forms of Unicode
+  ],
+)
+def test_numbers_are_names_where_classes_have_such_names(names, text, order):
+  assert parse_class_order(text, [str(name) for name in names], 0) == order
+
+
+@pytest.mark.parametrize('names, text', [('201', '2,0,1'), ('123', '2,0,1'), ('1234', '0\n1\n2\n3')])
+def test_numbers_that_are_names_and_ids_of_different_classes_are_refused(names, text):
+  with pytest.raises(UserError, match=r"'\d' is the name of one class and the id of another.*ids:.*names:"):
+    parse_class_order(text, list(names), 0)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +81,15 @@ def test_parse_class_order(tmp_path):
     ('0,1,2,1', ['1', 'listed twice']),
     ('0,1,2,4', ["'4'", 'from 0 to 3']),
     ('no_such_file.txt', ["'no_such_file.txt'", 'No such file']),
-    ('0,one,2,3', ["'0,one,2,3'", 'cannot be read']),
+    ('ape', ["'ape' cannot be read", 'numpy:1993', 'cat,dog', 'ids:']),
+    ('0,one,2,3', ["the name of a class, got '0'"]),
     ('ape\nbee\ncat\npolar bar', ["'polar bar'", "'polar bear'?"]),
     ('ape\ncat\n', ["'bee'", 'missing', '2 of 4']),
     (b'0 1 2 x', ["'0 1 2 x'"]),
+    (b' \n', ["class '0' is missing"]),
+    ('names:0,1,2,3', ["the name of a class, got '0'"]),
+    ('ids:ape,bee', ["an id from 0 to 3, got 'ape'"]),
+    ('numpy:', ["'numpy:'", 'numpy:1993']),
     (b'\xff\xfe\x00', ['order.txt', 'not a text file']),
   ],
 )
@@ -85,6 +117,7 @@ def test_a_wrong_class_order_is_named(tmp_path, content, words):
     (dict(num_classes=5, num_tasks=2, uneven=True), (3, 2)),
     (dict(num_classes=11, num_tasks=4, uneven=True), (3, 3, 3, 2)),
     (dict(num_classes=6, num_tasks=2, uneven=True), (3, 3)),
+    (dict(num_classes=10, num_tasks=4, first_task_classes=2, uneven=True), (2, 3, 3, 2)),
     (dict(num_classes=10, num_tasks=7, task_sizes=(5, 5)), (5, 5)),  # its length is the number of tasks
   ],
 )
