@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from abd_jax.devices import backend, hosts
 from abd_jax.errors import UserError, disk_errors_explained
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics
+from abd_jax.protocol.metrics import Evaluation
 from abd_jax.run import queue
 from abd_jax.run.plan import Plan, build, results_of
 from abd_jax.run.precompile import precompile
@@ -98,10 +99,10 @@ def _learn_tasks(plan: Plan, files: Workdir) -> dict:
           session.save_if_due(phase, state)
       if phase.evaluates:
         with session.clock('evaluate'):
-          found = learner.evaluate(task)
-        progress.evaluated(*found.rows)
-        session.collapsed(phase, found.collapse)
-        session.evaluated(found.seen, found.class_names, found.confusion)
+          found, collapse = learner.evaluate(task)
+        progress.history.add(found)
+        session.collapsed(phase, collapse)
+        session.evaluated(found)
       if phase.training is None:
         dreams, labels = learner.picture(task)
         files.write_dreams(task, dreams, [plan.stream.class_names[label] for label in labels])
@@ -129,16 +130,6 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
     history.top5_accuracy.append(metrics.by_task(history.class_top5_accuracy, labels, tasks.task_of_class))
   total: Any = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
   return results_of(plan, files, history, total('seconds'), total('steps'), stretches)
-
-
-class Evaluation(NamedTuple):
-  """The student on the test images after a task."""
-
-  rows: tuple[list, list, list, list]  # accuracy and top-5 accuracy by task, then both by class; None without images
-  seen: float | None  # accuracy over all classes seen; None if the test images of some are missing
-  class_names: list[str]  # of the classes seen
-  confusion: np.ndarray  # i64[c, c]
-  collapse: str  # why the student has collapsed; '' if it has not
 
 
 class Learner:
@@ -226,29 +217,15 @@ class Learner:
       return nullcontext(indices)
     return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
 
-  def evaluate(self, task: int) -> Evaluation:
-    """Accuracy on the test images of every task so far, predicting among all classes seen."""
+  def evaluate(self, task: int) -> tuple[Evaluation, str]:
+    """(the student on the test images of every task so far, why it has collapsed; '' if it has not)."""
     of_task = self.tasks.task_of_class[self.test_labels]
-    n = int(np.sum(of_task <= task))  # test images are sorted by task
-    of_task, labels = of_task[:n], self.test_labels[:n]
+    n, classes = int(np.sum(of_task <= task)), sum(self.tasks.sizes[: task + 1])  # test images are sorted by task
     predict = partial(self.plan.steps.predict, freeze(self.student), classes=self._classes(task))
-    ranking = in_batches(predict, self.test_images, self.config.eval_batch_size, n)
-    hits, hits_in_5 = ranking[:, 0] == labels, (ranking == labels[:, None]).any(1)
-    classes = sum(self.tasks.sizes[: task + 1])
-    rows = (
-      metrics.accuracy_row(hits, of_task, task + 1),
-      metrics.accuracy_row(hits_in_5, of_task, task + 1),
-      metrics.accuracy_row(hits, labels, classes),
-      metrics.accuracy_row(hits_in_5, labels, classes),
-    )
+    logits = in_batches(predict, self.test_images, self.config.eval_batch_size, n)
+    found = metrics.evaluate(logits[:, :classes], self.test_labels[:n], self.tasks.task_of_class[:classes])
     judged = self._learning_steps(task) >= metrics.JUDGED
-    return Evaluation(
-      rows=rows,
-      seen=None if None in rows[0] else float(np.mean(hits)),
-      class_names=list(self.stream.class_names[:classes]),
-      confusion=metrics.confusion(labels, ranking[:, 0], classes),
-      collapse=metrics.at_chance(hits, of_task == task, classes) if judged else '',
-    )
+    return found, metrics.at_chance(found.hits, of_task[:n] == task, classes) if judged else ''
 
   def _learning_steps(self, task: int) -> int:
     """The student's steps on one task."""

@@ -94,8 +94,8 @@ def parts(here: Setting, steps: int) -> dict[str, Part]:
   base = methods.get(load_config('cifar100:method=base')).first[0]
   untaught, imageless = here.data.replace(teachers=()), here.data.replace(images=None, labels=None)
   batches = np.broadcast_to(here.images[:EVALUATED], (steps, EVALUATED, *IMAGE))
-  ranking = partial(predict, here.components, method)
-  evaluate = Step(lambda state, _, batch, data: (state, ranking(freeze(state), batch, data.classes)))
+  logits = partial(predict, here.components, method)
+  evaluate = Step(lambda state, _, batch, data: (state, logits(freeze(state), batch, data.classes)))
 
   def training(phase: Phase, data: PhaseData) -> Part:
     step = make_train_step(here.components, phase)

@@ -6,6 +6,7 @@ extended run may lack the test images of earlier tasks.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,14 +14,63 @@ Row = Sequence[float | None]
 Matrix = Sequence[Row]
 
 
+BINS = 15  # of the calibration error, as in Guo et al. (2017)
+
+
+class Evaluation(NamedTuple):
+  """A model on labelled test images. Accuracies are None where there are no images."""
+
+  accuracy: list[float | None]  # on each task, predicting among all classes seen
+  top5_accuracy: list[float | None]
+  task_aware_accuracy: list[float | None]  # on each task, predicting among the classes of that task
+  class_accuracy: list[float | None]
+  class_top5_accuracy: list[float | None]
+  confusion: np.ndarray  # i64[c, c]: how many images of each true class (row) were taken for each (column)
+  hits: np.ndarray  # bool[n]: which images were classified rightly
+
+  @property
+  def seen(self) -> float | None:
+    """Accuracy over all classes seen; None if the test images of a task are missing."""
+    return None if None in self.accuracy else float(np.mean(self.hits))
+
+
+def evaluate(logits: np.ndarray, labels: np.ndarray, task_of_class: np.ndarray) -> Evaluation:
+  """The numbers of a model's logits f[n, c] for images with labels i[n]. task_of_class: i[c]; all of them are seen.
+
+  Of classes with equal logits the first is predicted.
+  """
+  classes, of_task = np.arange(len(task_of_class)), task_of_class[labels]
+  own = np.take_along_axis(logits, labels[:, None], axis=1)
+  ahead = ~((logits < own) | ((logits == own) & (classes >= labels[:, None])))  # of the true class; NaN always is
+  hits, hits_in_5 = ~ahead.any(1), ahead.sum(1) < 5
+  task_aware = ~(ahead & (task_of_class == of_task[:, None])).any(1)
+  tasks, count = 1 + int(task_of_class.max()), len(classes)
+  return Evaluation(
+    accuracy_row(hits, of_task, tasks),
+    accuracy_row(hits_in_5, of_task, tasks),
+    accuracy_row(task_aware, of_task, tasks),
+    accuracy_row(hits, labels, count),
+    accuracy_row(hits_in_5, labels, count),
+    np.bincount(labels * count + logits.argmax(1), minlength=count**2).reshape(count, count),
+    hits,
+  )
+
+
 def accuracy_row(hits: np.ndarray, groups: np.ndarray, count: int) -> list[float | None]:
   """The share of hits bool[n] in each of the groups 0..count-1, tasks or classes, given as i32[n]; None of none."""
   return [float(np.mean(hits[groups == j])) if np.any(groups == j) else None for j in range(count)]
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-  """i64[classes, classes]: how many images of each true class (row) were taken for each (column)."""
-  return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+def calibration_error(logits: np.ndarray, hits: np.ndarray) -> float:
+  """ECE (Guo et al., 2017): how far accuracy and mean confidence lie apart in BINS equal parts of [0, 1], as a mean.
+
+  logits: f[n, c], n at least 1; the confidence is the largest softmax probability. hits: bool[n]. Bins hold their upper
+  ends.
+  """
+  logits = np.asarray(logits, np.float64)
+  confidence = 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)
+  of_bin = np.digitize(confidence, np.arange(1, BINS) / BINS, right=True)
+  return float(np.abs(np.bincount(of_bin, hits - confidence)).sum() / len(hits))
 
 
 def by_task(class_accuracy: Row, labels: np.ndarray, task_of_class: np.ndarray) -> list[float | None]:

@@ -62,7 +62,10 @@ class Base(NamedTuple):
 
   def history(self) -> EvalHistory:
     """The results of its evaluations."""
-    return EvalHistory(list(self.results['accuracy_matrix']), list(self.results['top5_accuracy_matrix']))
+    rows = lambda name: list(self.results.get(name, []))  # a base may be older than a key
+    return EvalHistory(
+      rows('accuracy_matrix'), rows('top5_accuracy_matrix'), task_aware_accuracy=rows('task_aware_accuracy_matrix')
+    )
 
 
 def read_base(workdir: str | Path) -> Base:

@@ -5,7 +5,7 @@ import csv
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def confusion_file(workdir: Path, task: int) -> Path:
   return workdir / 'confusion' / f'task_{task + 1}.csv'
 
 
-def write_confusion(file: Path, class_names: list[str], counts: np.ndarray) -> None:
+def write_confusion(file: Path, class_names: Sequence[str], counts: np.ndarray) -> None:
   """A CSV of counts i[c, c]: a row for each true class, a column for each predicted one, in learning order."""
   file.parent.mkdir(exist_ok=True)
   with file.open('w', newline='') as opened:

@@ -274,6 +274,8 @@ def results_of(
   """The keys of results.json; docs/results.md documents them."""
   tasks = plan.schedule.tasks
   counts = plan.test_counts()
+  unknown = [[None] * (row + 1) for row in range(len(history.accuracy) - len(history.task_aware_accuracy))]
+  task_aware = unknown + history.task_aware_accuracy
   return {
     'schema_version': RESULTS_SCHEMA,
     'method': plan.config.method,
@@ -283,6 +285,8 @@ def results_of(
     **metrics.summary(history.accuracy, counts),
     'top5_accuracy_matrix': history.top5_accuracy,
     'final_top5_accuracy': metrics.final_accuracy(history.top5_accuracy, counts),
+    'task_aware_accuracy_matrix': task_aware,
+    'final_task_aware_accuracy': metrics.final_accuracy(task_aware, counts),
     'class_accuracy': history.class_accuracy,
     'class_top5_accuracy': history.class_top5_accuracy,
     'seconds': seconds,

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from abd_jax.errors import UserError
+from abd_jax.protocol.metrics import Evaluation
 
 SCHEMA = 3
 Row = list[float | None]
@@ -20,6 +21,14 @@ class EvalHistory:
   top5_accuracy: list[Row] = field(default_factory=list)
   class_accuracy: Row = field(default_factory=list)
   class_top5_accuracy: Row = field(default_factory=list)
+  task_aware_accuracy: list[Row] = field(default_factory=list)  # lacks the first rows if an older version began the run
+
+  def add(self, found: Evaluation) -> None:
+    """Adds the evaluation after one more task."""
+    self.accuracy.append(found.accuracy)
+    self.top5_accuracy.append(found.top5_accuracy)
+    self.task_aware_accuracy.append(found.task_aware_accuracy)
+    self.class_accuracy, self.class_top5_accuracy = found.class_accuracy, found.class_top5_accuracy
 
 
 def _no_seconds() -> dict[str, float]:
@@ -53,12 +62,6 @@ class Progress:
   def move_to(self, task: int, phase: str) -> None:
     """The run goes on with the first step of that phase of 0-based `task`; '' for the task's first."""
     self.task, self.phase, self.step = task, phase, 0
-
-  def evaluated(self, row: Row, top5_row: Row, by_class: Row, top5_by_class: Row) -> None:
-    """Rows of the accuracy matrices, and the accuracies of each class seen."""
-    self.history.accuracy.append(row)
-    self.history.top5_accuracy.append(top5_row)
-    self.history.class_accuracy, self.history.class_top5_accuracy = by_class, top5_by_class
 
   def spent(self, what: str, seconds: float, compiling: float) -> None:
     """`seconds` more on `what`, of which those `compiling` are counted apart."""

@@ -15,6 +15,7 @@ from abd_jax.devices import hosts
 from abd_jax.devices.environment import environment, peak_memory
 from abd_jax.errors import Diverged, Paused
 from abd_jax.files import checksum_of_arrays
+from abd_jax.protocol.metrics import Evaluation
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.console import Console, PauseSignals
 from abd_jax.run.plan import Plan
@@ -182,13 +183,10 @@ class Session:
 
     return call
 
-  def evaluated(self, seen: float | None, class_names: list[str], confusion: np.ndarray) -> None:
-    """Logs the newest row of the accuracy matrix and the accuracy over all classes; writes the confusion i[c, c].
-
-    seen: None if the test images of some classes are missing.
-    """
-    self.files.write_confusion(self.progress.task, class_names, confusion)
-    row = self.progress.history.accuracy[-1]
+  def evaluated(self, found: Evaluation) -> None:
+    """Logs accuracies by task and over all classes; writes the confusion matrix."""
+    names, row, seen = self._plan.stream.class_names, found.accuracy, found.seen
+    self.files.write_confusion(self.progress.task, names[: len(found.confusion)], found.confusion)
     self._log({'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen})
     classes, value = ('its own classes', row[-1]) if seen is None else ('all classes seen', seen)
     assert value is not None  # a run's own tasks have test images

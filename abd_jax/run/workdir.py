@@ -153,7 +153,7 @@ class Workdir:
 
     hosts.word_of_main(cut)
 
-  def write_confusion(self, task: int, class_names: list[str], counts: np.ndarray) -> None:
+  def write_confusion(self, task: int, class_names: Sequence[str], counts: np.ndarray) -> None:
     """Writes the counts i[c, c] of true and predicted classes after 0-based `task`."""
     if self.is_main:
       write_confusion(confusion_file(self.path, task), class_names, counts)

@@ -25,7 +25,7 @@ class CompiledSteps(NamedTuple):
   start_task: Callable[[TrainState, np.uint32, Classes], TrainState] | None  # None for most methods
   train: dict[Phase, Chunk]
   invert: Chunk
-  predict: Callable[..., jax.Array]  # (FrozenModel, images, Classes) -> i32[b, 5]
+  predict: Callable[..., jax.Array]  # (FrozenModel, images, Classes) -> f[b, c]
   embed: Callable[..., jax.Array]  # (FrozenModel, images) -> f[b, d]
   picture: Callable[..., tuple[jax.Array, jax.Array]]  # (generator's variables, PhaseData) -> (images, labels)
 

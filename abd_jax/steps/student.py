@@ -158,26 +158,17 @@ def mask_updates(groups: tuple[str, ...], direction: PyTree) -> PyTree:
 def predict(
   components: Components, method: Method, model: FrozenModel, images: jax.Array, classes: Classes
 ) -> jax.Array:
-  """i32[b, 5]: the likeliest classes of raw images u8[b, h, w, c], best first; unseen classes come last.
-
-  Fewer columns if the head has fewer classes.
-  """
-  logits = _seen_logits(components, method, model, images, classes)
-  return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
+  """f[b, c]: the logits by which a method predicts the classes of raw images u8[b, h, w, c], masked to those seen."""
+  output = _raw_outputs(components, model, images)
+  return mask_logits(method.logits(output, classes) if method.logits else output.logits, classes.seen)
 
 
 def probabilities(
   components: Components, method: Method, model: FrozenModel, images: jax.Array, classes: Classes
 ) -> tuple[jax.Array, jax.Array]:
   """(i32[b] likeliest class, f[b, c]) of raw images u8[b, h, w, c]; unseen classes have 0."""
-  logits = _seen_logits(components, method, model, images, classes)
+  logits = predict(components, method, model, images, classes)
   return jnp.argmax(logits, axis=-1), jax.nn.softmax(logits)
-
-
-def _seen_logits(components: Components, method: Method, model: FrozenModel, images: jax.Array, classes: Classes):
-  """The logits f[b, c] by which a method predicts, masked to the classes seen."""
-  output = _raw_outputs(components, model, images)
-  return mask_logits(method.logits(output, classes) if method.logits else output.logits, classes.seen)
 
 
 def embed(components: Components, model: FrozenModel, images: jax.Array) -> jax.Array:

@@ -54,6 +54,58 @@ def test_accuracy_row_counts_hits_group_by_group():
   assert all(type(value) is float for value in row)  # json takes no numpy scalars
 
 
+# One evaluation, against loops over images and against scikit-learn.
+
+RNG = np.random.default_rng(0)
+SEEN_TASKS = np.array([0, 0, 0, 1, 1, 2, 2], np.int32)  # of each class
+
+
+def test_an_evaluation_is_what_scikit_learn_and_a_loop_find():
+  from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
+
+  labels = RNG.choice([0, 1, 2, 3, 4, 6], 400).astype(np.int32)  # the sixth class has no images
+  logits = RNG.normal(size=(400, 7)).astype(np.float32)
+  logits[np.arange(400), labels] += 1
+  found = metrics.evaluate(logits, labels, SEEN_TASKS)
+  predicted, of_task = logits.argmax(1), SEEN_TASKS[labels]
+  inside = [
+    max(np.flatnonzero(task == SEEN_TASKS), key=row.__getitem__) for row, task in zip(logits, of_task, strict=True)
+  ]
+  for task in range(3):
+    mine = of_task == task
+    assert found.accuracy[task] == accuracy_score(labels[mine], predicted[mine])
+    assert found.task_aware_accuracy[task] == accuracy_score(labels[mine], np.array(inside)[mine])
+    top5 = top_k_accuracy_score(labels[mine], logits[mine], k=5, labels=range(7))
+    assert found.top5_accuracy[task] == top5
+  assert 0 < found.accuracy[0] < found.task_aware_accuracy[0] < found.top5_accuracy[0] < 1
+  np.testing.assert_array_equal(found.confusion, confusion_matrix(labels, predicted, labels=range(7)))
+  shares = np.diag(found.confusion) / np.maximum(found.confusion.sum(1), 1)
+  assert found.class_accuracy[5] is found.class_top5_accuracy[5] is None
+  np.testing.assert_allclose([found.class_accuracy[c] for c in set(labels)], shares[[*set(labels)]], atol=1e-12)
+  assert found.seen == accuracy_score(labels, predicted) == found.hits.mean()
+
+
+def test_of_equal_logits_the_first_class_is_predicted_and_none_of_nan():
+  logits = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0], [np.nan] * 3])
+  assert metrics.evaluate(logits, np.array([0, 1, 2, 0]), np.array([0, 0, 1])).hits.tolist() == [1, 0, 0, 0]
+  assert metrics.evaluate(logits, np.array([0, 1, 2, 2]), np.array([0, 0, 1])).task_aware_accuracy == [0.5, 0.5]
+
+
+def test_calibration_error_is_that_of_a_loop_over_bins():
+  logits = RNG.normal(size=(500, 4)) * 2
+  labels = np.where(RNG.random(500) < 0.6, logits.argmax(1), RNG.integers(0, 4, 500))
+  probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  top, hits = probability.max(1), logits.argmax(1) == labels
+  expected = 0.0
+  for k in range(15):
+    mine = (top > k / 15) & (top <= (k + 1) / 15)
+    if mine.any():
+      expected += mine.mean() * abs(hits[mine].mean() - top[mine].mean())
+  assert metrics.calibration_error(logits, hits) == pytest.approx(expected, abs=1e-12) and expected > 0.05
+  assert metrics.calibration_error(np.zeros((4, 2)), np.array([True, False, True, False])) == 0
+  assert metrics.calibration_error(np.array([[2000.0, 0]]), np.array([False])) == 1
+
+
 # From classes to tasks: what a single model gives, the upper bound's for one.
 
 TASK_OF_CLASS = np.array([0, 0, 1, 2, 2], np.int32)

@@ -13,6 +13,7 @@ import pytest
 import reference
 
 from abd_jax.config import default
+from abd_jax.losses import NEVER
 from abd_jax.methods import abd, base, lwf
 from abd_jax.methods.types import Method, Phase
 from abd_jax.state import Classes, FrozenModel, PhaseData, TrainState
@@ -411,22 +412,22 @@ def expected_output(at):
   return reference.resnet_forward(at.state.params, at.state.batch_stats, images, False)[:2]
 
 
-def ranking_of(at, method=NOTHING, classes=None):
+def predicted_logits(at, method=NOTHING, classes=None):
   predict = jax.jit(partial(student.predict, at.components, method))
   look = lambda batch: predict(model_of(at), batch, classes or at.data.classes)
   return student.in_batches(look, np.asarray(at.data.images), 4)  # 10 images: the last 2 padded
 
 
-def test_the_likeliest_classes_are_ranked_and_those_not_seen_come_last(x64):
+def test_classes_are_predicted_by_the_networks_logits_and_those_not_seen_never(x64):
   at = scene()
   _, logits = expected_output(at)
-  ranking = ranking_of(at)
-  assert ranking.shape == (NUM_IMAGES, 5) and ranking.dtype == np.int32
-  assert (logits.argmax(1) != ranking[:, 0]).any()  # unseen classes would have won
-  np.testing.assert_array_equal(ranking, np.argsort(-logits[:, SEEN], axis=1))  # the seen ones are the first five
-  first = ranking_of(at, classes=at.data.classes.replace(task=jnp.int32(0)))  # two classes seen
-  np.testing.assert_array_equal(first[:, :2], np.argsort(-logits[:, :2], axis=1))
-  assert first[:, 2:].min() >= 2
+  found = predicted_logits(at)
+  assert (logits.argmax(1) != found.argmax(1)).any()  # unseen classes would have won
+  np.testing.assert_allclose(found[:, SEEN], logits[:, SEEN], **EXACT)
+  assert (found[:, TASK_OF_CLASS > TASK] == NEVER).all()
+  first = predicted_logits(at, classes=at.data.classes.replace(task=jnp.int32(0)))  # two classes seen
+  np.testing.assert_array_equal(first[:, :2], found[:, :2])
+  assert (first[:, 2:] == NEVER).all()
 
 
 def test_a_method_may_predict_by_logits_of_its_own(x64):
@@ -435,11 +436,10 @@ def test_a_method_may_predict_by_logits_of_its_own(x64):
   classes = Classes(jnp.array([0, 1, 2, 3], jnp.int32), jnp.int32(TASK))
   own = lambda output, classes: output.logits[:, :4] * output.extra['gain'][None] + classes.task
   at = at._replace(state=at.state.replace(extra={'gain': gain}))
-  ranking = ranking_of(at, Method((), (), logits=own), classes)
-  assert ranking.shape == (NUM_IMAGES, 4)  # no more columns than classes
+  found = predicted_logits(at, Method((), (), logits=own), classes)
   _, logits = expected_output(at)
-  np.testing.assert_array_equal(ranking[:, :3], np.argsort(-(logits[:, :4] * gain)[:, :3], axis=1))
-  assert (ranking[:, 3] == 3).all()
+  np.testing.assert_allclose(found[:, :3], (logits[:, :4] * gain)[:, :3] + TASK, **EXACT)
+  assert (found[:, 3] == NEVER).all()
 
 
 def test_embedding_is_the_features_of_unaugmented_images_in_evaluation_mode(x64):
