@@ -49,6 +49,7 @@ FIELDS: dict[str, Field] = {
   'data.fingerprint': Text(''),  # of the images, measured: a run is not resumed on others
   'data.size': Number(0, 0, 4096),  # pixels, of a square; 0: as stored, or for photographs 32, 64, 128 or 224
   'data.channels': Choice(0, 1, 3),  # of a folder of photographs; 0: what they have
+  'data.layout': Text(''),  # of photographs, '': by names; 'classes': each folder is one; else splits, as in train,test
   'data.crop': Choice('padded', 'resized'),  # 'resized': the host cuts out 8 to 100 % and resizes it, as for ImageNet
   'data.test_fraction': Number(0.2, 0.001, 0.999),  # of each class, for photographs without a test folder
   'data.split_seed': Number(0, 0, 10**9),  # chooses those images

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 from abd_jax.errors import UserError
 
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pnm', '.jfif'}
+# What network drives and systems put into folders, in small letters; so is whatever begins with a dot.
+_SYSTEM = {
+  '@eadir', '#recycle', '#snapshot', '@recycle', '@recently-snapshot', '__macosx', '$recycle.bin', 'recycler',
+  'system volume information', 'lost+found',
+}  # fmt: skip
 
 
 def own_images(data_name: str) -> bool:
@@ -16,37 +22,48 @@ def own_images(data_name: str) -> bool:
   return data_name == 'image_folder'
 
 
-def subfolders(folder: Path) -> list[str]:
-  """Names of the folders in `folder` that are not hidden, sorted. Raises UserError if it cannot be read."""
-  return sorted(entry.name for entry in _scan(folder) if entry.is_dir())
+def subfolders(folder: Path) -> dict[str, list[Path]]:
+  """Name, in Unicode's form NFC, -> the folders in `folder` of that name, in the order of `natural`.
+
+  Raises UserError if it cannot be read.
+  """
+  found: dict[str, list[Path]] = {}
+  for entry in sorted(_scan(folder), key=lambda entry: entry.name):
+    if entry.is_dir():
+      found.setdefault(unicodedata.normalize('NFC', entry.name), []).append(Path(entry.path))
+  return {name: found[name] for name in sorted(found, key=natural)}
 
 
-def _scan(folder: Path) -> list[os.DirEntry]:
-  """Files and folders in `folder` that are not hidden. Raises UserError if it cannot be read."""
+def _scan(folder: Path, passed_over: Counter[str] | None = None) -> list[os.DirEntry]:
+  """What is in `folder`, but for what is hidden or the system's; that is counted. Raises UserError."""
   try:
     with os.scandir(folder) as entries:
-      return [entry for entry in entries if not entry.name.startswith('.')]
+      there = list(entries)
   except OSError as error:
     raise UserError(f'{folder} cannot be read ({error.strerror}). Give the folder that holds the images.') from None
+  kept = [entry for entry in there if not entry.name.startswith('.') and entry.name.casefold() not in _SYSTEM]
+  if passed_over is not None:
+    passed_over.update(f'{entry.name}/' if entry.is_dir() else 'hidden' for entry in there if entry not in kept)
+  return kept
 
 
-def image_files(folder: Path, others: Counter[str] | None = None) -> list[Path]:
+def image_files(folder: Path, passed_over: Counter[str] | None = None, below: bool = True) -> list[Path]:
   """Images in `folder` and below it, known by their suffix, in the order of `natural`; of one name by their paths.
 
-  others: counts the files with other suffixes. Raises UserError for a link to a folder that it lies in: its images
-  would be found many times.
+  passed_over: counts the files with other suffixes, and what is hidden or the system's. below: whether folders in it
+  count. Raises UserError for a link to a folder that it lies in: its images would be found many times.
   """
   files, above = [], [folder, *folder.parents]
-  for entry in _scan(folder):
+  for entry in _scan(folder, passed_over):
     suffix = os.path.splitext(entry.name)[1].lower()
     if entry.is_dir():
       if entry.is_symlink() and any(os.path.samefile(entry.path, one) for one in above):
         raise UserError(f'{entry.path} is a link to a folder that it lies in. Remove it.')
-      files += image_files(Path(entry.path), others)
+      files += image_files(Path(entry.path), passed_over) if below else []
     elif suffix in SUFFIXES:
       files.append(Path(entry.path))
-    elif others is not None:
-      others[suffix or 'without a suffix'] += 1
+    elif passed_over is not None:
+      passed_over[suffix or 'without a suffix'] += 1
   return sorted(files, key=lambda file: (natural(file.name), str(file)))
 
 
@@ -64,12 +81,13 @@ def image_paths(paths: Collection[str | os.PathLike]) -> list[Path]:
 def lines(file: Path) -> list[str]:
   """The lines of a text file that are not empty. Raises UserError if it cannot be read."""
   try:
-    return [line for line in file.read_text().splitlines() if line.strip()]
+    return [line for line in file.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
   except (OSError, UnicodeDecodeError) as error:
     reason = getattr(error, 'strerror', None) or 'not a text file'
     raise UserError(f'{file} cannot be read ({reason}). Put the data set there as it was.') from None
 
 
-def natural(name: str) -> list[tuple[int, int | str]]:
-  """A key that sorts 2.png before 10.png."""
-  return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r'(\d+)', name) if part]
+def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
+  """A key that sorts 2.png before 10.png, and no two names alike."""
+  parts = [part for part in re.split(r'(\d+)', name) if part]
+  return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], name

@@ -27,6 +27,7 @@ class Options(NamedTuple):
 
   size: int = 0
   channels: int = 0
+  layout: str = ''
   crop: str = 'padded'
   test_fraction: float = 0.2
   split_seed: int = 0

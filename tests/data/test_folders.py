@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from made_up import RNG, refused, write, write_classes
 from PIL import Image
 
-from abd_jax.data import sources
+from abd_jax.data import folders, sources
 from abd_jax.data.builders import image_folder
 from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
@@ -93,8 +93,8 @@ def test_the_order_does_not_depend_on_the_file_system(folder, tmp_path, monkeypa
       __exit__ = lambda self, *_: None
 
     monkeypatch.setattr(os, 'scandir', lambda place, order=order: Scanned(sorted(scan(place), key=str)[::order]))
-    keys.append(image_folder.Builder.key(folder, Options()))
-    splits.append(image_folder.Builder.find(Place(folder, tmp_path, False), Options()).splits)
+    keys.append(image_folder.Builder.key(folder, Options(layout='classes')))
+    splits.append(image_folder.Builder.find(Place(folder, tmp_path, False), Options(layout='classes')).splits)
   assert keys[0] == keys[1] and splits[0] == splits[1]
 
 
@@ -158,7 +158,75 @@ def test_odd_photographs_are_converted_and_a_damaged_one_named(folder, capsys):
     assert words in line
 
 
-@pytest.mark.parametrize('names', [('Train', 'Test'), ('training', 'valid'), ('TRAIN', 'Validation')])
+def test_one_image_of_a_class_is_for_training_and_one_of_two_too(folder):
+  write_classes(folder, 4)
+  write(folder / 'c/1.png')
+  data = open_folder(folder, test_fraction=0.9)
+  assert np.bincount(data.train(range(3)).labels).tolist() == [1, 1, 1]
+  assert np.bincount(data.test(range(3)).labels).tolist() == [1, 1]
+
+
+def test_class_folders_are_ordered_as_people_count_and_older_copies_are_made_anew(folder, monkeypatch):
+  for k in range(12):
+    for j in range(2):
+      write(folder / str(k) / f'{j}.png', value=k)
+  with monkeypatch.context() as patch:  # as prepared until then
+    patch.setattr(image_folder.Builder, 'VERSION', tfds.core.Version('1.0.0'))
+    patch.setattr(image_folder, 'natural', lambda name: name)
+    assert open_folder(folder).class_names[:3] == ('0', '1', '10')
+  data = open_folder(folder)
+  assert data.class_names == tuple(map(str, range(12)))
+  assert values(data.train(range(12))) == data.train(range(12)).labels.tolist()
+
+
+def test_folders_of_one_name_in_two_forms_of_unicode_are_one_class(folder):
+  for split, name in (('train', 'cafe\u0301'), ('test', 'caf\xe9'), ('train', 'owl'), ('test', 'owl')):
+    write(folder / split / name / '1.png')
+  write(folder / 'train/caf\xe9/2.png')
+  data = open_folder(folder)
+  assert data.class_names == ('caf\xe9', 'owl')
+  assert np.bincount(data.train((0, 1)).labels).tolist() == [2, 1]
+
+
+def test_what_systems_put_into_folders_is_passed_over_and_told(split_folder, capsys):
+  folder, _ = split_folder
+  junk = ['train/bee/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg', '__MACOSX/train/bee/._0.png', 'train/#recycle/old.png']
+  junk += ['train/ant/.thumbnails/1.png', 'test/$RECYCLE.BIN/x.png', 'test/bee/@eaDir/y.png', 'lost+found/z.png']
+  for name in (*junk, 'train/bee/._0.png', 'train/stray.png', 'val/bee/1.png', 'train/bee/notes.txt'):
+    write(folder / name, form='png')
+  data = open_folder(folder)
+  assert data.class_names == ('ant', 'bee') and (len(data.training), len(data.testing)) == (6, 4)
+  line = capsys.readouterr().err
+  told = ['2 @eaDir/', '1 __MACOSX/', '1 #recycle/', '1 .thumbnails/', '1 $RECYCLE.BIN/', '1 lost+found/']
+  told += ['1 hidden', '1 images outside the class folders', '1 val/', '1 .txt']
+  assert 'passed over: ' in line and all(words in line for words in told), line
+
+
+def test_the_same_bytes_twice_are_counted(split_folder, capsys):
+  folder, _ = split_folder
+  for source, copy in (
+    ('train/bee/0.png', 'test/bee/9.png'),  # leaks
+    ('train/bee/0.png', 'train/bee/8.png'),
+    ('train/bee/2.png', 'train/bee/7.png'),
+    ('train/bee/0.png', 'train/ant/7.png'),
+  ):
+    shutil.copy(folder / source, folder / copy)
+  open_folder(folder)
+  told = ['1 test images that are training images', '2 twice in one split', '1 twice in one split, in two classes']
+  line = capsys.readouterr().err
+  assert all(words in line for words in told), line
+
+
+# Which folders are splits, and which are classes.
+
+
+@pytest.mark.parametrize(
+  'names',
+  [
+    ('Train', 'Test'), ('training', 'valid'), ('TRAIN', 'Validation'), ('training_set', 'test_set'),
+    ('trainset', 'Eval'), ('Train-Images', 'DEV'), ('train data', 'evaluation'),
+  ],
+)  # fmt: skip
 def test_splits_are_known_by_several_names(split_folder, names):
   folder, _ = split_folder
   for old, new in zip(('train', 'test'), names, strict=True):
@@ -169,6 +237,56 @@ def test_splits_are_known_by_several_names(split_folder, names):
   data = open_folder(folder)
   assert data.class_names == ('ant', 'bee')
   assert (len(data.train((0, 1))), len(data.test((0, 1)))) == (6, 4)
+
+
+@pytest.mark.parametrize('names', [('a_part', 'b_part'), ('a_part', 'b_part', 'c_part'), ('seg/train', 'seg/test')])
+def test_splits_of_other_names_are_refused_until_the_layout_is_said(split_folder, names):
+  folder, _ = split_folder
+  for old, new in zip(('train', 'test', 'train'), names, strict=False):
+    shutil.copytree(folder / old, folder.with_name('other') / new)
+  other = folder.with_name('other')
+  (other / 'docs').mkdir()
+  with refused('training', 'dev', '--config.data.layout=classes', *(names[:1] if '/' not in names[0] else ())):
+    open_folder(other)
+  data = open_folder(other, layout=f'{names[0]}, {names[1]}')
+  assert (data.class_names, len(data.training), len(data.testing)) == (('ant', 'bee'), 6, 4)
+
+
+def test_tops_with_one_folder_of_one_name_are_classes(folder):
+  for k in range(6):
+    write(folder / 'ab'[k % 2] / 'images' / f'{k}.png')
+  assert open_folder(folder).class_names == ('a', 'b')
+
+
+@pytest.mark.parametrize('names', [('train', 'bus', 'car'), ('valid', 'invalid'), ('train', 'test')])
+def test_classes_with_names_of_splits(folder, names):
+  for k in range(8):
+    write(folder / names[k % len(names)] / f'{k}.png')
+  with refused('--config.data.layout=classes'):
+    open_folder(folder)
+  assert open_folder(folder, layout='classes').class_names == tuple(sorted(names))
+
+
+def test_groups_within_classes(folder):
+  for k in range(8):
+    write(folder / 'ab'[k % 2] / f'day{k // 4}' / f'{k}.png')
+  with refused('day0, day1', '--config.data.layout=classes', '--config.data.layout=a,b'):
+    open_folder(folder)
+  assert len(open_folder(folder, layout='classes').training) == 6
+
+
+def test_a_test_folder_without_classes_gives_way_to_val(split_folder, capsys):
+  folder, _ = split_folder
+  (folder / 'test').rename(folder / 'val')
+  write(folder / 'test/1.png')
+  data = open_folder(folder)
+  assert len(data.testing) == 4 and '1 test/' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('layout', ['class', 'train', 'train,tset', 'train,test,val', ','])
+def test_no_such_layout(split_folder, layout):
+  with refused(f"config.data.layout='{layout}'", "'classes'", 'train,test'):
+    open_folder(split_folder[0], layout=layout)
 
 
 # What is refused.
@@ -218,14 +336,14 @@ def put_into_a_folder(folder):
   [
     (shutil.rmtree, ['No such file']),
     (lambda folder: [shutil.rmtree(folder / name) for name in 'ab'], ['no folders of images']),
-    (lambda folder: [(folder / f'a/{k}.png').unlink() for k in (0, 2, 4)], ["class 'a'", 'no training images']),
-    (lambda folder: (folder / 'b').rename(folder / 'train'), ["no 'test'"]),
+    (lambda folder: [(folder / f'a/{k}.png').unlink() for k in (0, 2, 4, 6)], ["class 'a'", 'no training images']),
+    (lambda folder: (folder / 'b').rename(folder / 'train'), ["'train'", 'validation', '--config.data.layout']),
     (lambda folder: shutil.copy(folder / 'a/0.png', os.fsencode(folder / 'a') + b'/caf\xe9.png'), ['UTF-8']),
     (lambda folder: (folder / 'a/z.png').symlink_to('nowhere'), ['a/z.png', 'No such file']),
     (lambda folder: (folder / 'a/up').symlink_to(folder), ['a/up', 'is a link to a folder that it lies in']),
     (put_into_a_folder, ["one class, 'q'"]),
-    (lambda folder: shutil.copytree(folder / 'b', folder / 'a' / 'Test'), ["folder 'test' within a class"]),
-    (empty_test, ['no test images']),
+    (lambda folder: shutil.copytree(folder / 'b', folder / 'a' / 'Test'), ["folder 'Test' within a class"]),
+    (empty_test, ['test has no folders of classes', 'photos/train as --config.data.dir']),
   ],
 )
 def test_folders_that_cannot_be_used(folder, spoil, words):
@@ -233,6 +351,11 @@ def test_folders_that_cannot_be_used(folder, spoil, words):
   spoil(folder)
   with refused(*words):
     open_folder(folder)
+
+
+def test_text_files_may_begin_with_a_byte_order_mark(tmp_path):
+  (tmp_path / 'wnids.txt').write_text('n1\r\n\r\nn2 \xe9\r\n', encoding='utf-8-sig')
+  assert folders.lines(tmp_path / 'wnids.txt') == ['n1', 'n2 \xe9']
 
 
 def test_a_split_of_damaged_files_alone(split_folder):

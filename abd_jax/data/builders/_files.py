@@ -34,7 +34,7 @@ class Files(NamedTuple):
   splits: dict[str, list[Photo]]  # of 'train' and 'test', in the order in which they are stored
   shape: tuple[int | None, int | None, int]  # (h, w, c) to store images in; None for h and w: each as it is
   size: int = 0  # side of the network's images that fits these files; 0: as stored
-  others: tuple[tuple[str, int], ...] = ()  # suffixes of files that are no images, and how many
+  passed_over: Counter[str] | None = None  # what else lies there, and how many of it
 
 
 class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -49,6 +49,8 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.expected: dict[str, int] = {}  # images of each split, once they are written
     self.skipped: list[str] = []  # what was wrong with files left out
     self.done: Counter[str] = Counter()  # how many images were changed in which way
+    self.first: dict[bytes, tuple[str, int]] = {}  # digest of a file -> split and label of the first one
+    self.repeated: Counter[str] = Counter()  # how many files have the bytes of an earlier one
     super().__init__(**kwargs)
 
   @classmethod
@@ -123,6 +125,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           if not wrong:
             self.done.update(done)
             digest.update(original)
+            self._count(original, split, photo.label)
             yield kept, {'image': encoded, 'label': photo.label, 'file': os.fspath(photo.path)}
             kept += 1
           elif self.options.damaged == 'skip':
@@ -135,6 +138,15 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.expected[split] = kept
     metadata: Any = self.info.metadata
     metadata[f'{split}_digest'] = digest.hexdigest()
+
+  def _count(self, original: bytes, split: str, label: int) -> None:
+    """Counts a file whose bytes an earlier file had. original: their digest."""
+    if original not in self.first:
+      self.first[original] = split, label
+      return
+    earlier, other = self.first[original]
+    kind = 'twice in one split' if earlier == split else 'test images that are training images'
+    self.repeated[kind if label == other else f'{kind}, in two classes'] += 1
 
   def _convert(self, photo: Photo) -> tuple[bytes, bytes, list[str], str]:
     """(bytes to store, digest of the file's, what was done to the image, what is wrong with it)."""
@@ -160,10 +172,11 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     height, width, channels = self.files.shape
     size = f'{height}x{width}' if height else 'of their own sizes'
     parts = [f'{counts} images of {len(self.files.class_names)} classes, stored {size} with {channels} channels']
-    listed = lambda counted: ', '.join(f'{count} {what}' for what, count in counted)
-    parts += [f'converted: {listed(self.done.most_common())}'] if self.done else []
+    listed = lambda counted: ', '.join(f'{count} {what}' for what, count in counted.most_common() if count)
+    parts += [f'converted: {listed(self.done)}'] if self.done else []
     parts += [f'skipped: {len(self.skipped)}'] if self.skipped else []
-    parts += [f'no images: {listed(self.files.others)}'] if self.files.others else []
+    parts += [f'passed over: {passed}'] if (passed := listed(self.files.passed_over or Counter())) else []
+    parts += [f'same bytes: {listed(self.repeated)}'] if self.repeated else []
     print(f'{self.name}: {"; ".join(parts)}', file=sys.stderr)
 
 
@@ -211,7 +224,7 @@ def check_classes(folder: Path, names: dict[int, str], splits: dict[str, list[Ph
   if empty := [name for label, name in names.items() if label not in trained]:
     raise UserError(f"class '{empty[0]}' in {folder} has no training images. Add some, or remove its folder.")
   if not splits.get('test', True):
-    raise UserError(f'{folder} has no test images. Add some, or leave the empty folder for them out.')
+    raise UserError(f'{folder} has no test images. Add some; to be split, a class needs 2 images.')
 
 
 def words_of(file: Path, separator: str) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """A folder of photographs: train/<class>/* and test/<class>/*, or <class>/*, which is then split in two."""
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from abd_jax.data import images as images_lib
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, digest_of
@@ -14,25 +16,30 @@ from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
 
 SIZES = (32, 64, 128, 224)  # pixels
-TRAINS = ('train', 'training')  # in small or large letters
-TESTS = ('test', 'testing', 'val', 'valid', 'validation')
+# Names of splits, in small or large letters; 'set', 'data' or 'images' may follow.
+TRAINS = ('train', 'training')
+TESTS = ('test', 'testing', 'val', 'valid', 'validation', 'dev', 'eval', 'evaluation')
+_KNOWN = f'splits are called {", ".join(TRAINS)}; {", ".join(TESTS)}'
+_SAY = 'If these are classes, set --config.data.layout=classes.'
 
 
 class Builder(FileBuilder, skip_registration=True):
   """Classes are the folders, by name; images are in the order of their files' names, over all classes."""
 
   name = 'image_folder'
+  VERSION = tfds.core.Version('2.0.0')  # 1.0.0 has class 10 before class 2
 
   @classmethod
   def key(cls, folder: Path, options: Options) -> str:
     """One for each content of the folder, by names, sizes and times, and each way to prepare it."""
     facts = [
       (split, str(file.relative_to(place)), *_size_and_time(file))
-      for split, place in _layout(folder).items()
-      for name in subfolders(place)
-      for file in image_files(place / name)
+      for split, place in _layout(folder, options.layout).items()
+      for folders in subfolders(place).values()
+      for one in folders
+      for file in image_files(one)
     ]
-    return f'{cls.name}_{digest_of([facts, options])}'
+    return f'{cls.name}_{digest_of([facts, options, str(cls.VERSION)])}'
 
   @classmethod
   def stored_size(cls, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
@@ -40,17 +47,20 @@ class Builder(FileBuilder, skip_registration=True):
 
   @classmethod
   def find(cls, place: Place, options: Options) -> Files:
-    folder, layout = place.folder, _layout(place.folder)
-    names = tuple(sorted({name for classes in layout.values() for name in subfolders(classes)}))
-    others: Counter[str] = Counter()
-    splits = {split: _photos(classes, names, others) for split, classes in layout.items()}
-    check_classes(folder, dict(enumerate(names)), splits)
+    folder, layout, passed_over = place.folder, _layout(place.folder, options.layout), Counter()
+    used = {one for classes in layout.values() for one in (classes, *classes.parents)}
+    if folder not in layout.values():
+      passed_over.update(f'{one.name}/' for places in subfolders(folder).values() for one in places if one not in used)
+    for one in {folder, *layout.values()}:
+      passed_over['images outside the class folders'] += len(image_files(one, passed_over, below=False))
+    names = tuple(sorted({name for classes in layout.values() for name in subfolders(classes)}, key=natural))
+    splits = {split: _photos(classes, names, passed_over) for split, classes in layout.items()}
     if 'test' not in splits:
       splits = _deal(splits['train'], options.test_fraction, options.split_seed)
-      check_classes(folder, dict(enumerate(names)), splits)
+    check_classes(folder, dict(enumerate(names)), splits)
     size, channels = _size_and_channels([photo for photos in splits.values() for photo in photos], options)
     side = size if options.crop == 'padded' else None
-    return Files(names, splits, (side, side, channels), size, tuple(sorted(others.items())))
+    return Files(names, splits, (side, side, channels), size, passed_over)
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
@@ -61,42 +71,82 @@ def _size_and_time(file: Path) -> tuple[int, int]:
   return stat.st_size, stat.st_mtime_ns
 
 
-def _layout(folder: Path) -> dict[str, Path]:
-  """The folder of each split's classes. Raises UserError for no folder, one split alone, or splits within classes."""
+def _layout(folder: Path, said: str) -> dict[str, Path]:
+  """The folder of each split's classes; of the training split alone if it is to be split in two.
+
+  said: config.data.layout. Raises UserError for no folder, or if it is not clear which folders are splits.
+  """
   there = subfolders(folder)
-  trains, tests = (
-    sorted((name for name in there if name.casefold() in known), key=lambda name: known.index(name.casefold()))
-    for known in (TRAINS, TESTS)
-  )
-  if trains and tests:
-    return {'train': folder / trains[0], 'test': folder / tests[0]}
-  if trains or tests:
-    missing = 'test' if trains else 'train'
-    raise UserError(f"{folder} has a folder '{(trains + tests)[0]}' but no '{missing}'. Add it.")
   if not there:
     raise UserError(f'{folder} has no folders of images. Give one with train/CLASS/* and test/CLASS/*, or CLASS/*.')
-  for name in there:
-    if within := {*TRAINS, *TESTS} & {inner.casefold() for inner in subfolders(folder / name)}:
+  if said == 'classes':
+    return {'train': folder}
+  if said:
+    places = [folder / name.strip() for name in said.split(',') if name.strip()]
+    if len(places) != 2 or not all(place.is_dir() for place in places):
+      raise UserError(f"config.data.layout={said!r}: expected 'classes', or the folders of training and test images in "
+                      f'{folder}, as in train,test.')  # fmt: skip
+    return dict(zip(('train', 'test'), places, strict=True))
+  splits = _named_splits(there)
+  if not splits:
+    _check_tops(folder, there)
+    return {'train': folder}
+  if missing := {'train', 'test'} - splits.keys():
+    one = next(iter(splits.values()))[0].name
+    raise UserError(f"{folder} has a folder '{one}' but none for the {min(missing)} split; {_KNOWN}. Add it. {_SAY}")
+  layout = {}
+  for split, places in splits.items():
+    layout[split] = next((place for place in places if subfolders(place)), None)
+    if layout[split] is None:
       raise UserError(
-        f"{folder / name} has a folder '{min(within)}' within a class. Put it above the classes: train/CLASS/* and "
-        'test/CLASS/*.'
+        f'{places[0]} has no folders of classes, so its images are unlabelled. Sort them into CLASS/* there, or give '
+        f'{splits["train"][0]} as --config.data.dir, to test on a part of it. {_SAY}'
       )
-  return {'train': folder}
+  return layout
 
 
-def _photos(place: Path, names: tuple[str, ...], others: Counter[str]) -> list[Photo]:
-  """The images of one split. others: counts the other files."""
-  folders = [(label, place / name) for label, name in enumerate(names) if (place / name).is_dir()]
-  photos = [Photo(file, label) for label, folder in folders for file in image_files(folder, others)]
+def _named_splits(there: dict[str, list[Path]]) -> dict[str, list[Path]]:
+  """'train' and 'test' -> folders with a name of that split, the likeliest first."""
+  plain = {name: re.sub('[-_ ]?(set|data|images)$', '', name.casefold()) for name in there}
+  found = {
+    split: [place for word in words for name in there if plain[name] == word for place in there[name]]
+    for split, words in (('train', TRAINS), ('test', TESTS))
+  }
+  return {split: places for split, places in found.items() if places}
+
+
+def _check_tops(folder: Path, there: dict[str, list[Path]]) -> None:
+  """Raises UserError if folders look like splits although none is called one, or classes have splits in them."""
+  within = {top: set(subfolders(places[0])) for top, places in there.items()}
+  for top, inner in within.items():
+    if splits := _named_splits({name: [folder / top / name] for name in sorted(inner)}):
+      one = next(iter(splits.values()))[0]
+      raise UserError(
+        f"{one.parent} has a folder '{one.name}' within a class; {_KNOWN}. Put it above the classes. {_SAY}"
+      )
+  tops = [top for top, inner in within.items() if inner]
+  shared = sorted(set.intersection(*(within[top] for top in tops)), key=natural) if len(tops) > 1 else []
+  if len(shared) > 1 and not any(image_files(place, below=False) for places in there.values() for place in places):
+    raise UserError(
+      f'{folder}: {", ".join(tops[:3])} hold the same folders, {", ".join(shared[:3])}. They may be splits; {_KNOWN}. '
+      f'Rename them, or set --config.data.layout={",".join(tops[:2])}, training first. {_SAY}'
+    )
+
+
+def _photos(place: Path, names: tuple[str, ...], passed_over: Counter[str]) -> list[Photo]:
+  """The images of one split. passed_over: counts everything else."""
+  folders = subfolders(place)
+  of_class = [(label, one) for label, name in enumerate(names) for one in folders.get(name, [])]
+  photos = [Photo(file, label) for label, one in of_class for file in image_files(one, passed_over)]
   return sorted(photos, key=lambda photo: (natural(photo.path.name), photo.label, photo.path))
 
 
 def _deal(photos: list[Photo], fraction: float, seed: int) -> dict[str, list[Photo]]:
-  """A part of each class as the test split: `fraction`, at least one image."""
+  """A part of each class as the test split: `fraction`, at least one image, but for a class that has only one."""
   labels, rng, is_test = np.array([photo.label for photo in photos]), np.random.default_rng(seed), set()
   for label in np.unique(labels):
     mine = rng.permutation(np.flatnonzero(labels == label))
-    is_test |= set(mine[: max(1, round(fraction * len(mine)))].tolist())
+    is_test |= set(mine[: min(max(1, round(fraction * len(mine))), len(mine) - 1)].tolist())
   splits: dict[str, list[Photo]] = {'train': [], 'test': []}
   for k, photo in enumerate(photos):
     splits['test' if k in is_test else 'train'].append(photo)

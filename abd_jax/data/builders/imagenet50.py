@@ -34,7 +34,7 @@ class Builder(FileBuilder, skip_registration=True):
     root = folder / KAGGLE if (folder / KAGGLE).is_dir() else folder
     if not (root / 'train').is_dir():
       raise UserError(f'{root} has no folder train. Give an ILSVRC 2012 folder as --config.data.dir.')
-    wnids = subfolders(root / 'train')
+    wnids = list(subfolders(root / 'train'))
     chosen = np.random.RandomState(SEED).permutation(len(wnids))[: cls.KEPT].tolist()
     if len(chosen) < cls.KEPT:
       raise UserError(f'{root / "train"} has {len(wnids)} classes, {cls.name} learns {cls.KEPT} of {CLASSES:,}.')
