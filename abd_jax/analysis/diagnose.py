@@ -12,14 +12,12 @@ from abd_jax import __version__
 from abd_jax.analysis import distances as distances_lib
 from abd_jax.analysis import dreams as dreams_lib
 from abd_jax.analysis.dreams import SHOWN, RealImages, evenly, fraction, picture
-from abd_jax.config import restored
 from abd_jax.data.records import Source
 from abd_jax.errors import UserError
 from abd_jax.files import is_intact, read_json, sealed, write_atomically
 from abd_jax.protocol import metrics
-from abd_jax.run.extend import open_stream, read_base
+from abd_jax.run.extend import stream_of_run
 from abd_jax.run.load import LoadedModel, load_model
-from abd_jax.run.workdir import resolve
 
 SCHEMA = 3
 DREAMS = 1000  # of each task's model
@@ -91,9 +89,7 @@ def read_images(workdir: Path, upto: int, data_dir: str = '') -> RealImages:
   Of a split larger than MOST_BYTES every k-th image. Nothing is downloaded or prepared. data_dir: as in `diagnose`.
   Raises UserError if the data are not there, or if the run extends one of other data.
   """
-  config = resolve(restored(read_json(workdir / 'config.json'))).unlock()
-  config.data.dir = data_dir or config.data.dir
-  stream = open_stream(config.lock(), read_base(config.extends) if config.extends else None, prepare=False)
+  stream = stream_of_run(workdir, data_dir)
   if not len(stream.labels(0)):
     raise UserError(f'{workdir.name} extends a run on other data, whose training images it cannot read.')
   known = [original for task in range(upto + 1) for original in stream.tasks.original_ids(task)]

@@ -77,11 +77,11 @@ def by_task(class_accuracy: Row, labels: np.ndarray, task_of_class: np.ndarray) 
   """A row of the matrix from the accuracy of each class. labels: i32[n], of the test images, as learning labels."""
   classes = np.arange(len(class_accuracy))
   counts, tasks = np.bincount(labels, minlength=len(task_of_class))[classes], task_of_class[classes]
-  of_task = lambda j: _weighted([class_accuracy[c] for c in classes[tasks == j]], counts[tasks == j].tolist())
+  of_task = lambda j: weighted([class_accuracy[c] for c in classes[tasks == j]], counts[tasks == j].tolist())
   return [of_task(j) for j in range(tasks.max() + 1)]
 
 
-def _weighted(row: Row, counts: Sequence[int]) -> float | None:
+def weighted(row: Row, counts: Sequence[int]) -> float | None:
   """The mean weighted by numbers of test images; None without test images."""
   pairs = [(value, count) for value, count in zip(row, counts, strict=False) if value is not None and count]
   if not pairs:
@@ -92,7 +92,7 @@ def _weighted(row: Row, counts: Sequence[int]) -> float | None:
 
 def _over_tasks(row: Row, counts: Sequence[int]) -> float | None:
   """Accuracy over the test images of all tasks of a row; None if one is unknown, or there is no task."""
-  return None if None in row else _weighted(row, counts)
+  return None if None in row else weighted(row, counts)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

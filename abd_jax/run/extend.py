@@ -117,6 +117,16 @@ def open_stream(config: Config, base: Base | None, prepare: bool = True) -> Task
   return TaskStream(joined, Tasks(tuple(range(joined.num_classes)), sizes))
 
 
+def stream_of_run(workdir: Path, data_dir: str = '') -> TaskStream:
+  """The data of the run in `workdir`. Nothing is downloaded or prepared.
+
+  data_dir: where the prepared data are now; '' for where the run found them. Raises UserError if they are not there.
+  """
+  config = resolve(restored(read_json(workdir / 'config.json'))).unlock()
+  config.data.dir = data_dir or config.data.dir
+  return open_stream(config.lock(), read_base(config.extends) if config.extends else None, prepare=False)
+
+
 def old_stream(base: Base) -> TaskStream | None:
   """The base's own data, or None if they are missing or have changed."""
   config = base.config

@@ -26,7 +26,7 @@ from abd_jax.run.schedule import TeacherId
 from abd_jax.state import Classes, FrozenModel, TaskSnapshot
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inversion import sample
-from abd_jax.steps.student import embed, in_batches, probabilities
+from abd_jax.steps.student import embed, in_batches, predict, probabilities
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 BATCH = 256  # images, unless the caller gives another batch_size
@@ -71,6 +71,7 @@ class LoadedModel:
     self._method = methods.get(config)
     self._components = make_components(config, self.tasks.num_classes, self.image_shape, None)
     compiled = lambda function: jax.jit(full_precision_matmul(function))
+    self._logits = compiled(partial(predict, self._components, self._method))
     self._probabilities = compiled(partial(probabilities, self._components, self._method))
     self._embed = compiled(partial(embed, self._components))
     self._dream = jax.jit(full_precision_matmul(self._sampled), static_argnums=2)
@@ -107,6 +108,18 @@ class LoadedModel:
         bar.update(len(images))
     names, found = zip(*parts, strict=True)
     return np.concatenate(names), np.concatenate(found)
+
+  def logits(self, images: Any) -> np.ndarray:
+    """f32[n, len(class_names)]: what classes are predicted by, in the batches of the run's own evaluation.
+
+    images: u8[n, h, w, c], or an object whose slices are such arrays. Raises UserError as `predict` does.
+    """
+
+    def of_batch(batch: np.ndarray) -> jax.Array:
+      self._check(batch)
+      return self._call(self._logits, batch)
+
+    return in_batches(of_batch, images, self.config.eval_batch_size)[:, : len(self.class_names)]
 
   def export(self) -> bytes:
     """The function raw images u8[n, h, w, c] -> probabilities f32[n, len(class_names)], written by jax.export.

@@ -1,0 +1,105 @@
+"""abd-jax evaluate WORKDIR    tests the model of a finished run on its test images
+
+  --json=FILE        writes all numbers; - for standard output, which then holds nothing else
+  --csv=FILE         writes the confusion matrix: a row for each true class, a column for each predicted one
+  --task=N           the model after task N, from 1; works for an unfinished run too
+  --data_dir=FOLDER  where the run's prepared data are now; default: where the run found them
+
+Task-aware accuracy is that of predicting among the classes of the image's own task. The calibration error (ECE) is the
+mean difference of confidence and accuracy over 15 bins of confidence. The numbers equal those in results.json if the
+run had the same device.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from abd_jax.commands.options import parse
+from abd_jax.commands.predict import open_model
+from abd_jax.errors import UserError
+from abd_jax.protocol import metrics
+
+ACCURACIES = ('accuracy', 'top5_accuracy', 'task_aware_accuracy')
+MOST_MISTAKES = 10  # shown of a confusion matrix that is too wide for the terminal
+
+
+def run(words: list[str]) -> None:
+  """Prints and writes the numbers. Raises UserError for a mistake; OSError if a file cannot be written."""
+  given = parse(words, ('json', 'csv', 'task', 'data_dir'))
+  if len(given.rest) != 1:
+    raise UserError('expected a workdir, as in abd-jax evaluate runs/digits.')
+  for file in (Path(given.options[name]) for name in ('json', 'csv') if name in given.options):
+    if file.is_dir() or not file.absolute().parent.is_dir():
+      raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')
+  workdir = Path(os.path.expanduser(given.rest[0])).absolute()
+  model = open_model(str(workdir), given)
+  images, labels = own_images(workdir, model, given.options.get('data_dir', ''))
+  found = numbers(model, images, labels)
+  from abd_jax.files import write_atomically
+  from abd_jax.run.logs import write_confusion
+
+  if file := given.options.get('csv'):
+    write_confusion(Path(file), model.class_names, np.array(found['confusion']))
+  if (file := given.options.get('json', '')) and file != '-':
+    write_atomically(Path(file), json.dumps(found, ensure_ascii=False, indent=1) + '\n')
+  print(json.dumps(found, ensure_ascii=False) if file == '-' else '\n'.join(_lines(found)))
+
+
+def own_images(workdir: Path, model: Any, data_dir: str) -> tuple[Any, np.ndarray]:
+  """(test images of the run, decoded in slices; their learning labels i32[n])."""
+  from abd_jax.run.extend import stream_of_run
+
+  source = stream_of_run(workdir, data_dir).test(model.task)
+  return source, source.labels
+
+
+def numbers(model: Any, images: Any, labels: np.ndarray) -> dict[str, Any]:
+  """What --json writes, of a LoadedModel: docs/using.md describes it. images: as for `LoadedModel.logits`, n >= 1."""
+  logits, names = model.logits(images), model.class_names
+  task_of_class = model.task_of_class[: len(names)]
+  found = metrics.evaluate(logits, labels, task_of_class)
+  of_class = np.bincount(labels, minlength=len(names))
+  of_task = np.bincount(task_of_class[labels], minlength=model.task + 1)
+  by_task = {name: getattr(found, name) for name in ACCURACIES}
+  by_class = {'accuracy': found.class_accuracy, 'top5_accuracy': found.class_top5_accuracy}
+  records = lambda columns: [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+  return {
+    'task': model.task,
+    'images': len(labels),
+    **{name: metrics.weighted(row, of_task) for name, row in by_task.items()},
+    'calibration_error': metrics.calibration_error(logits, found.hits),
+    'tasks': records({'images': of_task.tolist()} | by_task),
+    'classes': records({'name': names, 'task': task_of_class.tolist(), 'images': of_class.tolist()} | by_class),
+    'confusion': found.confusion.tolist(),
+  }
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+  from abd_jax.report.tables import percent, table
+
+  header = ('images', 'accuracy %', 'top 5 %', 'task-aware %')
+  row = lambda one: (f'{one["images"]:,}', *(percent(one[name]) for name in ACCURACIES if name in one))
+  tasks = [(f'task {task + 1}', *row(one)) for task, one in enumerate(found['tasks'])]
+  yield table(('', *header), [('all', *row(found)), *tasks]) + '\n'
+  yield table(('class', 'task', *header[:-1]), [(o['name'], str(o['task'] + 1), *row(o)) for o in found['classes']])
+  yield f'\ncalibration error (ECE) {percent(found["calibration_error"])} %\n'
+  yield _confusion([one['name'] for one in found['classes']], np.array(found['confusion']))
+
+
+def _confusion(names: Sequence[str], counts: np.ndarray) -> str:
+  """The matrix, or the most frequent mistakes if it is wider than the terminal."""
+  from abd_jax.report.tables import table
+
+  rows = [(name, *map(str, row)) for name, row in zip(names, counts.tolist(), strict=True)]
+  whole = table(('true \\ predicted', *names), rows)
+  if whole.index('\n') <= shutil.get_terminal_size().columns:
+    return whole
+  wrong = counts * (1 - np.eye(len(names), dtype=int))
+  pairs = [np.unravel_index(k, wrong.shape) for k in np.argsort(-wrong, axis=None, kind='stable')[:MOST_MISTAKES]]
+  rows = [(names[true], names[taken], f'{wrong[true, taken]:,}') for true, taken in pairs if wrong[true, taken]]
+  return 'most frequent mistakes (--csv=FILE writes all)\n' + table(('true', 'predicted', 'images'), rows)
