@@ -432,6 +432,67 @@ def resnet_forward(params, stats, images, train):
   return features, head_forward(params['head'], features), {'backbone': moments}
 
 
+def torch_weights(variant, blocks, widths, classes=5, channels=3, seed=0):
+  """Torch's name -> f32 array of an evaluated ResNet. Stages of bottlenecks have a quarter of `widths` inside."""
+  rng, shapes = np.random.default_rng(seed), {}
+
+  def conv(name, norm, outputs, inputs, side):
+    shapes[f'{name}.weight'] = (outputs, inputs, side, side)
+    shapes.update({f'{norm}.{leaf}': (outputs,) for leaf in ('weight', 'bias', 'running_mean', 'running_var')})
+
+  inner = [width // 4 for width in widths] if variant == 'bottleneck' else widths
+  before = inner[0]
+  conv('conv1', 'bn1', before, channels, 3 if variant == 'abd' else 7)
+  for i, (count, width, narrow) in enumerate(zip(blocks, widths, inner, strict=True), 1):
+    for j in range(count):
+      block = f'layer{i}.{j}'
+      sizes = [(narrow, before, 1), (narrow, narrow, 3), (width, narrow, 1)]
+      for k, size in enumerate(sizes if variant == 'bottleneck' else [(width, before, 3), (width, width, 3)], 1):
+        conv(f'{block}.conv{k}', f'{block}.bn{k}', *size)
+      if variant != 'abd' and j == 0 and (i > 1 or before != width):
+        conv(f'{block}.downsample.0', f'{block}.downsample.1', width, before, 1)
+      before = width
+  head = 'linear' if variant == 'abd' else 'fc'
+  shapes |= {f'{head}.weight': (classes, before), f'{head}.bias': (classes,)}
+  draw = lambda name, shape: rng.uniform(0.5, 1.5, shape) if 'var' in name else 0.4 * rng.normal(size=shape)
+  weights = {name: np.float32(draw(name, shape)) for name, shape in shapes.items()}
+  return weights | {'bn1.num_batches_tracked': np.array(7)}
+
+
+def torch_resnet(weights, images):
+  """What torch computes in evaluation mode: its weights by name, images (N, C, H, W) -> (features, logits)."""
+
+  def windows(x, side, stride, filling=0.0):
+    around = (side // 2, side // 2)
+    padded = np.pad(x, ((0, 0), (0, 0), around, around), constant_values=filling)
+    return np.lib.stride_tricks.sliding_window_view(padded, (side, side), (2, 3))[:, :, ::stride, ::stride]
+
+  def conv(name, norm, x, stride):
+    kernel, leaves = weights[f'{name}.weight'], ('weight', 'bias', 'running_mean', 'running_var')
+    scale, bias, mean, var = (weights[f'{norm}.{leaf}'][:, None, None] for leaf in leaves)
+    x = np.einsum('nchwij,ocij->nohw', windows(x, kernel.shape[-1], stride), kernel)
+    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+  weights = {name: np.float64(array) for name, array in weights.items()}
+  large = weights['conv1.weight'].shape[-1] == 7
+  x = relu(conv('conv1', 'bn1', images, 2 if large else 1))
+  x = windows(x, 3, 2, -np.inf).max((4, 5)) if large else x
+  found = (re.match(r'layer(\d+)\.(\d+)', name) for name in weights)
+  for i, j in sorted({tuple(map(int, match.groups())) for match in found if match}):
+    block, y = f'layer{i}.{j}', x
+    count, stride = 3 if f'{block}.conv3.weight' in weights else 2, 2 if i > 1 and j == 0 else 1
+    for k in range(1, count + 1):  # the 3x3 convolution has the stride; of two, the first
+      y = conv(f'{block}.conv{k}', f'{block}.bn{k}', relu(y) if k > 1 else y, stride if k == count - 1 else 1)
+    if f'{block}.downsample.0.weight' in weights:
+      x = conv(f'{block}.downsample.0', f'{block}.downsample.1', x, stride)
+    elif stride > 1:
+      extra = (y.shape[1] - x.shape[1]) // 2
+      x = np.pad(x[:, :, ::2, ::2], ((0, 0), (extra, extra), (0, 0), (0, 0)))
+    x = relu(x + y)
+  features, head = x.mean((2, 3)), 'fc' if 'fc.weight' in weights else 'linear'
+  return features, features @ weights[f'{head}.weight'].T + weights[f'{head}.bias']
+
+
 def conv4x4_halving(x, kernel):
   """x (N, H, W, I), kernel (4, 4, I, O) -> (N, H/2, W/2, O): stride 2, zero padding of one pixel."""
   height, width = x.shape[1:3]

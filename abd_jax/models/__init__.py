@@ -2,4 +2,5 @@
 
 from abd_jax.models.resnet import ResNet
 
-BACKBONES = {'abd': ResNet, 'rdfcil': ResNet, 'imagenet': ResNet}  # config.model.variant -> its network
+# config.model.variant -> its network
+BACKBONES = {'abd': ResNet, 'rdfcil': ResNet, 'imagenet': ResNet, 'bottleneck': ResNet}

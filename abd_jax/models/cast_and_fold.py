@@ -10,7 +10,7 @@ from abd_jax.models.norm import BatchNorm
 PyTree = Any
 Narrow = dict[tuple[str, ...], jax.Array]
 
-_NORM_OF = {'conv': 'norm', 'conv1': 'norm1', 'conv2': 'norm2', 'shortcut': 'shortcut_norm'}
+_NORM_OF = {'conv': 'norm', 'conv1': 'norm1', 'conv2': 'norm2', 'conv3': 'norm3', 'shortcut': 'shortcut_norm'}
 
 
 def narrow(params: PyTree, dtype: Any) -> Narrow:

@@ -26,10 +26,14 @@ def fan_in_uniform(fan_in: int) -> Initializer:
   return init
 
 
+LARGE = ('imagenet', 'bottleneck')  # variants with ImageNet's stem and shortcuts
+
+
 class Stem(nn.Module):
   """3x3 convolution and batch norm: [b, h, w, c] -> [b, h, w, width].
 
-  variant 'imagenet': a 7x7 convolution with stride 2, and 3x3 maxima with stride 2 after it: h / 4, w / 4.
+  variant 'imagenet' or 'bottleneck': a 7x7 convolution with stride 2, and 3x3 maxima with stride 2 after it: h / 4,
+  w / 4.
   """
 
   width: int
@@ -39,7 +43,7 @@ class Stem(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    large = self.variant == 'imagenet'
+    large = self.variant in LARGE
     shape = dict(kernel_size=(7, 7), padding=((3, 3), (3, 3)), strides=2) if large else {}
     x = nn.relu(self.norm(name='norm')(self.conv(self.width, **shape, name='conv')(x), train))
     padding: Any = ((1, 1), (1, 1))
@@ -50,7 +54,8 @@ class Block(nn.Module):
   """Basic block with the parameter-free shortcut (option A): subsample, then pad channels on both sides.
 
   variant 'rdfcil': no ReLU after the sum, scales of the second batch norm start at zero, and the new channels are
-  all padded behind the old ones. 'imagenet': the shortcut is a 1x1 convolution and batch norm (option B).
+  all padded behind the old ones. 'imagenet': the shortcut is a 1x1 convolution and batch norm (option B). 'bottleneck':
+  the same shortcut around three convolutions, 1x1, 3x3 with the stride, and 1x1; the first two have width / 4 channels.
   """
 
   width: int
@@ -61,14 +66,19 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    y = self.conv(self.width, strides=self.stride, name='conv1')(x)
-    y = nn.relu(self.norm(name='norm1')(y, train))
-    plain = self.variant != 'rdfcil'
-    norm2 = self.norm if plain else partial(self.norm, gamma_init=nn.initializers.zeros)
-    y = norm2(name='norm2')(self.conv(self.width, name='conv2')(y), train)
+    point: dict[str, Any] = dict(kernel_size=(1, 1), padding=((0, 0), (0, 0)))
+    convs: list[tuple[int, dict[str, Any]]] = [(self.width, {'strides': self.stride}), (self.width, {})]
+    if self.variant == 'bottleneck':
+      convs = [(self.width // 4, point), (self.width // 4, {'strides': self.stride}), (self.width, point)]
+    plain, y = self.variant != 'rdfcil', x
+    for k, (width, shape) in enumerate(convs, 1):
+      last = k == len(convs)
+      norm = self.norm if plain or not last else partial(self.norm, gamma_init=nn.initializers.zeros)
+      y = norm(name=f'norm{k}')(self.conv(width, **shape, name=f'conv{k}')(y), train)
+      y = y if last else nn.relu(y)
     reshapes = self.stride > 1 or x.shape[-1] != self.width
-    if reshapes and self.variant == 'imagenet':
-      x = self.conv(self.width, kernel_size=(1, 1), padding=((0, 0), (0, 0)), strides=self.stride, name='shortcut')(x)
+    if reshapes and self.variant in LARGE:
+      x = self.conv(self.width, **point, strides=self.stride, name='shortcut')(x)
       x = self.norm(name='shortcut_norm')(x, train)
     elif reshapes:
       missing = self.width - x.shape[-1]
@@ -79,12 +89,13 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-  """Stem and stages of basic blocks, each later stage at half the resolution; global average pooling.
+  """Stem and stages of blocks, each later stage at half the resolution; global average pooling.
 
   blocks (5, 5, 5) and widths (16, 32, 64) are ResNet-32, (2, 2, 2) the 14 layers that the authors released as
   ResNet-18. [b, h, w, c] -> features f32[b, widths[-1]].
   variant: 'rdfcil' for the blocks of that name, and kernels that start by their fan-out; 'imagenet' for its stem and
-  blocks and such kernels: ResNet-18 with blocks (2, 2, 2, 2) and widths (64, 128, 256, 512).
+  blocks and such kernels: ResNet-18 with blocks (2, 2, 2, 2) and widths (64, 128, 256, 512). 'bottleneck': likewise,
+  ResNet-50 with (3, 4, 6, 3) and (256, 512, 1024, 2048).
   folded: without batch norms, for parameters from `models.cast_and_fold.fold`.
   """
 
@@ -118,7 +129,8 @@ class ResNet(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     conv, norm = self.layers()
-    x = Stem(self.widths[0], conv, norm, self.variant, name='stem')(x, train)
+    width = self.widths[0] // 4 if self.variant == 'bottleneck' else self.widths[0]
+    x = Stem(width, conv, norm, self.variant, name='stem')(x, train)
     for i, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
       for j in range(count):
         stride = 2 if i > 0 and j == 0 else 1

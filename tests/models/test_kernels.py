@@ -120,12 +120,12 @@ def test_a_crop_by_choice_is_the_one_by_index():
   np.testing.assert_array_equal(*windows)
 
 
-@pytest.mark.parametrize('variant', ['abd', 'rdfcil', 'imagenet'])
+@pytest.mark.parametrize('variant', ['abd', 'rdfcil', 'imagenet', 'bottleneck'])
 def test_a_folded_classifier_says_what_the_whole_one_does(variant):
   with jax.enable_x64(True):
     whole, folded = (
       Classifier(
-        ResNet((1, 1), (3, 6), variant, dtype=jnp.float64, param_dtype=jnp.float64, folded=folds), 5, jnp.float64
+        ResNet((1, 1), (4, 8), variant, dtype=jnp.float64, param_dtype=jnp.float64, folded=folds), 5, jnp.float64
       )
       for folds in (False, True)
     )

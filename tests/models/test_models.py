@@ -59,6 +59,9 @@ PUBLISHED = {
   'ResNet-18': (
     Classifier(ResNet((2, 2, 2, 2), (64, 128, 256, 512), 'imagenet'), 1000), (1, 224, 224, 3), 11_689_512, 20
   ),
+  'ResNet-50': (
+    Classifier(ResNet((3, 4, 6, 3), (256, 512, 1024, 2048), 'bottleneck'), 1000), (1, 224, 224, 3), 25_557_032, 53
+  ),
   'ResNet of digits': (Classifier(ResNet((1, 1, 1), (16, 32, 64)), 10), (1, 8, 8, 1), 75_002, None),
   'generator of CIFAR': (components_of().generator, (1, 1000), 8_423_939, None),
   'generator of Tiny ImageNet': (Generator(1000, (8, 8, 128), (128, 128, 64), 3), (1, 1000), 8_571_779, None),
