@@ -50,6 +50,8 @@ FIELDS: dict[str, Field] = {
   'data.size': Number(0, 0, 4096),  # pixels, of a square; 0: as stored, or for photographs 32, 64, 128 or 224
   'data.channels': Choice(0, 1, 3),  # of a folder of photographs; 0: what they have
   'data.layout': Text(''),  # of photographs, '': by names; 'classes': each folder is one; else splits, as in train,test
+  'data.value_range': Numbers((), -1e12, 1e12, (0, 2), whole=False),  # raw values of photographs with more than 8 bits
+  # a channel that become black and white; (): the lowest and highest of the training images
   'data.crop': Choice('padded', 'resized'),  # 'resized': the host cuts out 8 to 100 % and resizes it, as for ImageNet
   'data.test_fraction': Number(0.2, 0.001, 0.999),  # of each class, for photographs without a test folder
   'data.split_seed': Number(0, 0, 10**9),  # chooses those images
@@ -220,6 +222,8 @@ def check(config: Config) -> None:
     raise UserError(
       f'config.data.fold={fold} with config.data.folds={folds}: folds must be 0 or at least 2, and fold less than that.'
     )
+  if (limits := flat['data.value_range']) and limits[0] >= limits[1]:
+    raise UserError(f"config.data.value_range={limits}: expected (lowest, highest), such as '(0, 4095)'.")
   if (flat['data.brightness'] or flat['data.contrast']) and flat['data.max_value'] != 255:
     raise UserError(
       f'config.data.max_value={flat["data.max_value"]:g}: colour jitter needs values of 0 to 255. Set '

@@ -3,10 +3,11 @@
 import functools
 import io
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,9 @@ _SHORT_SIDE = 256 / 224  # of a test image before its centre is cut out, in side
 _ORIENTATION = 0x0112  # EXIF's tag
 _MODES = {1: 'L', 3: 'RGB'}
 _WHITE = 255  # of 8 bits
-_DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')  # Pillow's modes of 16-bit grey
+_DEEP = {'I': '32-bit', 'F': 'float', 'I;16': '16-bit', 'I;16B': '16-bit', 'I;16L': '16-bit', 'I;16N': '16-bit'}
+_OTHER_BYTE = {'B': 'L', 'L': 'B', 'N': 'B' if sys.byteorder == 'little' else 'L'}  # big, little, this machine's
+_MOST, _LARGE = 2**29, 89_478_485  # pixels: more are refused; more are read at a part of their size
 
 
 @functools.cache
@@ -39,10 +42,11 @@ def _open(file: Any) -> Any:
   from PIL import Image
 
   warnings.simplefilter('error', Image.DecompressionBombWarning)
+  Image.MAX_IMAGE_PIXELS = _MOST
   try:
     return Image.open(file)
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise BadImage('has more pixels than are safe to decode') from error
+    raise BadImage(f'has more pixels than {_MOST // 10**6} million') from error
   except Exception as error:
     raise BadImage('is no image that Pillow can read') from error
 
@@ -158,12 +162,14 @@ def cut(image: Any, size: Sequence[int], draws: np.ndarray | None = None) -> Any
   return resize(image, (size[0], size[1]), centre if draws is None else random_box(image.width, image.height, draws))
 
 
-def stored(encoded: bytes, shape: Sequence[int | None], white: float = _WHITE) -> tuple[Any, list[str]]:
+def stored(
+  encoded: bytes, shape: Sequence[int | None], value_range: Sequence[float] = (), white: float = _WHITE
+) -> tuple[Any, list[str]]:
   """`plain`, then the largest centred square resized, as a Pillow image of values from 0 to `white`.
 
   shape: (h, w, c) of the result; None for h and w: the whole image. Raises BadImage.
   """
-  image, done = plain(encoded, shape[2] or 0)
+  image, done = plain(encoded, shape[2] or 0, value_range)
   size = (shape[0] or image.height, shape[1] or image.width)
   if size != (image.height, image.width):
     image = resize(image, size, square_box(image.width, image.height))
@@ -181,11 +187,15 @@ class Reading(NamedTuple):
   stored: tuple[int, int] | tuple[None, None] = (None, None)  # (h, w) of the square that is cut out; None: no square
   crop: str = 'padded'  # config.data.crop
   white: float = _WHITE  # the highest value of the model's images
+  value_range: tuple[float, ...] = ()  # as in `plain`
 
-  def read(self, file: Path) -> np.ndarray:
-    """uint8[h, w, c] of an image file. Raises UserError if it cannot be read, or its size is not the model's."""
+  def read(self, file: Path, told: list[str] | None = None) -> np.ndarray:
+    """uint8[h, w, c] of an image file; adds to `told` what was done to it, in words.
+
+    Raises UserError if the file cannot be read, or its size is not the model's.
+    """
     try:
-      image, _ = stored(file.read_bytes(), (*self.stored, self.shape[2]), self.white)
+      image, done = stored(file.read_bytes(), (*self.stored, self.shape[2]), self.value_range, self.white)
     except (BadImage, OSError) as error:
       reason = f'it {error}' if isinstance(error, BadImage) else error.strerror or error
       raise UserError(f'image {file} cannot be read ({reason}). Repair it, or leave it out.') from error
@@ -193,12 +203,17 @@ class Reading(NamedTuple):
     if found.shape != self.shape:
       (height, width), (h, w) = self.shape[:2], found.shape[:2]
       raise UserError(f'image {file}: expected {height}x{width} pixels, got {h}x{w}. Resize it.')
+    if told is not None:
+      told += done
     return found
 
   def steps(self) -> list[str]:
     """What `read` does in words and in order, for users who prepare images elsewhere."""
     height, width, channels = self.shape
     steps = ['turned upright as EXIF says', f'{"grey" if channels == 1 else "RGB"}, 8 bits, transparent pixels white']
+    if self.value_range:
+      low, high = self.value_range
+      steps.append(f'values of more than 8 bits: {low:g} to {high:g} become 0 to {_WHITE}, others the nearest of these')
     if self.stored[0]:
       side = 'x'.join(map(str, self.stored))
       steps.append(f'the largest centred square resized to {side}, bilinearly over all pixels it covers')
@@ -209,33 +224,102 @@ class Reading(NamedTuple):
     return steps
 
 
-def plain(encoded: bytes, channels: int = 0) -> tuple[Any, list[str]]:
+def plain(encoded: bytes, channels: int = 0, value_range: Sequence[float] = ()) -> tuple[Any, list[str]]:
   """Any photograph as an upright 8-bit grey or RGB Pillow image, and what had to be done: words like 'RGBA'.
 
-  Transparent pixels become white; 16 bits are scaled to 8. channels: 1 or 3; 0: as the photograph has. Raises BadImage.
+  Transparent pixels become white. Images with more pixels than are safe to decode at once are reduced.
+
+  Args:
+    channels: 1 or 3; 0: as the photograph has.
+    value_range: lowest and highest raw value of images with more than 8 bits, which become 0 and 255; (): 0 and 65535
+      of 16 bits, and others are refused.
+
+  Raises:
+    BadImage: it cannot be read.
   """
-  from PIL import Image, ImageOps
+  from PIL import ImageOps
 
   image, done = _open(io.BytesIO(encoded)), []
+  factor, mode = _reduction(image), _deep_mode(image)
+  if factor > 1:
+    image.draft(None, (image.width // factor, image.height // factor))  # JPEG is decoded at that size
+    done.append(f'reduced from over {_LARGE // 10**6} megapixels')
   _check_end(image, encoded)
-  _load(image)
   with _refused('has EXIF data that cannot be read'):
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-      image = ImageOps.exif_transpose(image)
-      done.append('rotated')
-  if image.mode in _DEEP:
-    image = Image.fromarray((np.clip(np.asarray(image, np.int64), 0, 65535) / 257 + 0.5).astype(np.uint8))
-    done.append('16-bit')
-  elif image.mode == 'F':
-    raise BadImage('has floating-point pixels, whose range is not known')
-  elif image.mode not in ('L', 'RGB'):
+    orientation = image.getexif().get(_ORIENTATION, 1)
+  image = _eight_bits(image, mode, encoded, value_range, done) if mode else _load(image)
+  if orientation != 1:
+    image.getexif()[_ORIENTATION] = orientation
+    image = ImageOps.exif_transpose(image)
+    done.append('rotated')
+  if image.mode not in ('L', 'RGB'):
     done.append({'P': 'palette', '1': 'black and white'}.get(image.mode, image.mode))
     image = _without_alpha(image)
-  mode = _MODES.get(channels, image.mode)
-  if image.mode != mode:
+  wanted = _MODES.get(channels, image.mode)
+  if image.mode != wanted:
     done.append('grey' if image.mode == 'L' else 'colour')
-    image = image.convert(mode)
-  return image, done
+    image = image.convert(wanted)
+  return image.reduce(left) if (left := _reduction(image)) > 1 else image, done
+
+
+def _reduction(image: Any) -> int:
+  """By which power of 2 the sides of an image are divided before it is used."""
+  factor = 1
+  while image.width * image.height > _LARGE * factor**2:
+    factor *= 2
+  return factor
+
+
+def _deep_mode(image: Any) -> str:
+  """Pillow's mode of an image with more than 8 bits a channel, or of its file, as 'RGB;16B'; '' of any other.
+
+  The image must not be decoded yet.
+  """
+  if image.mode in _DEEP:
+    return image.mode
+  raw = {tile.args if isinstance(tile.args, str) else str(tile.args[0]) for tile in image.tile if tile.args}
+  known = {f'{mode};16{order}' for mode in ('RGB', 'RGBA') for order in _OTHER_BYTE if mode == image.mode}
+  return raw.pop() if len(raw) == 1 and raw <= known else ''
+
+
+def _raw_values(image: Any, mode: str, encoded: bytes) -> np.ndarray:
+  """float64[h, w, c] of an image of that `_deep_mode`. Raises BadImage.
+
+  Of 16-bit colours Pillow reads the upper bytes only; it reads the lower ones if told the other order of bytes.
+  """
+  values = pixels(_load(image)).astype(np.float64)
+  if mode not in _DEEP:
+    lower = _open(io.BytesIO(encoded))
+    other = mode[:-1] + _OTHER_BYTE[mode[-1]]
+    swapped = lambda args: other if isinstance(args, str) else (other, *args[1:])
+    lower.tile = [tile._replace(args=swapped(tile.args)) for tile in lower.tile]
+    values = 256 * values + pixels(_load(lower))
+  if not np.isfinite(values).all():
+    raise BadImage('has values that are not finite')
+  return values
+
+
+def _eight_bits(image: Any, mode: str, encoded: bytes, value_range: Sequence[float], done: list[str]) -> Any:
+  """An image of that `_deep_mode` as grey, RGB or RGBA of 8 bits, as in `plain`. Adds what was done to `done`."""
+  if not value_range and mode not in _DEEP:
+    return _load(image)
+  what = _DEEP.get(mode, '16-bit')
+  if not value_range and (mode == 'F' or (mode, image.format) == ('I', 'TIFF')):
+    raise BadImage(f'has {what} values, whose range is not known')
+  values, (low, high) = _raw_values(image, mode, encoded), value_range or (0, 65535)
+  colours, alpha = values[..., :3], values[..., 3:] / 256
+  done += [what, 'saturated'] if colours.min() < low or colours.max() > high else [what]
+  levels = np.clip((colours - low) * (_WHITE / (high - low)), 0, _WHITE) + 0.5
+  return from_array(np.concatenate([levels, alpha], -1).astype(np.uint8))
+
+
+def limits(file: Path) -> tuple[float, float] | None:
+  """The lowest and highest raw value of an image with more than 8 bits; None of any other, and if it is damaged."""
+  with suppress(OSError, BadImage), file.open('rb') as opened:
+    if mode := _deep_mode(image := _open(opened)):
+      colours = _raw_values(image, mode, file.read_bytes())[..., :3]
+      return float(colours.min()), float(colours.max())
+  return None
 
 
 def _without_alpha(image: Any) -> Any:

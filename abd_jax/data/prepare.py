@@ -32,6 +32,8 @@ class Options(NamedTuple):
   test_fraction: float = 0.2
   split_seed: int = 0
   damaged: str = 'refuse'
+  value_range: tuple[float, ...] = ()
+  max_value: float = 255.0
 
 
 class Place(NamedTuple):
@@ -67,11 +69,11 @@ def builder_class(name: str) -> Any | None:
   return importlib.import_module(f'{builders.__name__}.{name}').Builder if name in _builder_names() else None
 
 
-def reading(data: Any, shape: tuple[int, int, int]) -> Reading:
-  """How files are read for a model of a run. data: its config.data. shape: (h, w, c) of its images."""
+def reading(data: Any, shape: tuple[int, int, int], value_range: tuple[float, ...] = ()) -> Reading:
+  """How files are read for a model of a run. data: its config.data. shape: (h, w, c). value_range: the data set's."""
   builder: Any = builder_class(data.name)
   size = builder.stored_size(shape[:2], data.crop) if hasattr(builder, 'stored_size') else None
-  return Reading(shape, size or (None, None), data.crop, data.max_value)
+  return Reading(shape, size or (None, None), data.crop, data.max_value, value_range)
 
 
 def find_or_prepare(name: str, place: Place, options: Options) -> Path:

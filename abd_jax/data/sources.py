@@ -30,6 +30,7 @@ class Dataset:
     name: as in `open_dataset`.
     class_names: name of each original class id.
     training, testing: all images, with original ids as labels.
+    value_range: the raw values of deep images that became 0 and 255, as in `images.plain`; () without such images.
     fingerprint: a digest of classes, all labels and the files' bytes: other images under this name have another one.
     folds: {} or {'folds': how many, 'held_out': which}, for the log of reads.
     unlogged: reads before there was a log: a run measures images before it has one.
@@ -41,6 +42,7 @@ class Dataset:
   training: Source
   testing: Source
   fingerprint: str
+  value_range: tuple[float, ...] = ()
   folds: dict[str, int] = field(default_factory=dict)
   unlogged: list[dict] = field(default_factory=list)
   on_read: Callable[[dict], None] = field(init=False)
@@ -139,7 +141,8 @@ def open_dataset(
     raise UserError(f'the description of the data in {folder} cannot be read ({reason}); delete that folder.') from None
   test_split = next((split for split in ('test', 'validation', 'val') if split in builder.info.splits), 'test')
   view = _view(builder, _stored_shape(builder, test_split), options)
-  return _open(name, builder, view, test_split, {'folds': folds, 'held_out': fold} if folds else {})
+  data = _open(name, builder, view, test_split, {'folds': folds, 'held_out': fold} if folds else {})
+  return replace(data, value_range=data.value_range or tuple(options.value_range))
 
 
 def _open(name: str, builder: Any, view: View, test_split: str, folds: dict[str, int]) -> Dataset:
@@ -159,7 +162,9 @@ def _open(name: str, builder: Any, view: View, test_split: str, folds: dict[str,
     digest.update(source.labels.tobytes())
   for split in ('train', 'test'):  # written for photographs, by builders/_files.py
     digest.update(str(files.get(f'{split}_digest', '')).encode())
-  return Dataset(name, class_names, training, testing, digest.hexdigest()[:16], folds)
+  value_range = tuple(files.get('value_range') or ())
+  digest.update(str(value_range or '').encode())
+  return Dataset(name, class_names, training, testing, digest.hexdigest()[:16], value_range, folds)
 
 
 def open_configured(data: Any, prepare: bool = True) -> Dataset:

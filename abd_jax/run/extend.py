@@ -189,6 +189,7 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
   if own_images(config.data.name) or own_images(fields.get('data.name', '')):
     height, _, channels = base.manifest['image_shape']
     config.data.size, config.data.channels = height, channels
+    config.data.value_range = tuple(base.manifest.get('value_range', ()))
   config.update_from_flattened_dict(fields)
   check(config)
   config.task_sizes = _grown_sizes(base, config.task_sizes, open_configured(config.data))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,7 @@ class LoadedModel:
   def __init__(self, config: Config, model: FrozenModel, manifest: dict):
     self.config, self.task, self._model = config, manifest['task'], model
     self.image_shape, self.white = tuple(manifest['image_shape']), float(config.data.max_value)
-    self.reading = prepare.reading(config.data, self.image_shape)
+    self.reading = prepare.reading(config.data, self.image_shape, tuple(manifest.get('value_range', ())))
     order, sizes = manifest['class_order'], tuple(manifest['task_sizes'])
     self.class_names = tuple(order['names'][: sum(sizes[: self.task + 1])])
     self.tasks = Tasks(tuple(order['original_ids']), sizes)
@@ -99,13 +100,17 @@ class LoadedModel:
 
   def _predict_files(self, files: list[Path], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """As `predict`. Holds one batch of images; a terminal shows a bar for several."""
-    parts, hidden = [], True if len(files) <= batch_size else None
+    parts, told, hidden = [], [], True if len(files) <= batch_size else None
     batch_size = -(-len(files) // -(-len(files) // batch_size))  # in parts of one size, since each size is compiled
     with tqdm(total=len(files), unit='image', disable=hidden, leave=False) as bar:
       for start in range(0, len(files), batch_size):
-        images = np.stack(list(threads().map(self.reading.read, files[start : start + batch_size])))
+        read = partial(self.reading.read, told=told)
+        images = np.stack(list(threads().map(read, files[start : start + batch_size])))
         parts.append(self.predict(images, batch_size))
         bar.update(len(images))
+    if count := told.count('saturated'):
+      low, high = self.reading.value_range
+      print(f'{count} images have values beyond {low:g} to {high:g}, the range in training.', file=sys.stderr)
     names, found = zip(*parts, strict=True)
     return np.concatenate(names), np.concatenate(found)
 

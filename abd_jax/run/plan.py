@@ -180,6 +180,7 @@ class Plan(NamedTuple):
       'class_order': self.class_order(),
       'task_sizes': list(self.schedule.tasks.sizes),
       'image_shape': list(self.stream.image_shape),
+      'value_range': list(self.stream.dataset.value_range),
       'config': without(self.config.to_dict(), config_lib.FREE_FIELDS),
     }
 

@@ -158,6 +158,38 @@ def test_odd_photographs_are_converted_and_a_damaged_one_named(folder, capsys):
     assert words in line
 
 
+def write_deep(folder, kind, values, dtype):
+  """Images 0, 1, ... of one raw value each in classes a and b, by turns, and of the last one in the test split."""
+  for k, value in enumerate(values):
+    file = folder / ('test' if k >= len(values) - 2 else 'train') / 'ab'[k % 2] / f'{k}.{kind}'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8), value, dtype)).save(file)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'dtype', 'low', 'high'),
+  [('png', np.uint16, 0, 4095), ('tif', np.int32, -1000, 1000), ('tif', np.float32, 0, 1), ('tif', np.int32, 0, 255)],
+)
+def test_the_range_of_deep_images_is_measured_over_the_training_split(folder, capsys, kind, dtype, low, high):
+  middle = low + (high - low) / 4
+  write_deep(folder, kind, [low, middle, middle, high, high + (high - low), low], dtype)
+  data = open_folder(folder)
+  grey = round((np.asarray(middle, dtype) - low) / (high - low) * 255)
+  assert values(data.train((0, 1))) == [0, grey, grey, 255] and data.value_range == (low, high)
+  line = capsys.readouterr().err
+  assert f'raw values {low} to {high} became 0 to 255' in line and '1 saturated' in line
+  given = open_folder(folder, value_range=(low, high + 1))
+  assert given.value_range == (low, high + 1) and given.fingerprint != data.fingerprint
+
+
+def test_images_of_8_bits_have_no_range_and_stay_as_they_are(folder, capsys):
+  write_classes(folder, 8)
+  data = open_folder(folder)
+  assert data.value_range == () and 'raw values' not in capsys.readouterr().err
+  assert sorted(values(data.train((0, 1))) + values(data.test((0, 1)))) == list(range(8))
+  assert open_folder(folder, max_value=16.0).testing[:].max() == 0  # 7 of 255
+
+
 def test_one_image_of_a_class_is_for_training_and_one_of_two_too(folder):
   write_classes(folder, 4)
   write(folder / 'c/1.png')

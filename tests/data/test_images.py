@@ -1,6 +1,8 @@
 """abd_jax.data.images: photographs of all kinds become pixels; damaged ones are refused; crops."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -42,11 +44,79 @@ def test_any_photograph_becomes_eight_bits(image, channels, expected, done):
   assert changes == done
 
 
+DEEP = np.array([[0, 90, 1000], [2000, 4094, 4095]])
+
+
+def colours_of_16_bits(values):
+  """A PNG of [h, w, 3], which Pillow reads but does not write."""
+  chunk = lambda kind, body: struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+  head = struct.pack('>IIBBBBB', values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+  rows = zlib.compress(b''.join(b'\0' + row.astype('>u2').tobytes() for row in values))
+  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
+
+
+@pytest.mark.parametrize(
+  ('data', 'low', 'word'),
+  [
+    (encoded(Image.fromarray(DEEP.astype(np.uint16))), 0, '16-bit'),
+    (encoded(Image.fromarray(DEEP.astype(np.uint16)), 'tiff'), 0, '16-bit'),
+    (encoded(Image.fromarray((DEEP - 1000).astype(np.int32)), 'tiff'), -1000, '32-bit'),
+    (encoded(Image.fromarray((DEEP / 8).astype(np.float32)), 'tiff'), 0, 'float'),
+    (colours_of_16_bits(np.stack([DEEP, DEEP[::-1], DEEP], -1)), 0, '16-bit'),
+  ],
+  ids=['png', 'tiff', 'int32', 'float', 'colours'],
+)
+def test_deep_images_have_all_levels_of_the_range_of_raw_values(tmp_path, data, low, word):
+  (tmp_path / 'image').write_bytes(data)
+  low, high = images.limits(tmp_path / 'image')
+  scale = 8 if word == 'float' else 1
+  assert (low, high) == (low, low + 4095 / scale)
+  expected = np.floor(DEEP * 255 / 4095 + 0.5)
+  result, done = images.plain(data, 0, (low, high))
+  np.testing.assert_array_equal(images.pixels(result)[..., 0], expected)
+  if result.mode == 'RGB':
+    np.testing.assert_array_equal(np.asarray(result)[..., 1], expected[::-1])
+  assert done == [word]
+  beyond, done = images.plain(data, 0, (low + 90 / scale, low + 1000 / scale))
+  assert images.pixels(beyond)[..., 0].tolist() == [[0, 0, 255], [255] * 3] and done == [word, 'saturated']
+
+
+def test_deep_images_without_a_range():
+  """A format of 16 bits says it; of others it is not known. Colours are as Pillow reads them."""
+  for dtype, word in ((np.int32, '32-bit'), (np.float32, 'float')):
+    with pytest.raises(images.BadImage, match=f'{word} values, whose range is not known'):
+      images.plain(encoded(Image.fromarray(DEEP.astype(dtype)), 'tiff'))
+  result, done = images.plain(colours_of_16_bits(np.stack([16 * DEEP] * 3, -1)))
+  np.testing.assert_array_equal(np.asarray(result)[..., 0], 16 * DEEP // 256)
+  assert done == []
+
+
+def test_deep_images_are_turned_upright_too():
+  data = encoded(Image.fromarray(DEEP.astype(np.uint16)), exif=TURNED)
+  result, done = images.plain(data, 0, (0, 4095))
+  np.testing.assert_array_equal(np.asarray(result), np.rot90(np.floor(DEEP * 255 / 4095 + 0.5), -1))
+  assert done == ['16-bit', 'rotated']
+
+
+def test_values_that_are_no_numbers_are_a_bad_image():
+  with pytest.raises(images.BadImage, match='not finite'):
+    images.plain(encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), 'tiff'), 0, (0, 1))
+
+
 def test_photographs_are_turned_upright():
   data = encoded(Image.fromarray(PIXELS), exif=TURNED)
   result, changes = images.plain(data, 3)
   np.testing.assert_array_equal(np.asarray(result), np.rot90(PIXELS, -1))
   assert changes == ['rotated'] and images.header(io.BytesIO(data)) == ((30, 20), False)
+
+
+@pytest.mark.parametrize('form', ['png', 'jpeg'])
+def test_huge_photographs_are_reduced(monkeypatch, form):
+  monkeypatch.setattr(images, '_LARGE', 500)
+  halves = np.repeat(np.uint8([[0] * 16 + [200] * 16]), 24, 0)
+  result, done = images.plain(encoded(Image.fromarray(halves), form))
+  assert (result.size, done) == ((16, 12), ['reduced from over 0 megapixels'])
+  np.testing.assert_allclose(np.asarray(result), halves[::2, ::2], atol=3)
 
 
 def test_exif_that_cannot_be_read_is_a_bad_image():

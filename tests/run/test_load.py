@@ -7,14 +7,17 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPO
+from conftest import REPO, SMALLEST
+from PIL import Image
 
 import abd_jax
 from abd_jax.config import default
+from abd_jax.data.prepare import Options
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import read_manifest
+from abd_jax.run.extend import extended_config
 from abd_jax.run.load import load_model
 
 
@@ -137,6 +140,34 @@ def test_no_images_give_results_of_no_rows(run_of):
   names, probabilities = model.predict(images[:0])
   assert names.tolist() == [] and probabilities.shape == (0, 4) and probabilities.dtype == np.float32
   assert names.dtype.kind == 'U' and model.features(images[:0]).shape == (0, 4)
+
+
+def test_deep_files_are_read_by_the_range_that_was_measured_in_training(learn, tmp_path, capsys):
+  """Values of 12 bits, and a model whose white is 16."""
+  folder, rng = tmp_path / 'photos', np.random.default_rng(0)
+  for split, count in (('train', 12), ('test', 4)):
+    for k in range(count):
+      file = folder / split / 'ab'[k % 2] / f'{k}.png'
+      file.parent.mkdir(parents=True, exist_ok=True)
+      pixels = rng.integers(100, 4096, (8, 8), np.uint16)
+      pixels[0, :2] = 100, 4095 + 9 * (split == 'test')
+      Image.fromarray(pixels).save(file)
+  fields = SMALLEST | {'task_sizes': (1, 1), 'student__batch_size': 4}
+  learn(tmp_path / 'run', method='base', data__name='image_folder', data__dir=str(folder), **fields)
+  model, data = load_model(tmp_path / 'run'), open_dataset('image_folder', str(folder), options=Options(max_value=16.0))
+  assert model.reading.value_range == (100, 4095) and data.testing[:].max() == 16
+  capsys.readouterr()
+  files = sorted((folder / 'test').rglob('*.png'), key=lambda file: file.name)
+  np.testing.assert_array_equal([model.reading.read(file) for file in files], data.testing[:])
+  np.testing.assert_array_equal(model.predict(files)[1], model.predict(data.testing[:])[1])
+  assert '4 images have values beyond 100 to 4095' in capsys.readouterr().err
+  assert 'values of more than 8 bits: 100 to 4095' in ' '.join(model.reading.steps())
+  shutil.copytree(folder, tmp_path / 'more')
+  for split in ('train', 'test'):
+    for name in 'ab':
+      (tmp_path / 'more' / split / name).rename(tmp_path / 'more' / split / f'new_{name}')
+  more = extended_config(str(tmp_path / 'run'), {'data.dir': str(tmp_path / 'more')})
+  assert more.data.value_range == (100, 4095)
 
 
 def test_of_a_run_that_is_going_on_the_newest_model_is_the_newest_written_in_full(run_of, tmp_path):

@@ -34,6 +34,8 @@ class Files(NamedTuple):
   splits: dict[str, list[Photo]]  # of 'train' and 'test', in the order in which they are stored
   shape: tuple[int | None, int | None, int]  # (h, w, c) to store images in; None for h and w: each as it is
   size: int = 0  # side of the network's images that fits these files; 0: as stored
+  value_range: tuple[float, ...] = ()  # as in `images.plain`
+  white: float = 255.0  # the value that white is stored as
   passed_over: Counter[str] | None = None  # what else lies there, and how many of it
 
 
@@ -100,7 +102,11 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           'file': tfds.features.Text(),
         }
       ),
-      metadata=tfds.core.MetadataDict(size=self.files.size, contents=self.contents(self.files, self.options)),
+      metadata=tfds.core.MetadataDict(
+        size=self.files.size,
+        contents=self.contents(self.files, self.options),
+        value_range=list(self.files.value_range),
+      ),
       disable_shuffling=True,
     )
 
@@ -155,7 +161,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     try:
       encoded = photo.path.read_bytes()
       original = hashlib.sha256(encoded).digest()
-      image, done = images_lib.stored(encoded, self.files.shape)
+      image, done = images_lib.stored(encoded, self.files.shape, self.files.value_range, self.files.white)
       if done or image.format not in ('PNG', 'JPEG'):
         encoded = images_lib.png(image)
       return encoded, original, done, ''
@@ -174,6 +180,9 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     parts = [f'{counts} images of {len(self.files.class_names)} classes, stored {size} with {channels} channels']
     listed = lambda counted: ', '.join(f'{count} {what}' for what, count in counted.most_common() if count)
     parts += [f'converted: {listed(self.done)}'] if self.done else []
+    if self.files.value_range:
+      low, high = self.files.value_range
+      parts += [f'raw values {low:g} to {high:g} became 0 to 255 (--config.data.value_range)']
     parts += [f'skipped: {len(self.skipped)}'] if self.skipped else []
     parts += [f'passed over: {passed}'] if (passed := listed(self.files.passed_over or Counter())) else []
     parts += [f'same bytes: {listed(self.repeated)}'] if self.repeated else []

@@ -60,7 +60,9 @@ class Builder(FileBuilder, skip_registration=True):
     check_classes(folder, dict(enumerate(names)), splits)
     size, channels = _size_and_channels([photo for photos in splits.values() for photo in photos], options)
     side = size if options.crop == 'padded' else None
-    return Files(names, splits, (side, side, channels), size, passed_over)
+    value_range = options.value_range or _value_range(splits['train'])
+    shape = (side, side, channels)
+    return Files(names, splits, shape, size, value_range, options.max_value, passed_over)
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
@@ -165,6 +167,15 @@ def _size_and_channels(photos: list[Photo], options: Options) -> tuple[int, int]
     raise UserError(f'no file can be read as an image, of {len(photos)} such as {photos[0].path}. Replace them.')
   sizes, grey = zip(*headers, strict=True)
   return options.size or _fitting_size(sizes), options.channels or (1 if all(grey) else 3)
+
+
+def _value_range(photos: list[Photo]) -> tuple[float, ...]:
+  """The lowest and highest raw value of the images with more than 8 bits a channel; () if there are none."""
+  found = [one for one in images_lib.threads().map(images_lib.limits, [photo.path for photo in photos]) if one]
+  if not found:
+    return ()
+  low, high = min(low for low, _ in found), max(high for _, high in found)
+  return low, max(high, low + 1)
 
 
 def _fitting_size(shapes: Sequence[tuple[int, int]]) -> int:
