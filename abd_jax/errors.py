@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,10 @@ class UserError(Exception):
 
   def __init__(self, text: str):
     super().__init__(' '.join(text.splitlines()))  # a name in it may have line breaks of its own
+
+
+class Damaged(UserError):
+  """Files of a run are missing or have changed."""
 
 
 class InUse(UserError):
@@ -37,6 +42,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
   if close := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
     return f" Did you mean '{close[0]}'?"
   return f' Known: {", ".join(known)}.' if 0 < len(known) <= 20 else ''
+
+
+def reason(error: BaseException, most: int = 160) -> str:
+  """A library's message in one line, cut between words after `most` characters."""
+  return textwrap.shorten(str(error) or type(error).__name__, most, placeholder=' ...')
 
 
 def shown(name: str) -> str:

@@ -221,6 +221,8 @@ def assert_same_outcome(path, reference):
   import jax
   import orbax.checkpoint as ocp
 
+  from abd_jax.run.checkpoint import without_name
+
   ours, theirs = (json.loads((p / 'results.json').read_text()) for p in (path, reference))
   for name in ours.keys() - {'seconds', 'config', 'checksum'}:  # of all of them
     assert ours[name] == theirs[name], name
@@ -228,11 +230,9 @@ def assert_same_outcome(path, reference):
   assert snapshot(path / 'dreams') == snapshot(reference / 'dreams')
   names, those = (sorted(p.name for p in (root / 'teachers').iterdir() if p.is_dir()) for root in (reference, path))
   assert names == those
-  with ocp.StandardCheckpointer() as checkpointer:
+  with ocp.StandardCheckpointer() as checkpointer, without_name(path) as ours, without_name(reference) as theirs:
     for name in names:
-      a, b = (
-        jax.tree.leaves_with_path(checkpointer.restore(p.absolute() / 'teachers' / name)) for p in (path, reference)
-      )
+      a, b = (jax.tree.leaves_with_path(checkpointer.restore(p / 'teachers' / name)) for p in (ours, theirs))
       assert [key for key, _ in a] == [key for key, _ in b]
       for (key, x), (_, y) in zip(a, b, strict=True):
         x, y = np.asarray(x), np.asarray(y)

@@ -9,7 +9,7 @@ from typing import Any
 
 from abd_jax.analysis.diagnose import diagnose
 from abd_jax.config import default, flatten
-from abd_jax.errors import UserError
+from abd_jax.errors import Damaged, UserError
 from abd_jax.files import read_json, read_lines, read_results
 from abd_jax.report.runs import RunRecord
 from abd_jax.run.logs import confusion_file, read_confusion
@@ -41,6 +41,8 @@ def read_run(
   if look:
     try:
       diagnosis, pictures = diagnose(folder, data_dir, tell)
+    except Damaged as error:
+      raise UserError(f'{error} --no-diagnosis reports what else there is.') from error
     except UserError as error:
       note = f'No diagnosis: {error}'
       tell(f'{folder.name}: no diagnosis: {error}')

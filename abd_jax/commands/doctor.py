@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from abd_jax.commands.options import parse
-from abd_jax.errors import UserError
+from abd_jax.errors import UserError, reason
 
 MEMORY, DISK = 4, 2  # GB below which a run of the sizes in configs/ may not fit
 # What `self_test` gives on a CPU; other devices differ in the last digits.
@@ -51,7 +51,7 @@ def findings(data_dir: str, workdir: Path) -> Iterator[Finding]:
 
     there = backend.devices()
   except Exception as error:  # jax refuses a jaxlib of another version; a device that was asked for is missing
-    yield Finding('JAX cannot compute here', ' '.join(str(error).split())[:300])
+    yield Finding('JAX cannot compute here', reason(error, 300))
     return
   idle = there[0].platform == 'cpu' and Path('/dev/nvidiactl').exists()
   yield Finding(

@@ -14,6 +14,7 @@ Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit 
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -62,12 +63,13 @@ def begin(distributed: bool, cluster: Config) -> None:
 def learn(config: Config, workdir: str) -> None:
   """Runs or resumes `config` in `workdir`, and prints the results and the next command."""
   workdir = os.path.expanduser(workdir)  # shells leave --workdir=~/runs as it is
+  quoted = shlex.quote(f'./{workdir}' if workdir.startswith('-') else workdir)
   check_path(workdir)
   backend.use_compilation_cache(os.path.join(workdir, 'compilation_cache'))
   try:
     if config.trials > 1:
       print(summary(learn_trials(config, Path(workdir).absolute())))
-      print(f'next: abd-jax report {workdir}/trial_*')
+      print(f'next: abd-jax report {quoted}/trial_*')
       return
     results = training.train_and_evaluate(config, workdir)
   except Paused as pause:
@@ -76,7 +78,7 @@ def learn(config: Config, workdir: str) -> None:
   print(table(SUMMARY, [summary_line(results)]))
   print(f'results: {os.path.join(workdir, "results.json")}')
   if config.method != 'oracle':  # which has a model for each task, in workdirs of their own
-    print(f'next: abd-jax predict {workdir} IMAGE...')
+    print(f'next: abd-jax predict {quoted} IMAGE...')
 
 
 def learn_trials(config: Config, workdir: Path) -> list[dict]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from abd_jax.errors import UserError
+from abd_jax.errors import UserError, reason
 
 TRIES = 10  # at a random crop that fits, before the centre is taken
 DRAWS = 2 * TRIES + 2  # numbers in [0, 1) that one random crop takes
@@ -57,7 +57,7 @@ def _refused(what: str) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    raise BadImage(f'{what} ({" ".join(str(error).split())[:80]})') from error
+    raise BadImage(f'{what} ({reason(error, 80)})') from error
 
 
 def _load(image: Any) -> Any:

@@ -17,7 +17,7 @@ from absl import logging
 
 from abd_jax.data import builders
 from abd_jax.data.images import Reading
-from abd_jax.errors import UserError, nearest
+from abd_jax.errors import UserError, nearest, reason
 
 _JUST_BEGUN = 60.0  # seconds in which another process may not have locked the copy that it begins
 
@@ -158,9 +158,9 @@ def _build(builder: Any, place: Place) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder
       builder.download_and_prepare(download_dir=place.downloads, file_format='array_record')
   except (OSError, RuntimeError) as error:  # array_record's writer raises the latter
-    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:120]
+    why = getattr(error, 'strerror', None) or reason(error, 120)
     raise UserError(
-      f'{builder.name} cannot be prepared under {place.prepared} ({reason}). No part of it was kept; make room there, '
+      f'{builder.name} cannot be prepared under {place.prepared} ({why}). No part of it was kept; make room there, '
       'or choose another --config.data.prepared.'
     ) from None
   for split in builder.info.splits:

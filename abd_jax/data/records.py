@@ -13,7 +13,7 @@ import numpy as np
 
 from abd_jax.data import images as images_lib
 from abd_jax.data.prepare import check_count
-from abd_jax.errors import UserError
+from abd_jax.errors import UserError, reason
 
 _BLOCK = 1024  # records read at once: the encoded images of a split may not fit in memory
 _PER_THREAD = 16  # images that a thread decodes in one go
@@ -170,8 +170,7 @@ def _scan(read: Read, count: int, where: str, view: View) -> np.ndarray:
   except images_lib.BadImage as error:
     raise bad_record(where, row, f'its image {error}') from None
   except Exception as error:  # tfds and array_record raise many kinds for a record that is not as its features say
-    reason = ' '.join(str(error).split())[:80]
-    raise bad_record(where, row + 1, f'it, or one soon after it, cannot be read ({reason})') from None
+    raise bad_record(where, row + 1, f'it, or one soon after it, cannot be read ({reason(error, 80)})') from None
   return labels
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from abd_jax.data.folders import own_images
 from abd_jax.data.prepare import Options, Place, find_or_prepare
 from abd_jax.data.records import Source, View, open_split
-from abd_jax.errors import UserError
+from abd_jax.errors import UserError, reason
 from abd_jax.protocol.tasks import Tasks
 
 _FOLD_SEED = 0
@@ -137,8 +137,9 @@ def open_dataset(
   try:
     builder = tfds.builder_from_directory(folder)
   except Exception as error:  # tfds raises many kinds for a description that is missing, cut or empty
-    reason = ' '.join(str(error).split())[:80]
-    raise UserError(f'the description of the data in {folder} cannot be read ({reason}); delete that folder.') from None
+    raise UserError(
+      f'the description of the data in {folder} cannot be read ({reason(error, 80)}); delete that folder.'
+    ) from None
   test_split = next((split for split in ('test', 'validation', 'val') if split in builder.info.splits), 'test')
   view = _view(builder, _stored_shape(builder, test_split), options)
   data = _open(name, builder, view, test_split, {'folds': folds, 'held_out': fold} if folds else {})

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from abd_jax.errors import UserError
+from abd_jax.errors import UserError, reason
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of mallopt(3)
 
@@ -21,9 +21,9 @@ def devices(local: bool = False) -> Sequence[Any]:
     return jax.local_devices() if local else jax.devices()
   except (RuntimeError, AssertionError) as error:  # AssertionError: the platform's plugin is not installed
     asked = os.environ.get('JAX_PLATFORMS', '')
-    reason = (str(error) or 'its plugin is not installed').splitlines()[0].partition(' (set ')[0][:160]
+    why = reason(Exception(str(error).partition(' (set ')[0] or 'its plugin is not installed'))
     raise UserError(
-      f'JAX finds no device of JAX_PLATFORMS={asked} ({reason}). Unset it, or install what it needs: abd-jax doctor.'
+      f'JAX finds no device of JAX_PLATFORMS={asked} ({why}). Unset it, or install what it needs: abd-jax doctor.'
     ) from error
 
 

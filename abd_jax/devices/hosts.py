@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from abd_jax.errors import InUse, UserError
+from abd_jax.errors import InUse, UserError, reason
 
 Given = TypeVar('Given')
 PATIENCE = 300.0  # seconds to wait for the first process
@@ -32,10 +32,9 @@ def join_cluster(coordinator: str, count: int, rank: int) -> None:
   try:
     jax.distributed.initialize(coordinator or None, count or None, None if rank < 0 else rank)
   except Exception as error:  # of many kinds, depending on the cluster
-    reason = ' '.join(str(error).split())[:160]
     raise UserError(
-      f'expected a cluster, found none ({reason}). Give each process --config.cluster.coordinator=HOST:PORT, .count '
-      'and .rank, or leave --config.distributed out.'
+      f'expected a cluster, found none ({reason(error)}). Give each process --config.cluster.coordinator=HOST:PORT, '
+      '.count and .rank, or leave --config.distributed out.'
     ) from error
 
 

@@ -1,8 +1,11 @@
 """Checkpoints of a run, and its frozen models with their manifests. The only file that imports orbax."""
 
 import json
+import os
+import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import orbax.checkpoint as ocp
 
 from abd_jax.data import memory as memory_lib
 from abd_jax.devices import hosts
-from abd_jax.errors import UserError
+from abd_jax.errors import Damaged, reason
 from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, read_json, sealed, write_atomically
 from abd_jax.run.progress import Progress, progress_from
 from abd_jax.state import TaskSnapshot, freeze
@@ -20,6 +23,20 @@ from abd_jax.steps.inversion import init_generator
 from abd_jax.steps.student import init_student
 
 SCHEMA = 1
+
+
+@contextmanager
+def without_name(folder: Path) -> Iterator[Path]:
+  """A path of `folder` that does not contain its name, for orbax.
+
+  Orbax takes names with [, * or ? for patterns, a backslash for a slash, and /s3/, /gs/ or /hf/ for the network.
+  """
+  number = os.open(folder, os.O_RDONLY)
+  try:
+    path = Path(f'/proc/self/fd/{number}')
+    yield path if path.exists() else folder  # only Linux has such paths
+  finally:
+    os.close(number)
 
 
 def manifest_file(folder: Path) -> Path:
@@ -50,20 +67,20 @@ def write_manifest(folder: Path, description: dict) -> None:
 
 
 def read_manifest(folder: Path, check_files: bool = True) -> dict:
-  """The manifest of `folder`. Raises UserError if it is missing or damaged, or if the files differ from it.
+  """The manifest of `folder`. Raises Damaged if it is missing or damaged, or if the files differ from it.
 
   check_files: whether to compare the files.
   """
   file = manifest_file(folder)
   if not file.exists():
-    raise UserError(f'{folder} has no manifest {file.name} beside it. Put it back, or choose another --workdir.')
+    raise Damaged(f'{folder} has no manifest {file.name} beside it. Put it back, or choose another --workdir.')
   manifest = read_json(file)
   if manifest.get('schema_version') != SCHEMA:
-    raise UserError(
+    raise Damaged(
       f'{file} has schema {manifest.get("schema_version")}, expected {SCHEMA}. Use the version that wrote it.'
     )
   if not is_intact(manifest):
-    raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
+    raise Damaged(f'{file} is damaged: put it back as it was, or choose another --workdir.')
   if not check_files:
     return manifest
   there = checksums(folder)
@@ -71,7 +88,7 @@ def read_manifest(folder: Path, check_files: bool = True) -> dict:
   for name in sorted(expected.keys() | there.keys()):
     if expected.get(name) != there.get(name):
       what = 'is missing' if name not in there else 'is damaged' if name in expected else 'does not belong there'
-      raise UserError(f'checkpoint {folder} cannot be read ({name} {what}). Put it back as it was, or choose another '
+      raise Damaged(f'checkpoint {folder} cannot be read ({name} {what}). Put it back as it was, or choose another '
                       '--workdir.')  # fmt: skip
   return manifest
 
@@ -91,7 +108,8 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: Path):
-    root = workdir.absolute() / 'checkpoints'
+    self._root, self._stack = workdir.absolute() / 'checkpoints', ExitStack()
+    root = self._stack.enter_context(without_name(workdir)) / 'checkpoints'
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
     self._managers = {
       kind: ocp.CheckpointManager(root / kind, options=options, item_names=('state', 'progress')) for kind in KINDS
@@ -106,14 +124,14 @@ class Checkpoints:
   def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], Progress | None]:
     """(newest state of each kind that was saved, newest progress or None).
 
-    abstract: shapes, dtypes and shardings by kind. Raises UserError if a checkpoint cannot be read.
+    abstract: shapes, dtypes and shardings by kind. Raises Damaged if a checkpoint cannot be read.
     """
     newest = {kind: manager.latest_step() for kind, manager in self._managers.items()}
     newest = {kind: number for kind, number in newest.items() if number is not None}
     if not newest:
       return {}, None
     last = max(newest, key=lambda kind: newest[kind])
-    folder = self._managers[last].directory / str(newest[last])
+    folder = self._root / last / str(newest[last])
     saved = self._restore(last, newest[last], 'progress', ocp.args.JsonRestore())
     if not is_intact(saved):
       raise self._damaged(last, newest[last], 'its progress has changed since it was saved')
@@ -132,11 +150,11 @@ class Checkpoints:
     except Exception as error:  # orbax and tensorstore raise many kinds of errors for a damaged folder
       raise self._damaged(kind, number, _reason(error)) from error
 
-  def _damaged(self, kind: str, number: int, what: str) -> UserError:
-    path = Path(self._managers[kind].directory) / str(number)
+  def _damaged(self, kind: str, number: int, what: str) -> Damaged:
+    path = self._root / kind / str(number)
     is_last = all(number >= (manager.latest_step() or 0) for manager in self._managers.values())
     remedy = 'Delete that folder to resume from the save before it' if is_last else 'Put it back as it was'
-    return UserError(f'checkpoint {path} cannot be read ({what}). {remedy}, or choose another --workdir.')
+    return Damaged(f'checkpoint {path} cannot be read ({what}). {remedy}, or choose another --workdir.')
 
   def wait(self) -> None:
     """Returns once every save is on disk."""
@@ -146,6 +164,7 @@ class Checkpoints:
   def close(self) -> None:
     for manager in self._managers.values():
       manager.close()
+    self._stack.close()
 
 
 class TeacherStore:
@@ -153,7 +172,8 @@ class TeacherStore:
 
   def __init__(self, workdir: Path, alone: bool = False):
     """alone: this host reads without waiting for the others."""
-    self._folder = workdir.absolute() / 'teachers'
+    self._folder, self._stack = workdir.absolute() / 'teachers', ExitStack()
+    self._nameless = self._stack.enter_context(without_name(workdir)) / 'teachers'
     options, me = ocp.options.MultiprocessingOptions(), jax.process_index()
     if alone:
       options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
@@ -162,7 +182,7 @@ class TeacherStore:
   def save(self, name: str, snapshot: PyTree, description: dict) -> None:
     """Writes teachers/<name>/ and its manifest, and waits for both. Replaces an old one only when it is complete."""
     target, fresh = self._folder / name, self._folder / f'{name}.new'
-    self._checkpointer.save(fresh, snapshot, force=True)
+    self._checkpointer.save(self._nameless / fresh.name, snapshot, force=True)
     self._checkpointer.wait_until_finished()
     if hosts.is_main():
       shutil.rmtree(target, ignore_errors=True)
@@ -175,41 +195,42 @@ class TeacherStore:
     return (self._folder / name).exists() or manifest_file(self._folder / name).exists()
 
   def verify(self, name: str) -> None:
-    """Raises UserError if teachers/<name>/ is missing or differs from its manifest."""
+    """Raises Damaged if teachers/<name>/ is missing or differs from its manifest."""
     path = self._folder / name
     if not path.exists():
-      raise UserError(f'checkpoint {path} is missing. Put it back as it was, or choose another --workdir.')
+      raise Damaged(f'checkpoint {path} is missing. Put it back as it was, or choose another --workdir.')
     read_manifest(path)
 
   def load(self, name: str, abstract: PyTree) -> PyTree:
-    """The arrays in teachers/<name>/. Call `verify` first. Raises UserError if they cannot be read."""
+    """The arrays in teachers/<name>/. Call `verify` first. Raises Damaged if they cannot be read."""
     path = self._folder / name
     try:
-      return self._checkpointer.restore(path, abstract)
+      return self._checkpointer.restore(self._nameless / name, abstract)
     except Exception as error:  # as in Checkpoints._restore
-      raise UserError(
+      raise Damaged(
         f'checkpoint {path} cannot be read ({_reason(error)}). Put it back as it was, or choose another --workdir.'
       ) from error
 
   def close(self) -> None:
     self._checkpointer.close()
+    self._stack.close()
 
 
 def _reason(error: Exception) -> str:
-  """The first line of a library's message."""
-  return (str(error) or type(error).__name__).splitlines()[0][:120]
+  """A library's message, with paths below the workdir."""
+  return reason(Exception(re.sub(r'/proc/self/fd/\d+/', '', str(error) or type(error).__name__)))
 
 
 def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
-  """Dotted name -> shape and type of each array in `folder`, from orbax's metadata. Raises UserError on damage."""
+  """Dotted name -> shape and type of each array in `folder`, from orbax's metadata. Raises Damaged on damage."""
   try:
-    with ocp.StandardCheckpointer() as checkpointer:
-      metadata: Any = checkpointer.metadata(folder).item_metadata
+    with without_name(folder) as nameless, ocp.StandardCheckpointer() as checkpointer:
+      metadata: Any = checkpointer.metadata(nameless).item_metadata
     arrays = jax.tree.leaves_with_path(metadata.tree)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator='.')
     return {name(path): jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays}
   except Exception as error:  # of many kinds; if the index is missing, orbax returns no metadata
-    raise UserError(f'cannot read the arrays in {folder}. Put the folder back as it was, or delete it.') from error
+    raise Damaged(f'cannot read the arrays in {folder}. Put the folder back as it was, or delete it.') from error
 
 
 def abstract_like(init: Callable[[], PyTree], sharding: Any) -> PyTree:

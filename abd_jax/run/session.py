@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,7 +179,7 @@ class Session:
         return chunk(*arguments)
       with jax.profiler.trace(str(folder)):
         result = jax.block_until_ready(chunk(*arguments))
-      self.console.line(f'profiled one chunk of {phase.name}: tensorboard --logdir {folder.parent}')
+      self.console.line(f'profiled one chunk of {phase.name}: tensorboard --logdir {shlex.quote(str(folder.parent))}')
       return result
 
     return call

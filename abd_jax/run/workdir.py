@@ -266,6 +266,6 @@ def check_same_config(folder: Path, fields: dict) -> None:
   for name in sorted(compared, key=lambda name: (rank.get(name, len(rank)), name)):
     if there.get(name) != here.get(name):
       raise UserError(
-        f'workdir {folder} holds a run with config.{name}={there.get(name)!r}, not {here.get(name)!r}. Choose another '
-        '--workdir, or that config to resume it.'
+        f'workdir {folder} holds a run with config.{name}={there.get(name)!r}, not {here.get(name)!r}. Give that '
+        'config to resume it, another --workdir to train anew, or abd-jax extend to teach a finished run more classes.'
       )

@@ -79,6 +79,14 @@ def test_a_run_under_way(learn, few_dreams, write, tmp_path):
   assert 'accuracy so far, after task 1' in write(tmp_path)
 
 
+def test_a_model_that_cannot_be_read_is_refused_unless_no_diagnosis_is_asked_for(copy, write):
+  shutil.rmtree(copy / 'diagnosis', ignore_errors=True)
+  (copy / 'teachers' / '1' / 'manifest.ocdbt').unlink()
+  with pytest.raises(UserError, match=r'teachers/1 cannot be read .* --no-diagnosis'):
+    write(copy)
+  assert 'Accuracy matrix' in write(copy, '--no-diagnosis')
+
+
 def extended(folder, base, accuracies):
   """A run under way in `folder` that extends `base`, three tasks, as it is after these evaluations of later ones."""
   folder.mkdir()

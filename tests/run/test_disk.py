@@ -9,7 +9,7 @@ import pytest
 from conftest import assert_same_outcome, snapshot
 
 from abd_jax import files
-from abd_jax.errors import UserError, disk_errors_explained
+from abd_jax.errors import UserError, disk_errors_explained, reason
 from abd_jax.run import checkpoint as manifest
 from abd_jax.run import workdir
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
@@ -32,6 +32,12 @@ def test_an_error_of_the_disk_is_one_line_whichever_library_raises_it(error):
   ):
     raise error
   assert '\n' not in str(told.value)
+
+
+def test_the_message_of_a_library_is_one_line_of_whole_words():
+  text = reason(ValueError('NOT_FOUND: Error opening\n"zarr" driver, ' * 9))
+  assert len(text) <= 160 and '\n' not in text and text.endswith('Error opening "zarr" ...')
+  assert reason(KeyError()) == 'KeyError'
 
 
 FULL = OSError(errno.ENOSPC, 'No space left on device')
