@@ -1,5 +1,6 @@
 """Folders of images: which files are images, and in which order."""
 
+import functools
 import os
 import re
 import unicodedata
@@ -9,7 +10,10 @@ from pathlib import Path
 
 from abd_jax.errors import UserError
 
-SUFFIXES = {'.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pnm', '.jfif'}
+# Formats of photographs, as Pillow calls them.
+_FORMATS = {
+  'AVIF', 'BMP', 'DIB', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'QOI', 'TGA', 'TIFF', 'WEBP'
+}  # fmt: skip
 # What network drives and systems put into folders, in small letters; so is whatever begins with a dot.
 _SYSTEM = {
   '@eadir', '#recycle', '#snapshot', '@recycle', '@recently-snapshot', '__macosx', '$recycle.bin', 'recycler',
@@ -20,6 +24,14 @@ _SYSTEM = {
 def own_images(data_name: str) -> bool:
   """Whether the data are the user's own folder of images: `data_name` then says nothing about them."""
   return data_name == 'image_folder'
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+  """Those of the formats of photographs that the installed Pillow can open, in small letters."""
+  from PIL import Image
+
+  return frozenset(suffix for suffix, form in Image.registered_extensions().items() if form in _FORMATS)
 
 
 def subfolders(folder: Path) -> dict[str, list[Path]]:
@@ -60,7 +72,7 @@ def image_files(folder: Path, passed_over: Counter[str] | None = None, below: bo
       if entry.is_symlink() and any(os.path.samefile(entry.path, one) for one in above):
         raise UserError(f'{entry.path} is a link to a folder that it lies in. Remove it.')
       files += image_files(Path(entry.path), passed_over) if below else []
-    elif suffix in SUFFIXES:
+    elif suffix in suffixes():
       files.append(Path(entry.path))
     elif passed_over is not None:
       passed_over[suffix or 'without a suffix'] += 1
@@ -74,7 +86,7 @@ def image_paths(paths: Collection[str | os.PathLike]) -> list[Path]:
     files += sorted(image_files(path)) if path.is_dir() else [path]
   if not files:
     where = ' '.join(map(str, paths)) or 'an empty list'
-    raise UserError(f'no image in {where}; expected files that end in {" ".join(sorted(SUFFIXES))}.')
+    raise UserError(f'no image in {where}; expected files that end in {" ".join(sorted(suffixes()))}.')
   return files
 
 

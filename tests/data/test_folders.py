@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from made_up import RNG, refused, write, write_classes
-from PIL import Image
+from PIL import Image, features
 
 from abd_jax.data import folders, sources
 from abd_jax.data.builders import image_folder
@@ -188,6 +188,17 @@ def test_images_of_8_bits_have_no_range_and_stay_as_they_are(folder, capsys):
   assert data.value_range == () and 'raw values' not in capsys.readouterr().err
   assert sorted(values(data.train((0, 1))) + values(data.test((0, 1)))) == list(range(8))
   assert open_folder(folder, max_value=16.0).testing[:].max() == 0  # 7 of 255
+
+
+def test_every_format_of_photographs_that_pillow_opens_is_taken(folder, capsys):
+  write_classes(folder, 4)
+  kinds = ['jp2', 'tga', 'qoi', 'dib', *(['avif'] if features.check('avif') else [])]
+  for kind in kinds:
+    write(folder / 'a' / f'x.{kind}', value=99)
+  data = open_folder(folder)
+  found = values(data.train((0, 1))) + values(data.test((0, 1)))
+  assert sum(abs(value - 99) < 3 for value in found) == len(kinds) == len(found) - 4
+  assert 'passed over' not in capsys.readouterr().err
 
 
 def test_one_image_of_a_class_is_for_training_and_one_of_two_too(folder):
