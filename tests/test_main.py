@@ -82,7 +82,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(cli):
     ({'data__name': 'digit'}, ["'digit'", "'digits'"]),
     ({'abd__first_softmax': 'sen'}, ['abd.first_softmax', "'seen'"]),
     ({'method': 'rehearsal', 'memory__size': 5}, ['memory.size', 'at least 6', 'got 5']),
-    ({'method': 'bic', 'memory__size': 10}, ['BiC holds 0 images', 'config.memory.size']),
+    ({'method': 'bic', 'memory__size': 10}, ['BiC holds 0 images', 'config.memory']),
     ({'method': 'bic', 'memory__size': 1000, 'bic__held_out': 1.0}, ['the smallest class has', 'bic.held_out']),
     ({'method': 'dgr', 'data__mean': (0.5,)}, ["'dgr'", ':method=dgr']),
   ],

@@ -12,6 +12,7 @@ import numpy as np
 from abd_jax import methods
 from abd_jax.config import Config, restored
 from abd_jax.data.folders import own_images
+from abd_jax.data.memory import capacity
 from abd_jax.errors import UserError
 from abd_jax.files import read_json, read_lines
 from abd_jax.protocol.tasks import Tasks
@@ -80,7 +81,7 @@ def _audit(folder: Path, config: Config) -> dict[str, Any]:
   ]
   return {
     'method': config.method,
-    'capacity': config.memory.size if has_memory else 0,
+    'capacity': capacity(config.memory, sum(tasks.sizes)) if has_memory else 0,
     'images': memories.get(f'teachers/{models[-1].name}') if has_memory else 0,
     'memories': memories,
     'arrays': arrays,

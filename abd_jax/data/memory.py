@@ -71,6 +71,11 @@ def empty(image_shape: Sequence[int]) -> Memory:
   return Memory(np.zeros((0, *image_shape), np.uint8), np.zeros(0, np.int32))
 
 
+def capacity(settings: Any, classes: int) -> int:
+  """How many images a memory has room for. settings: config.memory. classes: all that the run learns."""
+  return settings.per_class * classes or settings.size
+
+
 def join(task_labels: np.ndarray, memory_labels: np.ndarray) -> Pool:
   is_memory = np.repeat([False, True], [len(task_labels), len(memory_labels)])
   return Pool(np.concatenate([task_labels, memory_labels]), is_memory)

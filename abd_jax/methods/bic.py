@@ -41,7 +41,7 @@ def first_of_each_class(pool: Pool, share: float) -> np.ndarray:
   if not 0 < k < short:
     raise UserError(
       f'BiC holds {k} images of each class out of a memory of {pool.is_memory.sum()}, and the smallest class has '
-      f'{short}. Change config.memory.size or config.bic.held_out so that it is at least 1 and less than that.'
+      f'{short}. Change config.memory or config.bic.held_out so that it is at least 1 and less than that.'
     )
   return np.concatenate([np.flatnonzero(pool.labels == c)[:k] for c in seen])
 

@@ -48,14 +48,18 @@ class Base(NamedTuple):
     """Of the classes it has learnt, in learning order."""
     return tuple(self.manifest['class_order']['names'][: sum(self.sizes)])
 
-  def stored(self, method: Method, memory_size: int) -> tuple[int, ...]:
-    """The labels of the images in its memory. Raises UserError if `method` needs a memory of another size."""
+  def stored(self, method: Method, memory: Any) -> tuple[int, ...]:
+    """The labels of the images in its memory. Raises UserError if `method` needs a memory of another size.
+
+    memory: config.memory of the run that extends it.
+    """
     if not method.memory:
       return ()
     labels = self.snapshot.memory.get('labels', np.zeros(0, np.int32))
-    if len(labels) != memory_size:
+    size = lambda of: {'per_class': of.per_class} if of.per_class else {'size': of.size}
+    if not len(labels) or size(memory) != size(self.config.memory):
       raise UserError(
-        f'{self.workdir} keeps {len(labels)} images, but config.memory.size={memory_size}. Extend it with its own '
+        f'{self.workdir} keeps {len(labels)} images, not those of config.memory={size(memory)}. Extend it with its own '
         'method and memory.'
       )
     return tuple(labels[labels >= 0].tolist())

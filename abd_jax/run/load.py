@@ -17,6 +17,7 @@ from abd_jax import methods
 from abd_jax.config import Config, restored
 from abd_jax.data import folders, prepare
 from abd_jax.data.images import threads
+from abd_jax.data.memory import capacity
 from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
@@ -188,7 +189,7 @@ class LoadedModel:
   @property
   def memory_images(self) -> int:
     """How many real images the method may store."""
-    return self.config.memory.size if self._method.memory else 0
+    return capacity(self.config.memory, sum(self.tasks.sizes)) if self._method.memory else 0
 
   def layers(self, images: np.ndarray, batch_size: int = BATCH) -> dict[str, np.ndarray]:
     """Name -> f32[n, d]: the output of each block, averaged over positions, in order. The last are the features.
@@ -290,7 +291,8 @@ def _abstract(config: Config, manifest: dict, one: TeacherId) -> TaskSnapshot:
   components = make_components(config, len(manifest['class_order']['names']), image_shape, None)
   states = abstract_states(components, image_shape, method.extra_init, sharding)
   dreamed = one.phase is None and method.inverts and one.task + 1 < len(manifest['task_sizes'])
-  return abstract_snapshot(states, dreamed, config.memory.size if method.memory else 0, image_shape, sharding)
+  memory_size = capacity(config.memory, sum(manifest['task_sizes'])) if method.memory else 0
+  return abstract_snapshot(states, dreamed, memory_size, image_shape, sharding)
 
 
 def _why_none(folder: Path) -> str:

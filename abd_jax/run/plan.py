@@ -10,6 +10,7 @@ import numpy as np
 from abd_jax import __version__, methods
 from abd_jax import config as config_lib
 from abd_jax.config import Config, changed, flatten, left_open
+from abd_jax.data.memory import capacity, pad, unpad
 from abd_jax.data.records import Source
 from abd_jax.data.sources import Dataset, TaskStream
 from abd_jax.devices import backend
@@ -161,7 +162,8 @@ class Plan(NamedTuple):
     """The last model of the run that this one extends, its head grown, on the devices."""
     assert self.base is not None
     own_data = len(self.stream.labels(0)) > 0  # other data have no training images of the learnt classes
-    memory = self.base.snapshot.memory if self.schedule.memory_size else {}
+    memory, size = self.base.snapshot.memory, self.schedule.memory_size
+    memory = pad(unpad(memory), size) if size else {}
     model = grown(self.base, freeze(self.steps.new_student()), own_data)
     return self.mesh.replicate(TaskSnapshot(model, memory))
 
@@ -202,14 +204,13 @@ def build(config) -> Plan:
   batches['eval_batch_size'] = config.eval_batch_size
   _check_batches(batches, stream.sizes[known:], mesh.size)
   seed = config.seed if config.seed >= 0 else config.trial
-  memory_size = config.memory.size if method.memory else 0
   classes = sum(stream.tasks.sizes)
+  memory_size = capacity(config.memory, classes) if method.memory else 0
   if method.memory and memory_size < classes:
     raise UserError(f'config.memory.size: expected at least {classes}, an image for each class, got {memory_size}.')
-  stored = base.stored(method, memory_size) if base else ()
-  schedule = Schedule(
-    method, stream.tasks, seed, config.student.batch_size, config.inversion.steps, memory_size, known, stored
-  )
+  stored = base.stored(method, config.memory) if base else ()
+  batch, inversion_steps, per_class = config.student.batch_size, config.inversion.steps, config.memory.per_class
+  schedule = Schedule(method, stream.tasks, seed, batch, inversion_steps, memory_size, known, stored, per_class)
   schedule.total_steps(stream.labels)  # raises now if a phase cannot work
   components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh)
   steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)

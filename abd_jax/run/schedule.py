@@ -63,9 +63,10 @@ class Schedule:
     seed: of the rows that a phase or the memory draws.
     batch_size: the student's, in real images.
     inversion_steps: of the generator, after every task but the last.
-    memory_size: images; 0 for a method that stores none.
+    memory_size: images for which the memory has room; 0 for a method that stores none.
     known: how many tasks another run has learnt, whose last model this one starts from.
     stored: the labels of the images in that run's memory.
+    per_class: images of each class that the memory keeps; 0: all classes share its room.
   """
 
   method: Method
@@ -76,6 +77,7 @@ class Schedule:
   memory_size: int
   known: int = 0
   stored: tuple[int, ...] = ()
+  per_class: int = 0
 
   @property
   def start(self) -> tuple[int, str]:
@@ -152,7 +154,8 @@ class Schedule:
     rows, rng = self.rows(task, phase, pool), host_rng('memory', self.seed, task, phase)
     policy = policy or self.method.memory
     assert policy is not None, 'this method stores no images'
-    return memory_lib.kept_rows(policy, self.memory_size, pool, rows, features, rng)
+    size = self.per_class * sum(self.tasks.sizes[: task + 1]) or self.memory_size
+    return memory_lib.kept_rows(policy, size, pool, rows, features, rng)
 
   def phase_steps(self, task: int, phase: NamedPhase, pool: Pool) -> int:
     """Steps of the student in one phase; none while dreaming. pool: the task's."""

@@ -48,18 +48,18 @@ def test_a_data_free_run_keeps_networks_and_reads_each_task_once(run):
 
 
 def test_a_method_with_a_memory_says_how_many_images_it_keeps(learn, tmp_path, capsys):
-  learn(tmp_path, method='e2e', memory__size=30, task_sizes=(2, 2))
+  learn(tmp_path, method='e2e', memory__per_class=8, task_sizes=(2, 2))
   found = audit(tmp_path)
-  assert found['findings'] == [] and found['capacity'] == found['images'] == 30
-  assert found['memories']['teachers/0'] > 0 and found['memories']['teachers/1'] == 30
+  assert found['findings'] == [] and found['capacity'] == found['images'] == 32
+  assert found['memories']['teachers/0'] == 16 and found['memories']['teachers/1'] == 32
   memory = array_of(found, 'memory.images')
-  assert memory['shape'] == [30, 8, 8, 1] and memory['dtype'] == 'uint8' and memory['can_hold_images']
+  assert memory['shape'] == [32, 8, 8, 1] and memory['dtype'] == 'uint8' and memory['can_hold_images']
   assert command.run([str(tmp_path)]) == 0
-  assert 'e2e keeps at most 30 real images; 30 now' in capsys.readouterr().out
+  assert 'e2e keeps at most 32 real images; 32 now' in capsys.readouterr().out
   # A memory that cannot be read is not an empty one.
   damage(tmp_path / 'teachers' / '1')
   assert audit(tmp_path)['images'] is None and command.run([str(tmp_path)]) == 2
-  assert '30 real images; how many now is not known' in capsys.readouterr().out
+  assert '32 real images; how many now is not known' in capsys.readouterr().out
 
 
 def damage(store):

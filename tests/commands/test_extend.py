@@ -139,6 +139,17 @@ def test_a_method_without_a_memory_takes_none_over(base, letters_config, compile
   assert not load_model(tmp_path / 'more').memory_images
 
 
+def test_a_memory_of_so_many_of_each_class_grows_with_the_classes(root, learn, letters, compile_once):
+  learn(root / 'each', method='rehearsal', memory__per_class=15)
+  fields = {'data.name': 'letters', 'data.dir': letters}
+  memory = build(extended_config(str(root / 'each'), fields)).base_snapshot().memory
+  assert memory['images'].shape == (15 * 9, 8, 8, 1)
+  assert np.bincount(memory['labels'] + 1).tolist() == [15 * 3, *[15] * 6]
+  for other in ({'memory.per_class': 10}, {'memory.per_class': 0, 'memory.size': 90}):
+    with pytest.raises(UserError, match='keeps 90 images'):
+      build(extended_config(str(root / 'each'), fields | other))
+
+
 def test_a_cluster_is_joined_before_the_base_is_read(tmp_path):
   """Reading it starts JAX's devices, after which no cluster can be joined."""
   words = [str(tmp_path / 'no run'), f'--workdir={tmp_path / "more"}', '--config.cluster.coordinator=nowhere']

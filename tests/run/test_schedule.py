@@ -5,7 +5,7 @@ import pytest
 
 from abd_jax import methods
 from abd_jax.config import default
-from abd_jax.data.memory import ExemplarPolicy
+from abd_jax.data.memory import ExemplarPolicy, join
 from abd_jax.methods.types import Method, Phase
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.schedule import Schedule, TeacherId
@@ -14,13 +14,13 @@ TASKS = Tasks(tuple(range(6)), (2, 2, 2))
 LABELS = lambda task: np.repeat(np.array([2 * task, 2 * task + 1], np.int32), 50)
 
 
-def schedule_of(method, memory_size=0, inversion_steps=7, **fields):
+def schedule_of(method, memory_size=0, inversion_steps=7, per_class=0, **fields):
   config = default()
   config.update_from_flattened_dict({'student.epochs': 3} | {k.replace('__', '.'): v for k, v in fields.items()})
   config.method = method
   if method == 'dgr':
     config.data.mean, config.data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-  return Schedule(methods.get(config), TASKS, 0, 32, inversion_steps, memory_size)
+  return Schedule(methods.get(config), TASKS, 0, 32, inversion_steps, memory_size, per_class=per_class)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,16 @@ def test_rows_and_memory_are_functions_of_seed_task_and_phase():
 def test_a_pool_holds_the_largest_task_and_the_memory_rounded_up():
   assert schedule_of('rehearsal', memory_size=12).pool_size((100, 300)) == 512
   assert schedule_of('base').pool_size((100, 256)) == 256
+
+
+@pytest.mark.parametrize('method', ['rehearsal', 'lwf_coreset', 'e2e', 'bic'])
+def test_so_many_images_of_each_class_from_the_first_task_to_the_last(method):
+  """Class 3 has 4 images, fewer than the 10 of each."""
+  schedule, stored = schedule_of(method, 60, per_class=10, bic__held_out=0.3), np.zeros(0, np.int32)
+  for task in range(3):
+    labels = LABELS(task)[: 54 if task == 1 else 100]
+    for phase in [phase for phase in schedule.phases(task) if phase.frozen]:
+      pool = join(labels, stored)
+      features = np.random.default_rng(task).normal(size=(len(labels), 3))
+      stored = pool.labels[schedule.kept_rows(task, phase.index, pool, features)]
+      assert np.bincount(stored).tolist() == [10, 10, 10, 4, 10, 10][: 2 * task + 2]
