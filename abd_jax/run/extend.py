@@ -196,8 +196,22 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
     config.data.value_range = tuple(base.manifest.get('value_range', ()))
   config.update_from_flattened_dict(fields)
   check(config)
-  config.task_sizes = _grown_sizes(base, config.task_sizes, open_configured(config.data))
+  config.task_sizes = _grown_sizes(base, config.task_sizes, _open_new(config.data, fields))
   return resolve(config.lock())
+
+
+def _open_new(data: Config, fields: dict[str, Any]) -> Dataset:
+  """The data set of new classes. If only its folder was given, the base's name must be right: nothing is prepared."""
+  named = 'data.name' in fields or 'data.dir' not in fields or own_images(data.name)
+  try:
+    return open_configured(data, prepare=named)
+  except UserError:
+    if named:
+      raise
+    raise UserError(
+      f"{data.dir} holds no prepared copy of '{data.name}', which the finished run learnt. Name the data set of the new "
+      'classes, as in --config.data.name=image_folder for photographs.'
+    ) from None
 
 
 def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:

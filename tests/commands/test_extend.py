@@ -289,6 +289,15 @@ def test_data_and_fields_that_do_not_fit_are_refused_in_one_line(base, letters, 
   assert '\n' not in str(error.value) and snapshot(base()) == before
 
 
+def test_photographs_without_the_name_of_their_data_set_are_refused_and_left_alone(base, letters, tmp_path):
+  """Digits would be prepared among them, of which the base has not learnt all."""
+  more = bars(tmp_path / 'more', 'xy')
+  before = snapshot(more)
+  with pytest.raises(UserError, match="no prepared copy of 'digits'.*--config.data.name=image_folder"):
+    extended_config(str(base()), {'data.dir': str(more)})
+  assert snapshot(more) == before
+
+
 def test_a_run_that_is_not_finished_and_no_run_are_refused(learn, tmp_path):
   with pytest.raises(Paused):
     learn(tmp_path / 'run', method='lwf', max_seconds=1e-9)
