@@ -209,8 +209,8 @@ def _open_new(data: Config, fields: dict[str, Any]) -> Dataset:
     if named:
       raise
     raise UserError(
-      f"{data.dir} holds no prepared copy of '{data.name}', which the finished run learnt. Name the data set of the new "
-      'classes, as in --config.data.name=image_folder for photographs.'
+      f"{data.dir} holds no prepared copy of '{data.name}', which the finished run learnt. Name the data set of the "
+      'new classes, as in --config.data.name=image_folder for photographs.'
     ) from None
 
 

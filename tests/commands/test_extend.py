@@ -293,7 +293,7 @@ def test_photographs_without_the_name_of_their_data_set_are_refused_and_left_alo
   """Digits would be prepared among them, of which the base has not learnt all."""
   more = bars(tmp_path / 'more', 'xy')
   before = snapshot(more)
-  with pytest.raises(UserError, match="no prepared copy of 'digits'.*--config.data.name=image_folder"):
+  with pytest.raises(UserError, match=r"no prepared copy of 'digits'.*data\.name=image_folder"):
     extended_config(str(base()), {'data.dir': str(more)})
   assert snapshot(more) == before
 
