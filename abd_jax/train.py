@@ -32,7 +32,7 @@ from abd_jax.run.session import Session
 from abd_jax.run.workdir import Workdir, check_path, fixed, read_finished, resolve
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps import chunks
-from abd_jax.steps.inputs import EpochIndices, StepInputs, StreamedImages
+from abd_jax.steps.inputs import EpochIndices, StepInputs, StreamedImages, inversion_inputs
 from abd_jax.steps.student import in_batches
 
 
@@ -190,7 +190,7 @@ class Learner:
       with self._inputs(task, phase.index, phase.training) as inputs:
         yield self.plan.steps.train[phase.training], data, inputs
     else:
-      yield self.plan.steps.invert, self._begin_dreaming(task, step), self.plan.inversion_rates()
+      yield self.plan.steps.invert, self._begin_dreaming(task, step), inversion_inputs(self.config.inversion)
 
   def _begin_learning(self, task: int, index: int, phase: Phase, step: int) -> PhaseData:
     steps = self.plan.steps

@@ -71,7 +71,7 @@ def numbers(model: Any, images: Any, labels: np.ndarray) -> dict[str, Any]:
   return {
     'task': model.task,
     'images': len(labels),
-    **{name: metrics.weighted(row, of_task) for name, row in by_task.items()},
+    **{name: metrics.weighted(row, of_task.tolist()) for name, row in by_task.items()},
     'calibration_error': metrics.calibration_error(logits, found.hits),
     'tasks': records({'images': of_task.tolist()} | by_task),
     'classes': records({'name': names, 'task': task_of_class.tolist(), 'images': of_class.tolist()} | by_class),
@@ -100,6 +100,6 @@ def _confusion(names: Sequence[str], counts: np.ndarray) -> str:
   if whole.index('\n') <= shutil.get_terminal_size().columns:
     return whole
   wrong = counts * (1 - np.eye(len(names), dtype=int))
-  pairs = [np.unravel_index(k, wrong.shape) for k in np.argsort(-wrong, axis=None, kind='stable')[:MOST_MISTAKES]]
+  pairs = [divmod(int(k), len(names)) for k in np.argsort(-wrong, axis=None, kind='stable')[:MOST_MISTAKES]]
   rows = [(names[true], names[taken], f'{wrong[true, taken]:,}') for true, taken in pairs if wrong[true, taken]]
   return 'most frequent mistakes (--csv=FILE writes all)\n' + table(('true', 'predicted', 'images'), rows)

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from jax import export
 from tqdm import tqdm
 
 from abd_jax import methods
-from abd_jax.config import Config, restored
+from abd_jax.config import Config, changed, restored
 from abd_jax.data import folders, prepare
 from abd_jax.data.images import threads
 from abd_jax.data.memory import capacity
@@ -22,12 +22,15 @@ from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.files import read_json
+from abd_jax.models.kernels import Kernels
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import TeacherStore, abstract_snapshot, abstract_states, manifest_file, read_manifest
 from abd_jax.run.schedule import TeacherId
-from abd_jax.state import Classes, FrozenModel, TaskSnapshot
+from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot
+from abd_jax.steps import chunks
 from abd_jax.steps.components import make_components
-from abd_jax.steps.inversion import sample
+from abd_jax.steps.inputs import inversion_inputs
+from abd_jax.steps.inversion import init_generator, make_inversion_step, sample
 from abd_jax.steps.student import embed, in_batches, predict, probabilities
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -63,7 +66,7 @@ class LoadedModel:
   """
 
   def __init__(self, config: Config, model: FrozenModel, manifest: dict):
-    self.config, self.task, self._model = config, manifest['task'], model
+    self.config, self.task, self._model, self._manifest = config, manifest['task'], model, manifest
     self.image_shape, self.white = tuple(manifest['image_shape']), float(config.data.max_value)
     self.reading = prepare.reading(config.data, self.image_shape, tuple(manifest.get('value_range', ())))
     order, sizes = manifest['class_order'], tuple(manifest['task_sizes'])
@@ -95,8 +98,9 @@ class LoadedModel:
       images = [images]
     if isinstance(images, list | tuple) and all(isinstance(one, str | os.PathLike) for one in images):
       return self._predict_files(folders.image_paths(images), batch_size)
-    self._check(images)
-    likeliest, found = _in_batches(partial(self._call, self._probabilities), images, batch_size)
+    array: Any = images
+    self._check(array)
+    likeliest, found = _in_batches(partial(self._call, self._probabilities), array, batch_size)
     return np.asarray(self.class_names)[likeliest], found[:, : len(self.class_names)]
 
   def _predict_files(self, files: list[Path], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -127,25 +131,41 @@ class LoadedModel:
 
     return in_batches(of_batch, images, self.config.eval_batch_size)[:, : len(self.class_names)]
 
-  def export(self) -> bytes:
-    """The function raw images u8[n, h, w, c] -> probabilities f32[n, len(class_names)], written by jax.export.
+  def function(self, folded: bool = False) -> Callable[[jax.Array], jax.Array]:
+    """Raw images u8[n, h, w, c] -> probabilities f32[n, len(class_names)]; NaN for images with values above `white`.
 
-    Holds the weights. Works for any n >= 1 on CPU, CUDA and TPU. It cannot raise, so the probabilities of an image
-    with values above `white` are NaN.
+    folded: in float32, with batch norms folded into the convolutions before them.
     """
-    function = full_precision_matmul(partial(probabilities, self._components, self._method))
-    known = len(self.class_names)
+    parts, model, known = self._components, self._model, len(self.class_names)
+    if folded:
+      config = changed(self.config, {'precision': 'float32'})
+      parts = make_components(config, self.tasks.num_classes, self.image_shape, None, kernels=Kernels(folds=True))
+      parts, model = parts._replace(model=parts.teacher), jax.device_get(jax.jit(parts.as_teacher)(model))
+    predict = full_precision_matmul(partial(probabilities, parts, self._method))
 
-    @jax.jit
-    def predict(images: jax.Array) -> jax.Array:
-      found = function(self._model, images, self._classes)[1][:, :known]
+    def probabilities_of(images: jax.Array) -> jax.Array:
+      found = predict(model, images, self._classes)[1][:, :known]
       if self.white >= _HIGHEST:
         return found
       return jax.numpy.where(images.max((1, 2, 3))[:, None] > self.white, np.nan, found)
 
+    return probabilities_of
+
+  def export(self) -> bytes:
+    """`function()`, with its weights, as jax.export writes it, for any n >= 1 on CPU, CUDA and TPU."""
     (n,) = export.symbolic_shape('n')
     images = jax.ShapeDtypeStruct((n, *self.image_shape), np.uint8)
-    return bytes(export.export(predict, platforms=PLATFORMS)(images).serialize())
+    return bytes(export.export(jax.jit(self.function()), platforms=PLATFORMS)(images).serialize())
+
+  def invert(self) -> 'LoadedModel':
+    """This model with a generator, trained against it now as config.inversion says. The run stays as it is."""
+    parts, settings, seed = self._components, self.config.inversion, 0
+    step, inputs = chunks.Chunk(make_inversion_step(parts, settings)), inversion_inputs(settings)
+    data = PhaseData(None, None, self._classes, (self._model,), np.uint32(seed))
+    state = jax.jit(partial(init_generator, parts, seed))(self.task)
+    for trained, _, _ in chunks.run(step, state, data, inputs, range(inputs.steps), self.config.chunk_steps):
+      state = trained
+    return LoadedModel(self.config, self._model.replace(generator=state.variables), self._manifest)
 
   def features(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
     """Features f32[n, d], the input of the head. Arguments and errors as in `predict`."""

@@ -29,7 +29,6 @@ from abd_jax.run.workdir import Workdir
 from abd_jax.state import TaskSnapshot, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
 from abd_jax.steps.components import Components, make_components
-from abd_jax.steps.inputs import ConstantRate
 
 _BLOCK = 512  # images decoded at once
 _LARGE = 128  # pixels; from here on networks begin with a strided convolution
@@ -131,11 +130,6 @@ class Plan(NamedTuple):
   def total_steps(self) -> int:
     """Steps of the student and the generator, over the whole run."""
     return self.schedule.total_steps(self.stream.labels)
-
-  def inversion_rates(self) -> ConstantRate:
-    """The inputs of the generator's steps after each task."""
-    c = self.config.inversion
-    return ConstantRate(c.lr if c.what == 'generator' else c.pixel_lr, c.steps, c.batch_size)
 
   def begin(self) -> Progress:
     """Where the run stands before its first step."""

@@ -16,7 +16,7 @@ from abd_jax.run.progress import Progress
 from abd_jax.run.schedule import BASE, NamedPhase, TeacherId
 from abd_jax.state import Classes, FrozenModel, PhaseData, freeze
 from abd_jax.steps.chunks import Chunk
-from abd_jax.steps.inputs import EpochIndices, StudentInputs
+from abd_jax.steps.inputs import EpochIndices, StudentInputs, inversion_inputs
 
 PyTree = Any
 
@@ -66,7 +66,7 @@ def _arguments(plan: Plan, task: int, phase: NamedPhase, count: int) -> tuple[Py
 
   data = PhaseData(None, None, Classes(shape(stream.tasks.num_classes), shape()), (), shape(dtype=np.uint32))
   if phase.training is None:
-    rates, student = plan.inversion_rates(), freeze(plan.abstract['student'])
+    rates, student = inversion_inputs(plan.config.inversion), freeze(plan.abstract['student'])
     return plan.abstract['generator'], rates(0, count), data.replace(teachers=(student,))
   size = plan.schedule.pool_size(stream.sizes)  # no phase has more rows
   batches = EpochIndices((0, 0, 0), np.arange(size), config.student.batch_size, phase.training)

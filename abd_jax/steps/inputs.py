@@ -108,6 +108,12 @@ class ConstantRate:
     return np.full(stop - start, self._lr, np.float32)
 
 
+def inversion_inputs(settings) -> ConstantRate:
+  """The inputs of inversion after a task. settings: config.inversion."""
+  lr = settings.lr if settings.what == 'generator' else settings.pixel_lr
+  return ConstantRate(lr, settings.steps, settings.batch_size)
+
+
 # steps: of the phase; images_per_step: how many pass through the networks. Called with (start, stop), they give the
 # inputs of steps start .. stop - 1 with a leading axis of steps: functions of the step alone, so that a resumed run has
 # the same ones.

@@ -1,4 +1,4 @@
-"""abd-jax predict and export: a finished run asked about image files, and written to one file for JAX alone."""
+"""abd-jax predict and export: a finished run asked about image files, and written to one file."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from conftest import snapshot
 from jax import export as jax_export
+from onnx import load_from_string as load_onnx
 from PIL import Image
 
 import abd_jax
+from abd_jax import onnx
 from abd_jax.commands import export, predict
 from abd_jax.config import changed, default
 from abd_jax.data import folders, prepare
@@ -208,7 +211,7 @@ def test_the_exported_file_says_the_same_in_a_process_with_jax_alone(trained, ex
   path, _, _, images = trained
   shutil.copy(exported, tmp_path)
   np.save(tmp_path / 'images.npy', images)
-  loader = '\n'.join(line[2:] for line in export.__doc__.splitlines() if line.startswith('  ') and '--task' not in line)
+  loader = textwrap.dedent(export.__doc__.partition('To use one:\n\n')[2])
   assert len(loader.splitlines()) <= 10
   script = f'{BLOCKED}\n{loader}\nnumpy.save("found.npy", probabilities)\nprint(predict(images[:1]).shape)'
   done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, env=cli_env, capture_output=True, text=True)
@@ -280,3 +283,36 @@ def test_a_file_that_cannot_be_written_keeps_the_old_one(trained, tmp_path, monk
   with pytest.raises(OSError, match='No space left on device'):
     export.run([path, str(tmp_path / 'model.zip')])
   assert snapshot(tmp_path) == {'model.zip': b'old'}
+
+
+def test_an_onnx_file_says_the_same_and_its_int8_form_nearly_so(trained, tmp_path, capsys, monkeypatch):
+  path, results, _, images = trained
+  export.run([str(path), str(tmp_path / 'model.onnx')])
+  content = (tmp_path / 'model.onnx').read_bytes()
+  expected = load_model(path).predict(images)[1]
+  np.testing.assert_allclose(onnx.predict(content, images), expected, atol=1e-5)
+  about = {entry.key: entry.value for entry in load_onnx(content).metadata_props}
+  assert json.loads(about['class_names']) == results['class_order']['names'][:6]
+  assert json.loads(about['image_shape']) == [8, 8, 1] and about['max_value'] == '16.0'
+  some = images[:2].copy()
+  some[0, 0, 0] = 17
+  assert np.isnan(onnx.predict(content, some)).all(1).tolist() == [True, False]
+
+  before = snapshot(path)
+  monkeypatch.setattr(onnx, 'to_onnx', lambda *given: content)  # seconds
+  export.run([str(path), str(tmp_path / 'small'), '--format=int8'])
+  assert snapshot(path) == before
+  assert 'inverting the model for 6 steps' in capsys.readouterr().out  # LwF trains no generator
+  small = (tmp_path / 'small').read_bytes()
+  kinds = {node.op_type for node in load_onnx(small).graph.node}
+  assert {'QuantizeLinear', 'DequantizeLinear'} <= kinds and not kinds & {'BatchNormalization', 'Sqrt'}
+  close = onnx.predict(onnx.to_int8(content, images), images)  # calibrated on what it is asked about
+  assert 0 < np.abs(close - expected).max() < 0.1
+
+  monkeypatch.undo()
+  monkeypatch.setitem(sys.modules, 'jax2onnx', None)
+  with pytest.raises(UserError, match=r'pip install .abd_jax\[onnx\]'):
+    export.run([str(path), str(tmp_path / 'other.onnx')])
+  with pytest.raises(UserError, match='--format=tflite: expected one of zip, onnx, int8'):
+    export.run([str(path), str(tmp_path / 'other.onnx'), '--format=tflite'])
+  assert sorted(file.name for file in tmp_path.iterdir()) == ['model.onnx', 'small']
