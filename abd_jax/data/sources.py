@@ -130,9 +130,11 @@ def open_dataset(
 
   if own_images(name) and not data_dir:
     raise UserError('--config.data.dir is missing: the folder of photographs, as in --config.data.dir=PHOTOS.')
-  root = Path(os.path.expanduser(data_dir or constants.DATA_DIR)).absolute()
+  root = Path(os.path.abspath(os.path.expanduser(data_dir or constants.DATA_DIR)))
   beside = root.with_name(f'{root.name}.prepared') if own_images(name) else root
-  copies = Path(os.path.expanduser(prepared)).absolute() if prepared else beside
+  copies = Path(os.path.abspath(os.path.expanduser(prepared))) if prepared else beside
+  if own_images(name) and root in (copies, *copies.parents):
+    raise UserError(f'--config.data.prepared={prepared} lies within the photographs. Choose a folder outside {root}.')
   folder = find_or_prepare(name, Place(root, copies, download, prepare), options)
   try:
     builder = tfds.builder_from_directory(folder)

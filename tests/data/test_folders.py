@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from conftest import snapshot
 from made_up import RNG, refused, write, write_classes
 from PIL import Image, features
 
@@ -318,6 +319,24 @@ def test_groups_within_classes(folder):
   assert len(open_folder(folder, layout='classes').training) == 6
 
 
+def test_splits_in_a_folder_of_their_own_name_as_archives_unpack(split_folder):
+  folder, _ = split_folder
+  for split in ('train', 'test'):
+    (folder / split).rename(folder / 'x')
+    (folder / split).mkdir()
+    (folder / 'x').rename(folder / split / split)
+  assert len(open_folder(folder).training) == 6
+
+
+def test_copies_within_the_photographs_are_refused(split_folder):
+  folder, _ = split_folder
+  before = snapshot(folder)
+  for place in (folder, folder / 'train/bee/copies'):
+    with refused('--config.data.prepared', 'within the photographs'):
+      sources.open_dataset('image_folder', str(folder), prepared=str(place))
+  assert snapshot(folder) == before
+
+
 def test_a_test_folder_without_classes_gives_way_to_val(split_folder, capsys):
   folder, _ = split_folder
   (folder / 'test').rename(folder / 'val')
@@ -380,13 +399,25 @@ def put_into_a_folder(folder):
     (shutil.rmtree, ['No such file']),
     (lambda folder: [shutil.rmtree(folder / name) for name in 'ab'], ['no folders of images']),
     (lambda folder: [(folder / f'a/{k}.png').unlink() for k in (0, 2, 4, 6)], ["class 'a'", 'no training images']),
-    (lambda folder: (folder / 'b').rename(folder / 'train'), ["'train'", 'validation', '--config.data.layout']),
+    (
+      lambda folder: (folder / 'b').rename(folder / 'train'),
+      ['train has no folders of classes', 'data.layout=classes'],
+    ),
     (lambda folder: shutil.copy(folder / 'a/0.png', os.fsencode(folder / 'a') + b'/caf\xe9.png'), ['UTF-8']),
     (lambda folder: (folder / 'a/z.png').symlink_to('nowhere'), ['a/z.png', 'No such file']),
     (lambda folder: (folder / 'a/up').symlink_to(folder), ['a/up', 'is a link to a folder that it lies in']),
     (put_into_a_folder, ["one class, 'q'"]),
     (lambda folder: shutil.copytree(folder / 'b', folder / 'a' / 'Test'), ["folder 'Test' within a class"]),
-    (empty_test, ['test has no folders of classes', 'photos/train as --config.data.dir']),
+    (empty_test, ['test has no folders of classes']),
+    (
+      lambda folder: put_into_a_folder(folder) or shutil.copytree(folder / 'q', folder / 'q/train'),
+      ['Give', 'photos/q as'],
+    ),
+    (lambda folder: shutil.copytree(folder, folder / 'train'), ['none for the test split', 'photos/train as --config']),
+    (
+      lambda folder: [empty_test(folder), write(folder / 'test/A/1.png'), write(folder / 'test/b/1.png')],
+      ["class 'A'", "'a' has some"],
+    ),
   ],
 )
 def test_folders_that_cannot_be_used(folder, spoil, words):

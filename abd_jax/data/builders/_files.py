@@ -229,9 +229,10 @@ def check_classes(folder: Path, names: dict[int, str], splits: dict[str, list[Ph
   within = {photo.path.parent for photos in splits.values() for photo in photos}
   if len(names) == 1 and len(within) > 1 and not any(parent.name in names.values() for parent in within):
     raise UserError(f"{folder} has one class, '{names[0]}', with folders in it. Name the one that holds the classes.")
-  trained = {photo.label for photo in splits['train']}
-  if empty := [name for label, name in names.items() if label not in trained]:
-    raise UserError(f"class '{empty[0]}' in {folder} has no training images. Add some, or remove its folder.")
+  trained = {names[photo.label] for photo in splits['train']}
+  if empty := next((name for name in names.values() if name not in trained), ''):
+    twin = next((f" '{name}' has some." for name in trained if name.casefold() == empty.casefold()), '')
+    raise UserError(f"class '{empty}' in {folder} has no training images.{twin} Add some, or remove its folder.")
   if not splits.get('test', True):
     raise UserError(f'{folder} has no test images. Add some; to be split, a class needs 2 images.')
 

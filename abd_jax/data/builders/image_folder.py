@@ -93,18 +93,24 @@ def _layout(folder: Path, said: str) -> dict[str, Path]:
   if not splits:
     _check_tops(folder, there)
     return {'train': folder}
-  if missing := {'train', 'test'} - splits.keys():
-    one = next(iter(splits.values()))[0].name
-    raise UserError(f"{folder} has a folder '{one}' but none for the {min(missing)} split; {_KNOWN}. Add it. {_SAY}")
   layout = {}
   for split, places in splits.items():
-    layout[split] = next((place for place in places if subfolders(place)), None)
-    if layout[split] is None:
-      raise UserError(
-        f'{places[0]} has no folders of classes, so its images are unlabelled. Sort them into CLASS/* there, or give '
-        f'{splits["train"][0]} as --config.data.dir, to test on a part of it. {_SAY}'
-      )
+    labelled = [place for place in places if subfolders(place)]
+    if not labelled:
+      raise UserError(f'{places[0]} has no folders of classes: its images are unlabelled. Sort them into CLASS/*, or '
+                      f'leave them out. {_SAY}')  # fmt: skip
+    layout[split] = _unwrapped(labelled[0])
+  if missing := {'train', 'test'} - splits.keys():
+    one = next(iter(layout.values()))
+    raise UserError(f"{folder} has a folder '{one.name}' but none for the {min(missing)} split; {_KNOWN}. Add it, or "
+                    f'give {one} as --config.data.dir, to test on a part of it. {_SAY}')  # fmt: skip
   return layout
+
+
+def _unwrapped(place: Path) -> Path:
+  """The innermost folder of a split: archives may unpack as train/train."""
+  inside = subfolders(place)
+  return _unwrapped(place / next(iter(inside))) if len(inside) == 1 and _named_splits(inside) else place
 
 
 def _named_splits(there: dict[str, list[Path]]) -> dict[str, list[Path]]:
@@ -123,9 +129,8 @@ def _check_tops(folder: Path, there: dict[str, list[Path]]) -> None:
   for top, inner in within.items():
     if splits := _named_splits({name: [folder / top / name] for name in sorted(inner)}):
       one = next(iter(splits.values()))[0]
-      raise UserError(
-        f"{one.parent} has a folder '{one.name}' within a class; {_KNOWN}. Put it above the classes. {_SAY}"
-      )
+      what = 'Put it above the classes' if len(there) > 1 else f'Give {one.parent} as --config.data.dir'
+      raise UserError(f"{one.parent} has a folder '{one.name}' within a class; {_KNOWN}. {what}. {_SAY}")
   tops = [top for top, inner in within.items() if inner]
   shared = sorted(set.intersection(*(within[top] for top in tops)), key=natural) if len(tops) > 1 else []
   if len(shared) > 1 and not any(image_files(place, below=False) for places in there.values() for place in places):
