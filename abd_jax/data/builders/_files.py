@@ -147,12 +147,10 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _count(self, original: bytes, split: str, label: int) -> None:
     """Counts a file whose bytes an earlier file had. original: their digest."""
-    if original not in self.first:
-      self.first[original] = split, label
-      return
-    earlier, other = self.first[original]
-    kind = 'twice in one split' if earlier == split else 'test images that are training images'
-    self.repeated[kind if label == other else f'{kind}, in two classes'] += 1
+    here = split, label
+    if (earlier := self.first.setdefault(original, here)) is not here:
+      kind = 'twice in one split' if earlier[0] == split else 'test images that are training images'
+      self.repeated[kind if earlier[1] == label else f'{kind}, in two classes'] += 1
 
   def _convert(self, photo: Photo) -> tuple[bytes, bytes, list[str], str]:
     """(bytes to store, digest of the file's, what was done to the image, what is wrong with it)."""

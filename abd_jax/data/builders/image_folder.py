@@ -110,7 +110,8 @@ def _layout(folder: Path, said: str) -> dict[str, Path]:
 def _unwrapped(place: Path) -> Path:
   """The innermost folder of a split: archives may unpack as train/train."""
   inside = subfolders(place)
-  return _unwrapped(place / next(iter(inside))) if len(inside) == 1 and _named_splits(inside) else place
+  inner = place / next(iter(inside))
+  return _unwrapped(inner) if len(inside) == 1 and _named_splits(inside) and subfolders(inner) else place
 
 
 def _named_splits(there: dict[str, list[Path]]) -> dict[str, list[Path]]:
