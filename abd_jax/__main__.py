@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from abd_jax import commands
-from abd_jax.errors import UserError, disk_errors_explained, nearest, silence_closed_loops
+from abd_jax.errors import UserError, nearest, silence_closed_loops, system_errors_explained
 from abd_jax.run.console import stop_at_once
 
 
@@ -48,7 +48,7 @@ def _is_one_of_several() -> bool:
 def _run(words: list[str]) -> int:
   """Runs a verb and returns the exit code; a mistake is one line on stderr."""
   try:
-    with disk_errors_explained('standard output, or what this command makes,'):
+    with system_errors_explained('standard output, or what this command makes,'):
       code = _do(words)
       sys.stdout.flush()
       return code

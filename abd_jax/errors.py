@@ -59,16 +59,21 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @contextmanager
-def disk_errors_explained(where: str) -> Iterator[None]:
-  """Raises a UserError of one line if the block fails because the disk under `where` is full or broken."""
+def system_errors_explained(where: str) -> Iterator[None]:
+  """Raises a UserError of one line if the block fails because the disk under `where`, or a device's memory, is full."""
   try:
     yield
   except UserError:
     raise
   except Exception as error:
-    if reason := _reason_of_disk(error):
+    if why := _reason_of_disk(error):
       raise UserError(
-        f'{where} cannot be written ({reason}). Saved data is intact. Fix the disk; then the same command resumes.'
+        f'{where} cannot be written ({why}). Saved data is intact. Fix the disk; then the same command resumes.'
+      ) from error
+    if 'RESOURCE_EXHAUSTED' in str(error):
+      raise UserError(
+        f'a device has too little memory ({reason(error)}). Use smaller batches (config.student.batch_size, '
+        '.inversion.batch_size, .eval_batch_size), or more devices.'
       ) from error
     raise
 

@@ -19,13 +19,12 @@ from abd_jax.config import changed
 from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import Pool
 from abd_jax.devices import backend, hosts
-from abd_jax.errors import UserError, disk_errors_explained
+from abd_jax.errors import UserError, system_errors_explained
 from abd_jax.methods.types import Phase
 from abd_jax.protocol import metrics
 from abd_jax.protocol.metrics import Evaluation
 from abd_jax.run import queue
 from abd_jax.run.plan import Plan, build, results_of
-from abd_jax.run.precompile import precompile
 from abd_jax.run.progress import EvalHistory
 from abd_jax.run.schedule import NamedPhase, no_longer_kept
 from abd_jax.run.session import Session
@@ -56,13 +55,13 @@ def train_and_evaluate(config, workdir: str) -> dict:
   results, same_data = read_finished(workdir, config)
   if results is not None and same_data:
     return results
-  with disk_errors_explained(config.data.dir or 'the folder of data sets'):
+  with system_errors_explained(config.data.dir or 'the folder of data sets'):
     plan = hosts.all_or_none(lambda: build(config))
   if results is not None:  # data.dir is another folder, and `build` found the same images there
     return results
   config, tasks = plan.config, plan.schedule.tasks.num_tasks
   hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), plan.test_counts()])
-  with disk_errors_explained(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
+  with system_errors_explained(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
     results = _upper_bound(plan, files) if plan.method.offline else _learn_tasks(plan, files)
     results = files.write_results(results)
     files.remove_teachers(no_longer_kept(plan.schedule.frozen_before(tasks, ''), config.teachers_kept))
@@ -86,8 +85,6 @@ def _learn_tasks(plan: Plan, files: Workdir) -> dict:
     plan.stream.on_read(files.log_read)  # writes; by now everything that may be damaged has been read
     if plan.lacks_old_tests():
       session.console.line('the test images of the classes learnt before are missing: only new classes are evaluated')
-    with session.clock('train'):
-      precompile(plan, progress, session.console)
     for task, phase in schedule.from_place(progress.task, progress.phase):
       if phase.index == 0:
         session.wait()  # the last task is on disk before the next one's images are read, so it is never read again

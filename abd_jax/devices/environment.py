@@ -6,7 +6,6 @@ import resource
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -95,25 +94,3 @@ def _physical() -> int:
     except (OSError, ValueError):  # no such file, or no limit: 'max'
       continue
   return min(sizes)
-
-
-def bytes_of(program: Any) -> int:
-  """Bytes that a compiled program (jax.stages.Compiled) takes on each device, with its arguments; 0 if unknown."""
-  analysis = program.memory_analysis()
-  if analysis is None:  # not every backend has one
-    return 0
-  sizes = (getattr(analysis, f'{part}_size_in_bytes') for part in ('argument', 'output', 'temp', 'generated_code'))
-  return sum(sizes) - analysis.alias_size_in_bytes
-
-
-def device_bytes() -> int:
-  """The memory of each device; 0 if unknown."""
-  device = jax.local_devices()[0]
-  return _physical() if device.platform == 'cpu' else (device.memory_stats() or {}).get('bytes_limit', 0)
-
-
-def in_units(size: int) -> str:
-  """Bytes as in '1.2 GiB'."""
-  if not size:
-    return 'unknown memory'
-  return f'{size / GIB:.1f} GiB' if size >= GIB else f'{size / 2**20:.0f} MiB'

@@ -163,25 +163,22 @@ class Schedule:
       return 0
     return phase.training.epochs * steps_per_epoch(len(self.rows(task, phase.index, pool)), self.batch_size)
 
-  def steps(self, labels: Callable[[int], np.ndarray]) -> Iterator[tuple[int, NamedPhase, int]]:
-    """(0-based task, phase, its steps) of the whole run, in order. labels: i32[n] of a task's training images.
+  def total_steps(self, labels: Callable[[int], np.ndarray]) -> int:
+    """Steps of all phases and of all dreaming. labels: i32[n] of a task's training images.
 
     Walks through the tasks as the run will, so that a split that cannot work raises its UserError at the start.
     """
     in_order = ExemplarPolicy(lambda n, features, rng, count: np.arange(n)[:count])
-    stored = np.asarray(self.stored, np.int32)
+    stored, steps = np.asarray(self.stored, np.int32), 0
     for task, phase in self.from_place(*self.start):
       if phase.training is None:
-        yield task, phase, self.inversion_steps
+        steps += self.inversion_steps
         continue
       pool = memory_lib.join(labels(task), stored)
-      yield task, phase, self.phase_steps(task, phase, pool)
+      steps += self.phase_steps(task, phase, pool)
       if self.method.memory and phase.frozen:
         stored = pool.labels[self.kept_rows(task, phase.index, pool, None, in_order)]
-
-  def total_steps(self, labels: Callable[[int], np.ndarray]) -> int:
-    """Steps of all phases and of all dreaming. labels: i32[n] of a task's training images."""
-    return sum(steps for *_, steps in self.steps(labels))
+    return steps
 
 
 def no_longer_kept(frozen: list[TeacherId], kept: int) -> list[TeacherId]:

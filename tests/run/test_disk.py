@@ -4,12 +4,13 @@ import errno
 import resource
 from contextlib import contextmanager
 
+import jax
 import numpy as np
 import pytest
 from conftest import assert_same_outcome, snapshot
 
 from abd_jax import files
-from abd_jax.errors import UserError, disk_errors_explained, reason
+from abd_jax.errors import UserError, reason, system_errors_explained
 from abd_jax.run import checkpoint as manifest
 from abd_jax.run import workdir
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
@@ -28,10 +29,21 @@ def test_an_error_of_the_disk_is_one_line_whichever_library_raises_it(error):
     error.__cause__ = OSError(errno.EDQUOT, 'Disk quota exceeded')
   with (
     pytest.raises(UserError, match=r'there cannot be written \((No space left|Disk quota)') as told,
-    disk_errors_explained('there'),
+    system_errors_explained('there'),
   ):
     raise error
   assert '\n' not in str(told.value)
+
+
+def test_a_full_device_is_one_line(learn, tmp_path, monkeypatch):
+  def refuse(*_):
+    raise jax.errors.JaxRuntimeError(
+      'RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nBFC allocator'
+    )
+
+  monkeypatch.setattr('abd_jax.steps.chunks.run', refuse)
+  with pytest.raises(UserError, match=r'too little memory \(RESOURCE_EXHAUSTED: .* Use smaller batches'):
+    learn(tmp_path)
 
 
 def test_the_message_of_a_library_is_one_line_of_whole_words():
