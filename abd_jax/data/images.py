@@ -162,21 +162,13 @@ def cut(image: Any, size: Sequence[int], draws: np.ndarray | None = None) -> Any
   return resize(image, (size[0], size[1]), centre if draws is None else random_box(image.width, image.height, draws))
 
 
-def stored(
-  encoded: bytes, shape: Sequence[int | None], value_range: Sequence[float] = (), white: float = _WHITE
-) -> tuple[Any, list[str]]:
-  """`plain`, then the largest centred square resized, as a Pillow image of values from 0 to `white`.
-
-  shape: (h, w, c) of the result; None for h and w: the whole image. Raises BadImage.
-  """
+def stored(encoded: bytes, shape: Sequence[int | None], value_range: Sequence[float] = ()) -> tuple[Any, list[str]]:
+  """`plain`, then the largest centred square resized to `shape` (h, w, c; None for h and w: the whole image)."""
   image, done = plain(encoded, shape[2] or 0, value_range)
   size = (shape[0] or image.height, shape[1] or image.width)
   if size != (image.height, image.width):
     image = resize(image, size, square_box(image.width, image.height))
     done.append('resized')
-  if white < _WHITE:
-    image = image.point([round(value * white / _WHITE) for value in range(256)] * len(image.getbands()))
-    done.append('scaled')
   return image, done
 
 
@@ -187,25 +179,36 @@ class Reading(NamedTuple):
   stored: tuple[int, int] | tuple[None, None] = (None, None)  # (h, w) of the square that is cut out; None: no square
   crop: str = 'padded'  # config.data.crop
   white: float = _WHITE  # the highest value of the model's images
+  of_files: bool = False  # whether the run's own images are files: values then stay as they are, else white is scaled
   value_range: tuple[float, ...] = ()  # as in `plain`
 
   def read(self, file: Path, told: list[str] | None = None) -> np.ndarray:
     """uint8[h, w, c] of an image file; adds to `told` what was done to it, in words.
 
-    Raises UserError if the file cannot be read, or its size is not the model's.
+    Raises UserError if the file cannot be read, or its size or values are not the model's.
     """
     try:
-      image, done = stored(file.read_bytes(), (*self.stored, self.shape[2]), self.value_range, self.white)
+      image, done = stored(file.read_bytes(), (*self.stored, self.shape[2]), self.value_range)
     except (BadImage, OSError) as error:
       reason = f'it {error}' if isinstance(error, BadImage) else error.strerror or error
       raise UserError(f'image {file} cannot be read ({reason}). Repair it, or leave it out.') from error
+    if self.scales:
+      image = image.point([round(value * self.white / _WHITE) for value in range(256)] * len(image.getbands()))
     found = pixels(cut(image, self.shape) if self.crop == 'resized' else image)
     if found.shape != self.shape:
       (height, width), (h, w) = self.shape[:2], found.shape[:2]
       raise UserError(f'image {file}: expected {height}x{width} pixels, got {h}x{w}. Resize it.')
+    if found.max() > self.white:
+      raise UserError(
+        f'image {file}: expected values from 0 to {self.white:g}, as in training, got {found.max()}. Scale them.'
+      )
     if told is not None:
       told += done
     return found
+
+  @property
+  def scales(self) -> bool:
+    return self.white < _WHITE and not self.of_files
 
   def steps(self) -> list[str]:
     """What `read` does in words and in order, for users who prepare images elsewhere."""
@@ -217,7 +220,7 @@ class Reading(NamedTuple):
     if self.stored[0]:
       side = 'x'.join(map(str, self.stored))
       steps.append(f'the largest centred square resized to {side}, bilinearly over all pixels it covers')
-    if self.white < _WHITE:
+    if self.scales:
       steps.append(f'values multiplied by {self.white:g}/{_WHITE} and rounded')
     if self.crop == 'resized':
       steps.append(f'the centred square of 224/256 of the short side resized to {height}x{width}, likewise')

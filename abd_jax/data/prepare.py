@@ -33,7 +33,6 @@ class Options(NamedTuple):
   split_seed: int = 0
   damaged: str = 'refuse'
   value_range: tuple[float, ...] = ()
-  max_value: float = 255.0
 
 
 class Place(NamedTuple):
@@ -72,8 +71,9 @@ def builder_class(name: str) -> Any | None:
 def reading(data: Any, shape: tuple[int, int, int], value_range: tuple[float, ...] = ()) -> Reading:
   """How files are read for a model of a run. data: its config.data. shape: (h, w, c). value_range: the data set's."""
   builder: Any = builder_class(data.name)
-  size = builder.stored_size(shape[:2], data.crop) if hasattr(builder, 'stored_size') else None
-  return Reading(shape, size or (None, None), data.crop, data.max_value, value_range)
+  of_files = hasattr(builder, 'find')
+  size = builder.stored_size(shape[:2], data.crop) if of_files else None
+  return Reading(shape, size or (None, None), data.crop, data.max_value, of_files, value_range)
 
 
 def find_or_prepare(name: str, place: Place, options: Options) -> Path:

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from abd_jax import methods
 from abd_jax.config import Config, changed, restored
 from abd_jax.data import folders, prepare
-from abd_jax.data.images import threads
+from abd_jax.data.images import Reading, threads
 from abd_jax.data.memory import capacity
 from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
@@ -58,7 +58,6 @@ class LoadedModel:
     class_names: of the classes it has learnt, in learning order.
     image_shape: (h, w, c) of its input.
     white: the highest raw pixel value, 255 (16 for digits).
-    reading: how image files are read, an `abd_jax.data.images.Reading`.
     task: 0-based, the last task that it has learnt.
     tasks: all tasks of the run, also later ones.
     config: the config of the run.
@@ -68,7 +67,6 @@ class LoadedModel:
   def __init__(self, config: Config, model: FrozenModel, manifest: dict):
     self.config, self.task, self._model, self._manifest = config, manifest['task'], model, manifest
     self.image_shape, self.white = tuple(manifest['image_shape']), float(config.data.max_value)
-    self.reading = prepare.reading(config.data, self.image_shape, tuple(manifest.get('value_range', ())))
     order, sizes = manifest['class_order'], tuple(manifest['task_sizes'])
     self.class_names = tuple(order['names'][: sum(sizes[: self.task + 1])])
     self.tasks = Tasks(tuple(order['original_ids']), sizes)
@@ -82,6 +80,11 @@ class LoadedModel:
     self._dream = jax.jit(full_precision_matmul(self._sampled), static_argnums=2)
     self._dreamer = next((phase.dreamer for phase in self._method.later if phase.dreamer), None)
     self.can_dream = bool(model.generator) or self._dreamer is not None
+
+  @cached_property
+  def reading(self) -> Reading:
+    """How image files are read. Imports tfds, which predicting arrays does not need."""
+    return prepare.reading(self.config.data, self.image_shape, tuple(self._manifest.get('value_range', ())))
 
   def predict(self, images: np.ndarray | Paths, batch_size: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
     """(str[n] the likeliest class of each image, f32[n, len(class_names)] probabilities).

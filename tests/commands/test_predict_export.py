@@ -160,6 +160,16 @@ def test_one_bad_image_of_many_is_refused_and_nothing_is_printed(trained, tmp_pa
   assert '\n' not in str(error.value) and not capsys.readouterr().out
 
 
+def test_files_of_a_model_that_learnt_from_files_keep_their_values(tmp_path):
+  data = changed(default(), {'data.name': 'image_folder', 'data.max_value': 16.0}).data
+  reading = prepare.reading(data, (8, 8, 1))
+  for value in (16, 17):
+    Image.new('L', (8, 8), value).save(tmp_path / f'{value}.png')
+  assert reading.read(tmp_path / '16.png').max() == 16 and not any('16/255' in step for step in reading.steps())
+  with pytest.raises(UserError, match=r'17.png: .* 0 to 16, .* 17'):
+    reading.read(tmp_path / '17.png')
+
+
 def test_of_a_folder_those_files_are_named_that_training_takes(trained, tmp_path):
   image = sorted(trained[2].iterdir())[0]
   names = ['b/9.jfif', 'a.ppm', 'b/c/1.PNG', '.hidden.png', '._a.jpg', '.b/1.png', 'notes.txt']

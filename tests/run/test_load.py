@@ -12,7 +12,6 @@ from PIL import Image
 
 import abd_jax
 from abd_jax.config import default
-from abd_jax.data.prepare import Options
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks
@@ -143,7 +142,6 @@ def test_no_images_give_results_of_no_rows(run_of):
 
 
 def test_deep_files_are_read_by_the_range_that_was_measured_in_training(learn, tmp_path, capsys):
-  """Values of 12 bits, and a model whose white is 16."""
   folder, rng = tmp_path / 'photos', np.random.default_rng(0)
   for split, count in (('train', 12), ('test', 4)):
     for k in range(count):
@@ -153,9 +151,11 @@ def test_deep_files_are_read_by_the_range_that_was_measured_in_training(learn, t
       pixels[0, :2] = 100, 4095 + 9 * (split == 'test')
       Image.fromarray(pixels).save(file)
   fields = SMALLEST | {'task_sizes': (1, 1), 'student__batch_size': 4}
-  learn(tmp_path / 'run', method='base', data__name='image_folder', data__dir=str(folder), **fields)
-  model, data = load_model(tmp_path / 'run'), open_dataset('image_folder', str(folder), options=Options(max_value=16.0))
-  assert model.reading.value_range == (100, 4095) and data.testing[:].max() == 16
+  learn(
+    tmp_path / 'run', method='base', data__name='image_folder', data__dir=str(folder), data__max_value=255.0, **fields
+  )
+  model, data = load_model(tmp_path / 'run'), open_dataset('image_folder', str(folder))
+  assert model.reading.value_range == (100, 4095) and data.testing[:].max() == 255
   capsys.readouterr()
   files = sorted((folder / 'test').rglob('*.png'), key=lambda file: file.name)
   np.testing.assert_array_equal([model.reading.read(file) for file in files], data.testing[:])

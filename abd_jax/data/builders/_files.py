@@ -35,7 +35,6 @@ class Files(NamedTuple):
   shape: tuple[int | None, int | None, int]  # (h, w, c) to store images in; None for h and w: each as it is
   size: int = 0  # side of the network's images that fits these files; 0: as stored
   value_range: tuple[float, ...] = ()  # as in `images.plain`
-  white: float = 255.0  # the value that white is stored as
   passed_over: Counter[str] | None = None  # what else lies there, and how many of it
 
 
@@ -159,7 +158,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     try:
       encoded = photo.path.read_bytes()
       original = hashlib.sha256(encoded).digest()
-      image, done = images_lib.stored(encoded, self.files.shape, self.files.value_range, self.files.white)
+      image, done = images_lib.stored(encoded, self.files.shape, self.files.value_range)
       if done or image.format not in ('PNG', 'JPEG'):
         encoded = images_lib.png(image)
       return encoded, original, done, ''

@@ -61,8 +61,7 @@ class Builder(FileBuilder, skip_registration=True):
     size, channels = _size_and_channels([photo for photos in splits.values() for photo in photos], options)
     side = size if options.crop == 'padded' else None
     value_range = options.value_range or _value_range(splits['train'])
-    shape = (side, side, channels)
-    return Files(names, splits, shape, size, value_range, options.max_value, passed_over)
+    return Files(names, splits, (side, side, channels), size, value_range, passed_over)
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
