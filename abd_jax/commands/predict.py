@@ -32,7 +32,7 @@ def run(words: list[str]) -> None:
     raise UserError(f'--format={form}: expected one of {", ".join(PRINTERS)}.')
   if len(given.rest) < 2:
     raise UserError('expected a workdir and images, as in abd-jax predict runs/digits photo.png.')
-  listed = lambda word: sys.stdin.read().splitlines() if word == '-' else [word]
+  listed = lambda word: sys.stdin.read().removeprefix('\ufeff').splitlines() if word == '-' else [word]
   files = folders.image_paths([path for word in given.rest[1:] for path in listed(word) if path])
   model = open_model(given.rest[0], given)
   names, probabilities = model.predict(files)

@@ -53,10 +53,10 @@ def _scan(folder: Path, passed_over: Counter[str] | None = None) -> list[os.DirE
       there = list(entries)
   except OSError as error:
     raise UserError(f'{folder} cannot be read ({error.strerror}). Give the folder that holds the images.') from None
-  kept = [entry for entry in there if not entry.name.startswith('.') and entry.name.casefold() not in _SYSTEM]
+  hidden = lambda entry: entry.name.startswith('.') or entry.name.casefold() in _SYSTEM
   if passed_over is not None:
-    passed_over.update(f'{entry.name}/' if entry.is_dir() else 'hidden' for entry in there if entry not in kept)
-  return kept
+    passed_over.update(f'{entry.name}/' if entry.is_dir() else 'hidden' for entry in there if hidden(entry))
+  return [entry for entry in there if not hidden(entry)]
 
 
 def image_files(folder: Path, passed_over: Counter[str] | None = None, below: bool = True) -> list[Path]:

@@ -80,7 +80,7 @@ def test_files_and_folders_in_python_are_read_as_by_the_command(trained):
 def test_csv_and_a_table_say_the_same_of_names_on_standard_input(trained, capsys, monkeypatch):
   path, _, folder, images = trained
   files = sorted(folder.iterdir())[:3]
-  monkeypatch.setattr(sys, 'stdin', io.StringIO('\n'.join(map(str, files))))
+  monkeypatch.setattr(sys, 'stdin', io.StringIO('\ufeff' + '\n'.join(map(str, files))))
   predict.run([str(path), '-', '--format=csv'])
   header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
   names, probabilities = load_model(path).predict(images[:3])
