@@ -24,6 +24,7 @@ from abd_jax.models import BACKBONES
 
 Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 
+SHORT = 8  # the option `short`: an eighth of the epochs and of the steps of inversion
 _MEAN = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)  # of the channels of CIFAR-100
 _STD = (0.2673342858792409, 0.25643846291708816, 0.2761504713256834)
 
@@ -147,11 +148,12 @@ def default() -> Config:
 
 
 def parse_argument(text: str | None) -> dict:
-  """The part of --config after the colon: 'tasks=5,method=lwf,trial=1,quick' as a dict.
+  """The part of --config after the colon: 'tasks=5,method=lwf,trial=1,quick' as a dict. `short` alone: an eighth.
 
   Raises UserError for an unknown or ill-formed item.
   """
-  kinds = {'tasks': int, 'method': str, 'trial': int, 'quick': lambda text: bool(int(text or '1'))}
+  kinds = {'tasks': int, 'method': str, 'trial': int}
+  kinds |= {'short': lambda text: int(text or SHORT), 'quick': lambda text: bool(int(text or '1'))}
   options = {}
   for item in filter(None, (text or '').split(',')):
     name, _, value = item.partition('=')
@@ -180,6 +182,7 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
   """
   options = parse_argument(argument)
   method = options.get('method', '')
+  parts = options.pop('short', 1)
   if options.pop('quick', False):
     options |= {'collapse': 'tell'} | quick  # one epoch need not learn
     config.update_from_flattened_dict(quick)
@@ -187,8 +190,18 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
   recipe = getattr(file, 'RECIPE', {}) | getattr(file, 'RECIPE_ON', {}).get(config.data.name, {})
   for name, value in recipe.items():
     config.update_from_flattened_dict({name: value.taken_of(flat, name) if isinstance(value, Share) else value})
-  config.update_from_flattened_dict((recipes or {}).get(method, {}) | options)
+  config.update_from_flattened_dict((recipes or {}).get(method, {}))
+  config.update_from_flattened_dict(_shorter(flatten(config.to_dict()), parts) | options)
   return config.lock()
+
+
+def _shorter(flat: dict, parts: int) -> dict:
+  """The fields that say how long phases and inversion are, divided by `parts`, rounded down, at least 1."""
+  if parts < 1:
+    raise UserError(f'short={parts}: expected a whole number of at least 1, such as short={SHORT}.')
+  lengths = {name: flat[name] for name in flat if name.endswith(('epochs', 'milestones')) or name == 'inversion.steps'}
+  part = lambda value: tuple(map(part, value)) if isinstance(value, tuple) else max(value // parts, min(value, 1))
+  return {name: part(value) for name, value in lengths.items()}
 
 
 def reads(method: str, field: str) -> bool:

@@ -194,7 +194,7 @@ def protocol(arguments: argparse.Namespace) -> list[Planned]:
   for precision in PRECISIONS:
     overrides = () if precision == 'float32' else (('precision', precision),)
     asked = ad_hoc(arguments.rows, arguments.config, overrides)
-    found += plan(asked, arguments.config, arguments.trials, arguments.quick)
+    found += plan(asked, arguments.config, arguments.trials, arguments.variant)
   return found
 
 

@@ -17,12 +17,12 @@ class Planned(NamedTuple):
   tasks: int
   trial: int
   config: str  # a file in configs/
-  quick: bool
+  variant: str = ''  # 'quick', 'short' or ''
   fingerprint: str = ''  # of a folder of photographs, which has no name
 
   @property
   def _data(self) -> str:
-    return f'{self.config}{"_quick" * self.quick}{self.fingerprint and "_"}{self.fingerprint[:8]}'
+    return f'{self.config}{self.variant and "_"}{self.variant}{self.fingerprint and "_"}{self.fingerprint[:8]}'
 
   @property
   def file(self) -> str:
@@ -37,7 +37,7 @@ class Planned(NamedTuple):
 
   @property
   def option(self) -> str:
-    return f'tasks={self.tasks},method={self.row.method},trial={self.trial}' + ',quick' * self.quick
+    return f'tasks={self.tasks},method={self.row.method},trial={self.trial}{self.variant and ","}{self.variant}'
 
   @property
   def command(self) -> str:
@@ -61,10 +61,10 @@ def rows_on(table: Table, config: str) -> tuple[Row, ...]:
   return (*table.rows, *under_other_weight(table.rows, load_config(config).abd.local_weight))
 
 
-def plan(table: Table, config: str, trials: int, quick: bool = False) -> list[Planned]:
+def plan(table: Table, config: str, trials: int, variant: str = '') -> list[Planned]:
   """Every run behind a table, trial by trial, so that a first trial of all rows comes before a second of any."""
   rows, splits = rows_on(table, config), splits_on(table, config)
-  return [Planned(row, tasks, trial, config, quick) for trial in range(trials) for tasks in splits for row in rows]
+  return [Planned(row, tasks, trial, config, variant) for trial in range(trials) for tasks in splits for row in rows]
 
 
 def ad_hoc(methods: Iterable[str], config: str, overrides: Overrides = ()) -> Table:

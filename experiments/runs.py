@@ -43,7 +43,7 @@ def tell(line: str) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """The options of every verb whose runs land in --results."""
-  words = ('config', 'data_dir', 'trials', 'quick', 'max_seconds', 'max_runs', 'at_once', 'runs', 'results', 'output')
+  words = ('config', 'data_dir', 'trials', 'variant', 'max_seconds', 'max_runs', 'at_once', 'runs', 'results', 'output')
   options.add(parser, *words)
 
 

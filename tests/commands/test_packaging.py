@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from conftest import REPO
 
-from abd_jax.config import load_config, packaged_configs
+from abd_jax.config import flatten, load_config, packaged_configs, reads
 from abd_jax.errors import UserError
 
 SETTINGS = tomllib.loads((REPO / 'pyproject.toml').read_text())['tool']['setuptools']
@@ -41,9 +41,19 @@ def test_quick_can_be_off():
     load_config('digits:quick=maybe')
 
 
+def test_short_is_an_eighth_of_the_schedule_and_nothing_else():
+  whole, short = (flatten(load_config(f'cifar100:{word}').to_dict()) for word in ('tasks=10', 'short'))
+  different = {name: value for name, value in short.items() if value != whole[name] and reads('abd', name)}
+  assert different == {'student.epochs': 31, 'student.milestones': (12, 18, 25), 'inversion.steps': 1250}
+  second = load_config('cifar100_small:method=rdfcil,short=4')
+  assert (second.student.epochs, second.student.milestones, second.rdfcil.finetune_epochs) == (8, (4, 6), 2)
+  with pytest.raises(UserError, match='short=0: expected'):
+    load_config('digits:short=0')
+
+
 def test_tasks_that_a_config_lists_are_not_others_by_an_option():
   assert load_config('cifar100_small:tasks=4') == load_config('cifar100_small')
-  with pytest.raises(UserError, match=r'tasks=2: .*config.task_sizes=\(5, 5, 5, 5\)'):
+  with pytest.raises(UserError, match=r'tasks=2, but config.task_sizes=\(5, 5, 5, 5\)'):
     load_config('cifar100_small:tasks=2')
 
 

@@ -106,7 +106,7 @@ def test_the_full_run_follows_the_measurements_under_the_names_of_the_tables_and
   for name in ('steps', 'forms'):
     monkeypatch.setattr(hardware, f'measure_{name}', lambda *_, name=name: asked.append(name) or {'rows': []})
   tiny_runs(monkeypatch)
-  words = ['hardware', '--full', '--config=digits', '--rows=base', '--quick']
+  words = ['hardware', '--full', '--config=digits', '--rows=base', '--variant=quick']
   words += [f'--{name}={tmp_path / name}' for name in ('runs', 'results', 'output')]
   with pytest.raises(Paused):
     command.run([*words, '--max_seconds=0.01'])

@@ -170,7 +170,7 @@ def words(tmp_path, monkeypatch, digits_data, compile_once):
   monkeypatch.setitem(table.TABLES, '1', TABLES['1']._replace(rows=rows))
   tiny_runs(monkeypatch)
   folders = [f'--{name}={tmp_path / name}' for name in ('runs', 'results', 'output')]
-  return ['table', '--table=1', '--config=digits', '--trials=1', '--quick', *folders]
+  return ['table', '--table=1', '--config=digits', '--trials=1', '--variant=quick', *folders]
 
 
 BASE, LWF = (f'digits_quick-{method}-tasks=5-trial=0' for method in ('base', 'lwf'))
@@ -186,7 +186,7 @@ def test_a_table_resumes_where_it_was_stopped(words, tmp_path, capsys):
   assert '1 of 2 runs are missing' in capsys.readouterr().err
   command.run([*words, '--print_commands'])
   (left,) = capsys.readouterr().out.splitlines()
-  assert f'--only={LWF}' in left and '--quick' in left
+  assert f'--only={LWF}' in left and '--variant=quick' in left
   command.run([*shlex.split(left)[3:], f'--output={tmp_path / "output"}'])
   assert 'missing' not in capsys.readouterr().err
   command.run(words)
