@@ -1,26 +1,32 @@
-"""abd-jax evaluate WORKDIR    tests the model of a finished run on its test images
+"""abd-jax evaluate WORKDIR [FOLDER]    tests the model of a finished run on labelled images
 
   --json=FILE        writes all numbers; - for standard output, which then holds nothing else
   --csv=FILE         writes the confusion matrix: a row for each true class, a column for each predicted one
   --task=N           the model after task N, from 1; works for an unfinished run too
   --data_dir=FOLDER  where the run's prepared data are now; default: where the run found them
 
+FOLDER holds CLASS/*, or test/CLASS/* as for training. Its files are read as by abd-jax predict. Classes that the model
+does not know are left out. Without FOLDER the images are the run's own test images.
+
 Task-aware accuracy is that of predicting among the classes of the image's own task. The calibration error (ECE) is the
-mean difference of confidence and accuracy over 15 bins of confidence. The numbers equal those in results.json if the
-run had the same device.
+mean difference of confidence and accuracy over 15 bins of confidence. Without FOLDER the numbers equal those in
+results.json if the run had the same device.
 """
 
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
 from abd_jax.commands.options import parse
 from abd_jax.commands.predict import open_model
+from abd_jax.data.folders import image_files, natural, own_images, subfolders
 from abd_jax.errors import UserError
 from abd_jax.protocol import metrics
 
@@ -31,15 +37,25 @@ MOST_MISTAKES = 10  # shown of a confusion matrix that is too wide for the termi
 def run(words: list[str]) -> None:
   """Prints and writes the numbers. Raises UserError for a mistake; OSError if a file cannot be written."""
   given = parse(words, ('json', 'csv', 'task', 'data_dir'))
-  if len(given.rest) != 1:
-    raise UserError('expected a workdir, as in abd-jax evaluate runs/digits.')
+  if len(given.rest) not in (1, 2):
+    raise UserError('expected a workdir and perhaps a folder, as in abd-jax evaluate runs/birds photos.')
   for file in (Path(given.options[name]) for name in ('json', 'csv') if name in given.options):
     if file.is_dir() or not file.absolute().parent.is_dir():
       raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')
   workdir = Path(os.path.expanduser(given.rest[0])).absolute()
   model = open_model(str(workdir), given)
-  images, labels = own_images(workdir, model, given.options.get('data_dir', ''))
-  found = numbers(model, images, labels)
+  if given.rest[1:]:
+    from abd_jax.run.load import ImageFiles
+
+    files, labels, where = labelled_files(Path(os.path.expanduser(given.rest[1])).absolute(), model)
+    warn_of_training(Path(where['folder']), workdir)
+    with ImageFiles(files, model.reading) as images:
+      found = where | numbers(model, images, labels)
+  else:
+    from abd_jax.run.extend import stream_of_run
+
+    source = stream_of_run(workdir, given.options.get('data_dir', '')).test(model.task)
+    found = numbers(model, source, source.labels)
   from abd_jax.files import write_atomically
   from abd_jax.run.logs import write_confusion
 
@@ -50,12 +66,40 @@ def run(words: list[str]) -> None:
   print(json.dumps(found, ensure_ascii=False) if file == '-' else '\n'.join(_lines(found)))
 
 
-def own_images(workdir: Path, model: Any, data_dir: str) -> tuple[Any, np.ndarray]:
-  """(test images of the run, decoded in slices; their learning labels i32[n])."""
-  from abd_jax.run.extend import stream_of_run
+def labelled_files(folder: Path, model: Any) -> tuple[list[Path], np.ndarray, dict[str, Any]]:
+  """The images of the model's classes in `folder`, or in its test split if it has no folder of such a class.
 
-  source = stream_of_run(workdir, data_dir).test(model.task)
-  return source, source.labels
+  Returns (files, their learning labels i32[n], {'folder': where they are, 'left_out': {folder of another class: number
+  of images}}). Raises UserError if there are none.
+  """
+  from abd_jax.data.builders.image_folder import named_splits, unwrapped
+
+  labels = {normalize('NFC', name): label for label, name in enumerate(model.class_names)}
+  classes = subfolders(folder)
+  if not classes.keys() & labels.keys():
+    splits = [unwrapped(place) for place in named_splits(classes).get('test', ()) if subfolders(place)]
+    folder, classes = (splits[0], subfolders(splits[0])) if splits else (folder, classes)
+  of_class = {name: [file for place in places for file in image_files(place)] for name, places in classes.items()}
+  left_out = {name: len(files) for name, files in of_class.items() if files and name not in labels}
+  known = [(file, labels[name]) for name, files in of_class.items() if name in labels for file in files]
+  if not known:
+    raise UserError(
+      f'{folder} has no images of the classes that the model knows: expected folders such as '
+      f'{", ".join(model.class_names[:3])}, got {", ".join(list(classes)[:3]) or "none"}.'
+    )
+  task_of, order = model.task_of_class, model.tasks.order  # files in the order in which a run has its test images
+  known.sort(key=lambda one: (task_of[one[1]], natural(one[0].name), order[one[1]], one[0]))
+  files, of_file = zip(*known, strict=True)
+  return list(files), np.array(of_file, np.int32), {'folder': str(folder), 'left_out': left_out}
+
+
+def warn_of_training(folder: Path, workdir: Path) -> None:
+  """Prints a line if a run took its training images from `folder` itself."""
+  from abd_jax.files import read_json
+
+  data = read_json(workdir / 'config.json')['data']
+  if own_images(data['name']) and os.path.realpath(folder) == os.path.realpath(data['dir']):
+    print(f'{folder} also holds the training images of this run. Leave it out to test on the others.', file=sys.stderr)
 
 
 def numbers(model: Any, images: Any, labels: np.ndarray) -> dict[str, Any]:
@@ -82,6 +126,9 @@ def numbers(model: Any, images: Any, labels: np.ndarray) -> dict[str, Any]:
 def _lines(found: dict[str, Any]) -> Iterator[str]:
   from abd_jax.report.tables import percent, table
 
+  if left_out := found.get('left_out'):
+    folders = ', '.join(f'{name} ({count:,})' for name, count in left_out.items())
+    yield f'left out {sum(left_out.values()):,} images of classes that the model does not know: {folders}\n'
   header = ('images', 'accuracy %', 'top 5 %', 'task-aware %')
   row = lambda one: (f'{one["images"]:,}', *(percent(one[name]) for name in ACCURACIES if name in one))
   tasks = [(f'task {task + 1}', *row(one)) for task, one in enumerate(found['tasks'])]

@@ -51,6 +51,32 @@ def block_outputs(network: Any, variables: Any, images: jax.Array) -> dict[str, 
   }
 
 
+class ImageFiles:
+  """Files whose slices are images u8[n, h, w, c], read as `reading` says. A terminal shows a bar for many files."""
+
+  def __init__(self, files: Sequence[Path], reading: Reading):
+    self._files, self._reading, self._done = files, reading, []
+    self._bar = tqdm(total=len(files), unit='image', disable=None if len(files) > BATCH else True, leave=False)
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, part: slice) -> np.ndarray:
+    """Raises UserError for a file that cannot be read, or whose size is not the model's."""
+    images = np.stack(list(threads().map(partial(self._reading.read, told=self._done), self._files[part])))
+    self._bar.update(len(images))
+    return images
+
+  def __enter__(self) -> 'ImageFiles':
+    return self
+
+  def __exit__(self, *exc) -> None:
+    self._bar.close()
+    if count := self._done.count('saturated'):
+      low, high = self._reading.value_range
+      print(f'{count} images have values beyond {low:g} to {high:g}, the range in training.', file=sys.stderr)
+
+
 class LoadedModel:
   """A frozen model with its class names, its preprocessing and, if one was trained against it, its generator.
 
@@ -100,27 +126,15 @@ class LoadedModel:
     if isinstance(images, str | os.PathLike):
       images = [images]
     if isinstance(images, list | tuple) and all(isinstance(one, str | os.PathLike) for one in images):
-      return self._predict_files(folders.image_paths(images), batch_size)
+      with ImageFiles(folders.image_paths(images), self.reading) as files:
+        return self._predict(files, batch_size)
     array: Any = images
     self._check(array)
-    likeliest, found = _in_batches(partial(self._call, self._probabilities), array, batch_size)
-    return np.asarray(self.class_names)[likeliest], found[:, : len(self.class_names)]
+    return self._predict(array, batch_size)
 
-  def _predict_files(self, files: list[Path], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `predict`. Holds one batch of images; a terminal shows a bar for several."""
-    parts, told, hidden = [], [], True if len(files) <= batch_size else None
-    batch_size = -(-len(files) // -(-len(files) // batch_size))  # in parts of one size, since each size is compiled
-    with tqdm(total=len(files), unit='image', disable=hidden, leave=False) as bar:
-      for start in range(0, len(files), batch_size):
-        read = partial(self.reading.read, told=told)
-        images = np.stack(list(threads().map(read, files[start : start + batch_size])))
-        parts.append(self.predict(images, batch_size))
-        bar.update(len(images))
-    if count := told.count('saturated'):
-      low, high = self.reading.value_range
-      print(f'{count} images have values beyond {low:g} to {high:g}, the range in training.', file=sys.stderr)
-    names, found = zip(*parts, strict=True)
-    return np.concatenate(names), np.concatenate(found)
+  def _predict(self, images: Any, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    likeliest, found = _in_batches(partial(self._call, self._probabilities), images, batch_size)
+    return np.asarray(self.class_names)[likeliest], found[:, : len(self.class_names)]
 
   def logits(self, images: Any) -> np.ndarray:
     """f32[n, len(class_names)]: what classes are predicted by, in the batches of the run's own evaluation.
@@ -256,7 +270,7 @@ class LoadedModel:
       raise UserError(f'{expected}, got {dtype}{list(shape)}.')
 
 
-def _in_batches(function: Any, images: np.ndarray, batch_size: int) -> Any:
+def _in_batches(function: Any, images: Any, batch_size: int) -> Any:
   """As `in_batches`, but pads few images only to the next power of two. Each size is compiled once."""
   enough = 1 << max(len(images) - 1, 0).bit_length()
   return in_batches(function, images, min(batch_size, enough))

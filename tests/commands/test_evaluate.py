@@ -1,10 +1,11 @@
-"""abd-jax evaluate: a finished run tested on its own test images."""
+"""abd-jax evaluate: a finished run tested on its own test images and on folders."""
 
 import json
 
 import numpy as np
 import pytest
 from conftest import snapshot
+from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from abd_jax.commands import evaluate
@@ -57,6 +58,53 @@ def test_numbers_are_those_of_the_models_predictions(small_run, capsys):
     mine = np.ceil(top * 15) == part
     error += abs(np.sum((names == true)[mine]) - np.sum(top[mine])) / len(top)
   assert found['calibration_error'] == pytest.approx(error, abs=1e-6)
+
+
+def write_folder(folder, images, names):
+  """The images u8[n, 8, 8, 1] of digits, 0 to 16, as ordinary PNG files in a folder for each class."""
+  for k, (image, name) in enumerate(zip(images, names, strict=True)):
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.round(image[..., 0] * (255 / 16)).astype(np.uint8)).save(folder / name / f'{k}.png')
+
+
+def test_the_same_images_in_a_folder_give_the_same_numbers(small_run, capsys, tmp_path):
+  path = small_run()
+  images, labels = stream_of_run(path).test(1).decode()
+  names = np.array(load_model(path).class_names)[labels]
+  own = evaluated(capsys, path)
+  write_folder(tmp_path / 'a' / 'Test_set', images, names)
+  for folder in (tmp_path / 'a', tmp_path / 'a' / 'Test_set'):  # train/ is not needed
+    found = evaluated(capsys, path, folder)
+    assert found == own | {'folder': str(tmp_path / 'a' / 'Test_set'), 'left_out': {}}
+  assert_equals_results(found, json.loads((path / 'results.json').read_text()))
+
+
+def test_classes_that_the_model_does_not_know_are_left_out_and_counted(small_run, capsys, tmp_path):
+  path, folder = small_run(), tmp_path / 'a'
+  names, (images, labels) = load_model(path).class_names, stream_of_run(path).test(1).decode()
+  task = load_model(path).task_of_class[labels]
+  write_folder(folder, images[task == 1], np.array(names)[labels[task == 1]])
+  write_folder(folder, images[:3], ['cat', 'train', 'cat'])
+  (folder / 'empty').mkdir()
+  found, own = evaluated(capsys, path, folder), evaluated(capsys, path)
+  assert found['left_out'] == {'cat': 2, 'train': 1}
+  assert found['tasks'][1] == own['tasks'][1] and found['accuracy'] == own['tasks'][1]['accuracy']
+  assert found['tasks'][0] == {'images': 0, 'accuracy': None, 'top5_accuracy': None, 'task_aware_accuracy': None}
+  evaluate.run([str(path), str(folder)])
+  assert 'left out 3 images of classes that the model does not know: cat (2), train (1)' in capsys.readouterr().out
+  with pytest.raises(UserError, match=f'expected folders such as {names[0]}, {names[1]}, got {names[2]}'):
+    evaluate.run([str(path), str(folder), '--task=1'])
+
+
+def test_training_images_in_the_folder_are_told(small_run, tmp_path, capsys):
+  path = small_run()
+  config = json.loads((path / 'config.json').read_text())
+  config['data'] |= {'name': 'image_folder', 'dir': str(tmp_path)}
+  (path / 'config.json').write_text(json.dumps(config))
+  evaluate.warn_of_training(tmp_path / 'test', path)
+  assert not capsys.readouterr().err
+  evaluate.warn_of_training(tmp_path / 'abd' / '..', path)
+  assert 'training images' in capsys.readouterr().err
 
 
 def test_tables_show_every_class_and_the_matrix_or_what_it_says(small_run, capsys, monkeypatch, tmp_path):

@@ -88,7 +88,7 @@ def _layout(folder: Path, said: str) -> dict[str, Path]:
       raise UserError(f"config.data.layout={said!r}: expected 'classes', or the folders of training and test images in "
                       f'{folder}, as in train,test.')  # fmt: skip
     return dict(zip(('train', 'test'), places, strict=True))
-  splits = _named_splits(there)
+  splits = named_splits(there)
   if not splits:
     _check_tops(folder, there)
     return {'train': folder}
@@ -98,7 +98,7 @@ def _layout(folder: Path, said: str) -> dict[str, Path]:
     if not labelled:
       raise UserError(f'{places[0]} has no folders of classes: its images are unlabelled. Sort them into CLASS/*, or '
                       f'leave them out. {_SAY}')  # fmt: skip
-    layout[split] = _unwrapped(labelled[0])
+    layout[split] = unwrapped(labelled[0])
   if missing := {'train', 'test'} - splits.keys():
     one = next(iter(layout.values()))
     raise UserError(f"{folder} has a folder '{one.name}' but none for the {min(missing)} split; {_KNOWN}. Add it, or "
@@ -106,14 +106,14 @@ def _layout(folder: Path, said: str) -> dict[str, Path]:
   return layout
 
 
-def _unwrapped(place: Path) -> Path:
+def unwrapped(place: Path) -> Path:
   """The innermost folder of a split: archives may unpack as train/train."""
   inside = subfolders(place)
   inner = place / next(iter(inside))
-  return _unwrapped(inner) if len(inside) == 1 and _named_splits(inside) and subfolders(inner) else place
+  return unwrapped(inner) if len(inside) == 1 and named_splits(inside) and subfolders(inner) else place
 
 
-def _named_splits(there: dict[str, list[Path]]) -> dict[str, list[Path]]:
+def named_splits(there: dict[str, list[Path]]) -> dict[str, list[Path]]:
   """'train' and 'test' -> folders with a name of that split, the likeliest first."""
   plain = {name: re.sub('[-_ ]?(set|data|images)$', '', name.casefold()) for name in there}
   found = {
@@ -127,7 +127,7 @@ def _check_tops(folder: Path, there: dict[str, list[Path]]) -> None:
   """Raises UserError if folders look like splits although none is called one, or classes have splits in them."""
   within = {top: set(subfolders(places[0])) for top, places in there.items()}
   for top, inner in within.items():
-    if splits := _named_splits({name: [folder / top / name] for name in sorted(inner)}):
+    if splits := named_splits({name: [folder / top / name] for name in sorted(inner)}):
       one = next(iter(splits.values()))[0]
       what = 'Put it above the classes' if len(there) > 1 else f'Give {one.parent} as --config.data.dir'
       raise UserError(f"{one.parent} has a folder '{one.name}' within a class; {_KNOWN}. {what}. {_SAY}")
