@@ -67,8 +67,14 @@ FIELDS: dict[str, Field] = {
   'data.brightness': Number(63 / 255, 0, 1),  # each training image times a factor uniform in 1 +- this. As released
   'data.contrast': Number(0.8, 0, 1),  # likewise, around its mean grey. The paper names flips and crops only
   'data.download': Switch(True, free=True),  # False: no network; the data, or their archive, must be in data.dir
-  # Networks.
-  'model.blocks': Numbers((5, 5, 5), 1, 1000, range(17)),  # per stage: ResNet-32; (): what fits the images
+  # Networks. The trunk is the student without its head.
+  'model.init': Text('', free=True),  # trunk to start from: a safetensors file, or hf:OWNER/NAME; '': random weights
+  'model.init_hash': Text(''),  # SHA-256 of that file, by which a run knows it
+  'model.init_licence': Text(''),  # of those weights, if the file says so
+  'model.trainable': Choice('all', 'last_stage', 'none'),  # what learns of the trunk; 'none': nor do its statistics
+  'model.trunk_rate': Number(1.0, 0, 100, above=True),  # factor of the trunk's learning rate
+  'model.frozen_stats': Switch(False),  # True: the student's batch norms use their running statistics and keep them
+  'model.blocks': Numbers((5, 5, 5), 1, 1000, range(17)),  # per stage: ResNet-32; (): the file's, or by the images
   'model.widths': Numbers((16, 32, 64), 1, 65536, range(17)),  # channels per stage
   'model.variant': Choice(*BACKBONES),  # models/resnet.py describes them
   'generator.latent': Number(1000, 1, 65536),
@@ -127,7 +133,11 @@ for _method, _file in _FILES.items():
   for _group in getattr(_file, 'READS', ()):
     READERS[_group].append(_method)
 
+# Fields that --config.model.init opens unless they are given beside it, or the method's recipe sets them.
+OPENED_BY_INIT = ('model.blocks', 'model.widths', 'data.mean', 'data.std')
+
 # Fields that may be empty: the data then decide. The first field of a group decides for the whole group.
+# Where config.model.init is set, its file decides rather than the data.
 FROM_DATA = (
   ('data.mean', 'data.std'),
   ('data.fingerprint',),
@@ -186,9 +196,8 @@ def finish(config: Config, argument: str | None, quick: dict, recipes: dict[str,
   if options.pop('quick', False):
     options |= {'collapse': 'tell'} | quick  # one epoch need not learn
     config.update_from_flattened_dict(quick)
-  file, flat = _FILES.get(method), flatten(config.to_dict())
-  recipe = getattr(file, 'RECIPE', {}) | getattr(file, 'RECIPE_ON', {}).get(config.data.name, {})
-  for name, value in recipe.items():
+  flat = flatten(config.to_dict())
+  for name, value in _recipe(method, config.data.name).items():
     config.update_from_flattened_dict({name: value.taken_of(flat, name) if isinstance(value, Share) else value})
   config.update_from_flattened_dict((recipes or {}).get(method, {}))
   config.update_from_flattened_dict(_shorter(flatten(config.to_dict()), parts) | options)
@@ -202,6 +211,12 @@ def _shorter(flat: dict, parts: int) -> dict:
   lengths = {name: flat[name] for name in flat if name.endswith(('epochs', 'milestones')) or name == 'inversion.steps'}
   part = lambda value: tuple(map(part, value)) if isinstance(value, tuple) else max(value // parts, min(value, 1))
   return {name: part(value) for name, value in lengths.items()}
+
+
+def _recipe(method: str, data_name: str) -> dict[str, Any]:
+  """Dotted field -> value of what a method changes on a data set."""
+  file = _FILES.get(method)
+  return getattr(file, 'RECIPE', {}) | getattr(file, 'RECIPE_ON', {}).get(data_name, {})
 
 
 def reads(method: str, field: str) -> bool:
@@ -253,8 +268,10 @@ def flatten(tree: dict, prefix: str = '') -> dict:
 
 
 def left_open(flat: dict) -> set[str]:
-  """The fields of a flat config whose values come from the data."""
-  return {name for group in FROM_DATA if not flat.get(group[0]) for name in group}
+  """The fields of a flat config whose values come from the data, or from the file of model.init."""
+  of_file = ('model.init_hash', 'model.init_licence') if flat.get('model.init') else ()
+  groups = (*FROM_DATA, of_file) if of_file else FROM_DATA
+  return {name for group in groups if not flat.get(group[0]) for name in group}
 
 
 def changed(config: Config, fields: dict) -> Config:
@@ -315,6 +332,10 @@ def load_config(name: str, /, **fields: Any) -> Config:
   config = _from_json(name) if name == '-' or name.endswith('.json') else _from_file(name)
   values = read_fields(fields)
   check_read(config.method, values)
+  if values.get('model.init'):
+    asked = {**values, **_recipe(config.method, config.data.name)}
+    opened = dict.fromkeys(OPENED_BY_INIT, ()) | {'model.init_hash': '', 'model.init_licence': ''}
+    values |= {name: value for name, value in opened.items() if name not in asked}
   config, option = changed(config, values), re.search(r'[:,]tasks=(\d+)', name)
   tasks = values.get('tasks', int(option[1]) if option else 0)
   if tasks and config.task_sizes and tasks != len(config.task_sizes):

@@ -152,10 +152,10 @@ class Learner:
     self.test_images = tested if plan.streams else tested.decode()[0]
 
   def _first_student(self) -> TrainState:
-    """A fresh one. A run that extends another starts from that run's last model, which is the newest teacher."""
+    """A fresh one, its trunk pretrained if the config says so. If the run extends another: that one's last model."""
     student = self.plan.steps.new_student()
     if not self.schedule.known:
-      return student
+      return self.plan.pretrained(student)
     model = jax.tree.map(jnp.copy, self.teachers[0])  # a copy: the training step reuses the student's buffers
     return student.replace(params=model.params, batch_stats=model.batch_stats, extra=model.extra)
 

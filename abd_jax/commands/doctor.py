@@ -1,7 +1,7 @@
 """abd-jax doctor    checks this machine: devices, versions, memory, disk, data, and two steps of each kind
 
   --data_dir=FOLDER   where prepared data are; default: TFDS's folder
-  --workdir=FOLDER    where runs will be, to check the free space there; default: the current folder
+  --workdir=FOLDER    where runs are or will be, for the free space and the pretrained weights there; default: .
 
 Each line that begins with 'look' ends with what to do. Exit code 0: nothing found. 1: something was.
 """
@@ -58,6 +58,7 @@ def findings(data_dir: str, workdir: Path) -> Iterator[Finding]:
     f'jax {version("jax")}: {len(there)} {there[0].platform} device(s), {there[0].device_kind}, {os.cpu_count()} cores',
     "There is an NVIDIA GPU that JAX does not use: pip install 'abd_jax[cuda]'." if idle else '',
   )
+  yield from weights(workdir)
   yield from steps()
 
 
@@ -98,6 +99,18 @@ def data(data_dir: str) -> Iterator[Finding]:
       yield Finding(f'data in {folder}', f'{error}')
     except Exception as error:  # tfds raises many kinds for a damaged description
       yield Finding(f'{folder} cannot be read ({type(error).__name__})', 'Delete that folder; a run prepares it again.')
+
+
+def weights(workdir: Path) -> Iterator[Finding]:
+  """The pretrained weights that the run in `workdir`, or each of those in its folders, began with."""
+  from abd_jax.files import read_json
+  from abd_jax.models.pretrained import name_of
+
+  for file in sorted((*workdir.glob('config.json'), *workdir.glob('*/config.json'))):
+    model = read_json(file).get('model')
+    if isinstance(model, dict) and (digest := model.get('init_hash')):
+      licence = f', licence {model["init_licence"]}' if model['init_licence'] else ', which names no licence'
+      yield Finding(f'{file.parent} began with {name_of(model["init"])} of SHA-256 {digest}{licence}')
 
 
 def steps() -> Iterator[Finding]:

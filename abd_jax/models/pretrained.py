@@ -21,6 +21,7 @@ from abd_jax.models import BACKBONES
 PyTree = Any
 # Of ImageNet's channels, with values of 0 to 1. The three families were trained on images normalised with them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HUB, FILE = 'hf:', 'model.safetensors'  # hf:OWNER/NAME names that file of a repository of huggingface.co
 _HEADS = ('fc', 'linear')
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 _EXPECTED = 'a ResNet-18, -34 or -50 as torchvision and timm name its tensors, or one of CIFAR such as ResNet-32'
@@ -38,6 +39,56 @@ class Pretrained(NamedTuple):
   head: dict[str, np.ndarray]  # {'kernel': [d, c], 'bias': [c]}; {} if the file has none
   sha256: str
   licence: str  # as the file's metadata name it, or ''
+
+
+def locate(init: str, download: bool = True) -> Path:
+  """The file that config.model.init names; that of hf:OWNER/NAME is downloaded once. Raises UserError without it."""
+  if not init.startswith(HUB):
+    return Path(init)
+  repository = init.removeprefix(HUB)
+  try:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # it would print each retry
+    here = try_to_load_from_cache(repository, FILE)
+    return Path(here if isinstance(here, str) else hf_hub_download(repository, FILE, local_files_only=not download))
+  except ImportError:
+    reason = "pip install 'abd_jax[hub]' is missing"
+  except Exception as error:  # of many kinds, some of other libraries
+    reason = str(error).partition('\n')[0][:200]
+  raise UserError(
+    f'config.model.init={init} cannot be downloaded ({reason}). Download {FILE} from '
+    f'https://huggingface.co/{repository} by hand, and set config.model.init to its path.'
+  )
+
+
+def name_of(init: str) -> str:
+  """What config.model.init names, without folders."""
+  return init if init.startswith(HUB) else Path(init).name
+
+
+def of(config) -> Pretrained | None:
+  """The trunk that a config asks for. None without one, and if its hash is known and its file is missing.
+
+  Only the first start of a run needs the file. Raises UserError for a file that has another hash or cannot be used.
+  """
+  model = config.model
+  if not model.init:
+    return None
+  try:
+    file = locate(model.init, config.data.download)
+    digest = sha256(file)
+  except UserError:
+    if model.init_hash:
+      return None
+    raise
+  if model.init_hash not in ('', digest):
+    raise UserError(
+      f'weights {file} have the SHA-256 {digest}, not config.model.init_hash={model.init_hash}. Give the file that the '
+      'run began with, or choose another --workdir.'
+    )
+  return read(file)
 
 
 def sha256(file: Path) -> str:

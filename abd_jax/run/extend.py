@@ -24,7 +24,10 @@ from abd_jax.run.workdir import resolve
 from abd_jax.state import FrozenModel, TaskSnapshot
 
 PyTree = Any
-KEPT = ('model.', 'dgr.', 'data.mean', 'data.std', 'data.max_value')  # fields without which the model is useless
+# Fields without which the model is useless.
+KEPT = (
+  'model.init', 'model.blocks', 'model.widths', 'model.variant', 'dgr.', 'data.mean', 'data.std', 'data.max_value'
+)  # fmt: skip
 DECIDED = ('tasks', 'first_task_classes', 'class_order', 'extends')  # fields that the base and the new data decide
 _NOT_INHERITED = ('max_seconds', 'devices', 'distributed', 'cluster.')  # where and when the base ran
 

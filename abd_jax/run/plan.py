@@ -2,14 +2,14 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from abd_jax import __version__, methods
 from abd_jax import config as config_lib
-from abd_jax.config import Config, changed, flatten, left_open
+from abd_jax.config import Config, changed, default, flatten, left_open
 from abd_jax.data.memory import capacity, pad, unpad
 from abd_jax.data.records import Source
 from abd_jax.data.sources import Dataset, TaskStream
@@ -20,13 +20,15 @@ from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.files import RESULTS_SCHEMA
 from abd_jax.methods.types import Method
+from abd_jax.models import pretrained
+from abd_jax.models.pretrained import Pretrained
 from abd_jax.protocol import metrics
 from abd_jax.run.checkpoint import SCHEMA, abstract_snapshot, abstract_states, without
 from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.schedule import Schedule, TeacherId
 from abd_jax.run.workdir import Workdir
-from abd_jax.state import TaskSnapshot, freeze
+from abd_jax.state import TaskSnapshot, TrainState, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
 from abd_jax.steps.components import Components, make_components
 
@@ -34,22 +36,50 @@ _BLOCK = 512  # images decoded at once
 _LARGE = 128  # pixels; from here on networks begin with a strided convolution
 
 
-def infer_config(config: Config, data: Dataset, first_task: tuple[int, ...]) -> Config:
-  """`config` with its open fields set: normalisation, networks and fingerprint, as the data need them.
+def infer_config(
+  config: Config, data: Dataset, first_task: tuple[int, ...], weights: Pretrained | None = None
+) -> Config:
+  """`config` with its open fields set: normalisation, networks and fingerprint, as the data or the weights need them.
 
-  first_task: original ids of the classes whose training images give the normalisation. Raises UserError if no generator
-  makes images of this size.
+  first_task: original ids of the classes whose training images give the normalisation. weights: of config.model.init.
+  Raises UserError if no generator makes images of this size, or if the weights do not fit.
   """
   unknown, fields = left_open(flatten(config.to_dict())), {}
-  if 'data.mean' in unknown:
+  if weights:
+    fields |= _by_weights(config, weights, data, unknown)
+  if 'data.mean' in unknown - fields.keys():
     fields |= _normalisation(data.train(first_task), config.data.max_value)
-  if 'model.blocks' in unknown:
+  if 'model.blocks' in unknown - fields.keys():
     fields |= _network(max(data.image_shape[:2]), config.model.variant)
   if 'generator.start' in unknown:
     fields |= _generator(*data.image_shape[:2])
   if 'data.fingerprint' in unknown:
     fields['data.fingerprint'] = data.fingerprint
   return changed(config, fields)
+
+
+def _by_weights(config: Config, weights: Pretrained, data: Dataset, unknown: Collection[str]) -> dict:
+  """The fields that pretrained weights decide. Prints which field decides where the config asks for another value."""
+  init, flat, channels = config.model.init, flatten(config.to_dict()), data.image_shape[-1]
+  if channels != weights.channels:
+    raise UserError(
+      f"{init} takes images of {weights.channels} channels, not {channels} as '{data.name}' has. For photographs "
+      f'set config.data.channels={weights.channels}.'
+    )
+  fields = {f'model.{name}': getattr(weights, name) for name in ('variant', 'blocks', 'widths')}
+  for name, value in fields.items():
+    if name not in unknown and flat[name] != value:
+      raise UserError(
+        f'config.{name}={flat[name]!r}, but {init} has {value!r}. Set config.model.blocks and .widths to ().'
+      )
+  if flat['model.variant'] not in (default().model.variant, weights.variant):
+    print(f'config.model.variant={weights.variant}, as {init} has it, not {flat["model.variant"]}', file=sys.stderr)
+  trained = {'data.mean': pretrained.MEAN, 'data.std': pretrained.STD} if channels == len(pretrained.MEAN) else {}
+  if 'data.mean' in unknown:
+    fields |= trained
+  elif any(flat[name] != value for name, value in trained.items()):
+    print(f'config.data.mean={flat["data.mean"]} and .std decide, not the {pretrained.MEAN} of {init}', file=sys.stderr)
+  return fields | {'model.init_hash': weights.sha256, 'model.init_licence': weights.licence}
 
 
 def _normalisation(images: Source, max_value: float) -> dict:
@@ -105,6 +135,7 @@ class Plan(NamedTuple):
   schedule: Schedule
   abstract: dict[str, PyTree]  # shapes, dtypes and placement of 'student' and 'generator'
   base: Base | None  # the run that this one extends
+  weights: Pretrained | None  # of config.model.init, if its file is there
 
   @property
   def seed(self) -> int:
@@ -161,6 +192,18 @@ class Plan(NamedTuple):
     model = grown(self.base, freeze(self.steps.new_student()), own_data)
     return self.mesh.replicate(TaskSnapshot(model, memory))
 
+  def pretrained(self, student: TrainState) -> TrainState:
+    """The student with the trunk of config.model.init, if that is set. Raises UserError if its file is missing."""
+    if not self.config.model.init:
+      return student
+    if not self.weights:
+      raise UserError(f'{self.config.model.init} is missing: this run has not begun. Put the file there.')
+    with_trunk = lambda tree, trunk: self.mesh.replicate(tree | {'backbone': trunk})
+    return student.replace(
+      params=with_trunk(student.params, self.weights.params),
+      batch_stats=with_trunk(student.batch_stats, self.weights.batch_stats),
+    )
+
   def abstract_snapshot(self, one: TeacherId) -> TaskSnapshot:
     """Shapes, dtypes and placement of a frozen model's arrays."""
     dreamed = one.phase is None and self.schedule.dreams_after(one.task)
@@ -169,6 +212,7 @@ class Plan(NamedTuple):
 
   def manifest(self, task: int) -> dict:
     """All that is needed to use a model frozen during 0-based `task` without its data set."""
+    model = self.config.model
     return {
       'schema_version': SCHEMA,
       'abd_jax': __version__,
@@ -178,6 +222,7 @@ class Plan(NamedTuple):
       'image_shape': list(self.stream.image_shape),
       'value_range': list(self.stream.dataset.value_range),
       'config': without(self.config.to_dict(), config_lib.FREE_FIELDS),
+      **({'init': pretrained.name_of(model.init)} if model.init else {}),
     }
 
 
@@ -186,9 +231,10 @@ def build(config) -> Plan:
   config_lib.check(config)
   pin_numbers()
   base = read_base(config.extends) if config.extends else None
+  weights = None if base else pretrained.of(config)
   stream = open_stream(config, base)
   _check_classes(stream, len(base.sizes) if base else 0)
-  config = infer_config(config, stream.dataset, stream.tasks.original_ids(0))
+  config = infer_config(config, stream.dataset, stream.tasks.original_ids(0), weights)
   method = methods.get(config)
   if base and method.offline:
     raise UserError(f"method '{config.method}' learns all classes at once, so it extends no model. Choose another.")
@@ -209,7 +255,7 @@ def build(config) -> Plan:
   components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh)
   steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
   abstract = abstract_states(components, stream.image_shape, method.extra_init, mesh.replicated)
-  plan = Plan(config, method, stream, mesh, components, steps, schedule, abstract, base)
+  plan = Plan(config, method, stream, mesh, components, steps, schedule, abstract, base, weights)
   check_memory(plan.image_bytes())
   return plan
 

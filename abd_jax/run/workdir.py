@@ -16,6 +16,7 @@ from abd_jax.config import FREE_FIELDS, Config, changed, default, flatten, left_
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
 from abd_jax.files import read_json, read_results, sealed, write_atomically
+from abd_jax.models import pretrained
 from abd_jax.protocol.tasks import order_text
 from abd_jax.report.figures import save_grid
 from abd_jax.run.logs import MetricWriters, confusion_file, write_confusion
@@ -222,10 +223,10 @@ def read_finished(workdir: str | Path, config: Config) -> tuple[dict | None, boo
 
 
 def resolve(config: Config, workdir: str | Path = '') -> Config:
-  """`config` with the number of tasks, full paths of data, and the class order itself in place of its file.
+  """`config` with the number of tasks, full paths of data and weights, and the class order in place of its file.
 
   workdir: fields that `config` leaves open, or a class order whose file is gone, are as a run there inferred them.
-  Raises UserError if the file of a class order cannot be read.
+  Raises UserError if the file of a class order, or of weights whose hash is not known, cannot be read.
   """
   file, fields = Path(workdir).absolute() / 'config.json', flatten(config.to_dict())
   there = flatten(read_json(file)) if workdir and file.is_file() else {}
@@ -238,8 +239,11 @@ def resolve(config: Config, workdir: str | Path = '') -> Config:
       raise
     fields['class_order'] = there['class_order']
   fields['tasks'] = len(config.task_sizes) or config.tasks
-  for name in ('data.dir', 'data.prepared'):
-    fields[name] = fields[name] and os.path.abspath(os.path.expanduser(fields[name]))
+  for name in ('data.dir', 'data.prepared', 'model.init'):
+    if fields[name] and not fields[name].startswith(pretrained.HUB):
+      fields[name] = os.path.abspath(os.path.expanduser(fields[name]))
+  if (init := fields['model.init']) and not fields['model.init_hash']:
+    fields['model.init_hash'] = pretrained.sha256(pretrained.locate(init, config.data.download))
   return changed(config, fields)
 
 

@@ -30,6 +30,24 @@ class Components(NamedTuple):
   images: Augment
   constrain: Callable[[jax.Array], jax.Array]  # marks a batch as split over the devices
   dtype: Any  # that convolutions compute in
+  rate_of: Callable[[str], float]  # part of the backbone -> factor of its learning rate; 0: it is frozen
+  stats_learn: bool  # whether the student's batches normalise themselves and change the running statistics
+
+  def held(self, params: PyTree) -> PyTree:
+    """The parameters, without a gradient to the parts of the backbone that are frozen."""
+    return self._by_rate(params, lambda rate, part: part if rate else jax.lax.stop_gradient(part))
+
+  def slowed(self, direction: PyTree) -> PyTree:
+    """An update of {'params', 'extra'} with each part of the backbone times the factor of its learning rate."""
+    times = lambda rate, part: jax.tree.map(lambda leaf: rate * leaf, part)
+    return direction | {'params': self._by_rate(direction['params'], times)}
+
+  def _by_rate(self, params: PyTree, function: Callable[[float, PyTree], PyTree]) -> PyTree:
+    rates = {name: self.rate_of(name) for name in params['backbone']}
+    parts = {
+      name: part if rates[name] == 1 else function(rates[name], part) for name, part in params['backbone'].items()
+    }
+    return params | {'backbone': parts}
 
   def copies(self, state: TrainState) -> Narrow:
     """The trained parameters that convolutions read, in their dtype."""
@@ -74,6 +92,7 @@ def make_components(
   generator = Generator(gen.latent, tuple(gen.start), tuple(gen.widths), image_shape[-1], **common)
   if config.inversion.what == 'pixels':
     generator = Pixels(config.inversion.pixel_images, image_shape, wide)
+  learning = {'all': '', 'last_stage': f'stage{len(net.blocks) - 1}_', 'none': ()}[net.trainable]
   backbone = BACKBONES[net.variant](tuple(net.blocks), tuple(net.widths), net.variant, **common)
   return Components(
     model=Classifier(backbone, num_classes, wide),
@@ -96,6 +115,8 @@ def make_components(
     ),
     constrain=mesh.constrain if mesh else lambda batch: batch,
     dtype=dtype,
+    rate_of=lambda part: net.trunk_rate if part.startswith(learning) else 0.0,
+    stats_learn=not net.frozen_stats and net.trainable != 'none',
   )
 
 

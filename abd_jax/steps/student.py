@@ -54,6 +54,7 @@ def make_train_step(components: Components, phase: Phase) -> Step:
       labels = jnp.where(is_real, labels, jnp.argmax(old_logits, axis=-1))
 
     def objective(trained):
+      trained = trained | {'params': components.held(trained['params'])}
       student, batch_stats = _forward(components, phase, trained, state.batch_stats, images)
       inputs = LossInputs(images, student, outputs, labels, is_real, data.classes, jax.random.fold_in(key, 2))
       value, metrics = phase.loss(inputs)
@@ -63,7 +64,7 @@ def make_train_step(components: Components, phase: Phase) -> Step:
     differentiate = jax.grad(objective, has_aux=True)
     grads, (metrics, logits, batch_stats) = differentiate(trained | {'params': with_narrow(state.params, copies)})
     direction, opt_state = components.sgd.update(in_precision_of(trained, grads), state.opt_state, trained)
-    trained = apply_update(trained, mask_updates(phase.trainable, direction), inputs.lr)
+    trained = apply_update(trained, components.slowed(mask_updates(phase.trainable, direction)), inputs.lr)
     hits = jnp.argmax(mask_logits(logits, data.classes.seen), axis=-1) == labels
     metrics = metrics | {'accuracy': jnp.sum(hits & is_real) / (len(labels) // (1 + phase.dreams))}
     if phase.observe:
@@ -127,7 +128,7 @@ def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats:
     (features, logits), updates = components.model.apply(variables, images, train=True, mutable=['moments'])
     return features, logits, update_running_stats(batch_stats, updates['moments'], decay)
 
-  if not phase.bn_passes:
+  if not (phase.bn_passes and components.stats_learn):
     features, logits = components.model.apply(
       {'params': trained['params'], 'batch_stats': batch_stats}, images, train=False
     )

@@ -232,6 +232,35 @@ def test_groups_outside_trainable_stay_although_weights_decay(trainable, x64):
     assert not any(same) if group in trainable else all(same), group
 
 
+@pytest.mark.parametrize('trainable, learning', [('all', ('',)), ('last_stage', ('stage1',)), ('none', ())])
+def test_only_what_is_trainable_of_the_trunk_learns_and_at_its_own_rate(trainable, learning, x64):
+  fields = {'model.trainable': trainable, 'model.trunk_rate': 0.25}
+  phase, at = Phase(probe, 1, 0.1), scene(**fields)
+  state, _ = run(at, phase)
+  whole, _ = run(at._replace(components=scene().components), phase)
+  before, after, expected = (one.params['backbone'] for one in (at.state, state, whole))
+  for path in reference.leaf_paths(before):
+    old, ours, theirs = (reference.get(tree, path) for tree in (before, after, expected))
+    if not path[0].startswith(learning):
+      np.testing.assert_array_equal(ours, old)
+    elif trainable == 'all':  # with part of the trunk held, the rest has the same gradients
+      np.testing.assert_allclose(ours - old, 0.25 * (theirs - old), rtol=1e-6)
+  learnt = [path for path in reference.leaf_paths(before) if path[0].startswith(learning)]
+  assert not any(np.array_equal(reference.get(after, path), reference.get(before, path)) for path in learnt)
+  same = jax.tree.leaves(jax.tree.map(np.array_equal, state.batch_stats, at.state.batch_stats))
+  assert all(same) if trainable == 'none' else not any(same)
+  assert not np.array_equal(state.params['head']['kernel'], at.state.params['head']['kernel'])
+
+
+def test_frozen_statistics_normalise_and_stay(x64):
+  at = scene(**{'model.frozen_stats': True})
+  state, metrics = run(at, Phase(probe, 1, 0.1))
+  images, _ = at.joined(dreams=False)
+  _, logits, _ = reference.resnet_forward(at.state.params, at.state.batch_stats, images, False)
+  np.testing.assert_allclose(metrics['logits'], logits, **EXACT)
+  jax.tree.map(np.testing.assert_array_equal, state.batch_stats, at.state.batch_stats)
+
+
 def test_a_methods_own_parameters_are_trained_like_all_others(x64):
   at = scene()
   state, metrics = run(at, Phase(probe, 1, 0.1, trainable=('backbone', 'head', 'gain')))

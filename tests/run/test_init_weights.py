@@ -1,0 +1,114 @@
+"""Runs that start from a pretrained trunk: the file is needed once, decides what is left open, and is named."""
+
+import pickle
+
+import numpy as np
+import pytest
+import reference
+from conftest import SMALLEST, assert_same_outcome
+from safetensors.numpy import save_file
+
+from abd_jax.commands import doctor
+from abd_jax.config import changed, default, load_config
+from abd_jax.errors import Paused, UserError
+from abd_jax.models import pretrained
+from abd_jax.run.load import load_snapshot
+from abd_jax.run.plan import infer_config
+from abd_jax.run.workdir import resolve
+
+FIELDS = SMALLEST | {'method': 'base', 'model__blocks': (), 'model__widths': ()}
+
+
+@pytest.fixture
+def weights(tmp_path):
+  """write(seed=0, channels=1) -> a file of a network as small as SMALLEST's, for digits."""
+
+  def write(seed=0, channels=1):
+    file = tmp_path / f'weights_{seed}.safetensors'
+    save_file(reference.torch_weights('abd', (1,), (4,), 10, channels, seed), file, {'license': 'cc0-1.0'})
+    return file
+
+  return write
+
+
+def test_only_the_first_start_needs_the_file(learn, weights, tmp_path):
+  file, fields = weights(), FIELDS | {'model__init': str(weights())}
+  learn(tmp_path / 'whole', **fields)
+  with pytest.raises(Paused):
+    learn(tmp_path / 'run', **fields, max_seconds=1e-6)
+  with pytest.raises(UserError, match='SHA-256'):
+    learn(tmp_path / 'run', **fields | {'model__init': str(weights(1))})
+  with pytest.raises(UserError, match=r"config\.model\.init_hash='[0-9a-f]{64}', not ''"):
+    learn(tmp_path / 'run', **FIELDS | {'model__blocks': (1,), 'model__widths': (4,)})
+  file.unlink()
+  results = learn(tmp_path / 'run', **fields)
+  assert_same_outcome(tmp_path / 'run', tmp_path / 'whole')
+  assert learn(tmp_path / 'run', **fields) == results  # finished: read, not run
+  with pytest.raises(UserError, match=f'{file} cannot be read'):
+    learn(tmp_path / 'another', **fields)
+  assert not (tmp_path / 'another').exists()
+
+
+def test_a_run_from_scratch_does_not_go_on_from_weights(learn, weights, tmp_path):
+  learn(tmp_path / 'run', **FIELDS | {'model__blocks': (1,), 'model__widths': (4,)})
+  with pytest.raises(UserError, match=r"config\.model\.init_hash='', not '[0-9a-f]{64}'"):
+    learn(tmp_path / 'run', **FIELDS, model__init=str(weights()))
+
+
+def test_a_frozen_trunk_is_the_file_and_manifests_and_doctor_name_it(learn, weights, tmp_path):
+  file = weights()
+  results = learn(tmp_path / 'runs/a', **FIELDS, model__init=str(file), model__trainable='none')
+  found, (config, manifest, last) = pretrained.read(file), load_snapshot(tmp_path / 'runs/a')
+  for ours, theirs in ((last.model.params, found.params), (last.model.batch_stats, found.batch_stats)):
+    for path in reference.leaf_paths(theirs):
+      np.testing.assert_array_equal(reference.get(ours['backbone'], path), reference.get(theirs, path))
+  assert last.model.params['head']['kernel'].shape == (4, 10)
+  assert (manifest['init'], config.model.init_hash) == ('weights_0.safetensors', found.sha256)
+  assert config.model.init_licence == results['config']['model']['init_licence'] == 'cc0-1.0'
+  (finding,) = doctor.weights(tmp_path / 'runs')
+  assert all(word in finding.text for word in ('runs/a', 'weights_0.safetensors', found.sha256, 'cc0-1.0'))
+
+
+def test_a_wrong_file_changes_nothing(learn, weights, tmp_path):
+  (tmp_path / 'model.pth').write_bytes(pickle.dumps({'conv1.weight': 1}))
+  (tmp_path / 'cut.safetensors').write_bytes(weights().read_bytes()[:-4])
+  wrong = {'model.pth': 'Pickles', 'cut.safetensors': 'cut', 'none.safetensors': 'cannot be read'}
+  for name, told in wrong.items():
+    with pytest.raises(UserError, match=told):
+      learn(tmp_path / 'run', **FIELDS, model__init=str(tmp_path / name))
+  with pytest.raises(UserError, match=r'3 channels, not 1 as .digits. has'):
+    learn(tmp_path / 'run', **FIELDS, model__init=str(weights(channels=3)))
+  with pytest.raises(UserError, match=r'config\.model\.blocks=\(1, 1\), but .* has \(1,\)'):
+    learn(tmp_path / 'run', **FIELDS | {'model__blocks': (1, 1), 'model__widths': (4, 8)}, model__init=str(weights()))
+  assert not (tmp_path / 'run').exists()
+
+
+class Photographs:
+  name, image_shape, fingerprint = 'photographs', (32, 32, 3), 'f'
+
+
+@pytest.mark.parametrize(
+  ('method', 'told'),
+  [
+    ('abd', ''),
+    ('rdfcil', 'config.model.variant=abd, as'),
+    ('dgr', 'config.data.mean=(0.0, 0.0, 0.0) and .std decide'),
+  ],
+)
+def test_the_file_decides_what_is_left_open_and_a_line_says_what_it_does_not(method, told, weights, capsys):
+  file = weights(channels=3)
+  given = load_config(f'cifar100_small:method={method}', **{'model.init': str(file)})
+  config = infer_config(given, Photographs(), (0,), pretrained.of(given))
+  assert (config.model.variant, config.model.blocks, config.model.widths) == ('abd', (1,), (4,))
+  assert (config.data.mean == pretrained.MEAN) == (config.data.std == pretrained.STD) == (method != 'dgr')
+  printed = capsys.readouterr().err
+  assert told in printed and len(printed.splitlines()) == bool(told) and (str(file) in printed or not told)
+  mine = load_config('cifar100_small', **{'model.init': str(file), 'data.mean': (0.5,) * 3, 'data.std': (0.2,) * 3})
+  assert infer_config(mine, Photographs(), (0,), pretrained.of(mine)).data.mean == (0.5, 0.5, 0.5)
+
+
+def test_weights_on_the_hub_without_a_network_are_to_be_placed_by_hand(monkeypatch):
+  monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+  with pytest.raises(UserError, match=r'huggingface\.co/timm/resnet18\.a1_in1k by hand, .*init to its path') as error:
+    resolve(changed(default(), {'model.init': 'hf:timm/resnet18.a1_in1k', 'data.download': False}))
+  assert '\n' not in str(error.value)
