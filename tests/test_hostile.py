@@ -26,6 +26,7 @@ def encoded(form, size=(8, 8), mode='L'):
   return buffer.getvalue()
 
 
+READING = images_lib.Reading(images_lib.View((None, None, 1), (8, 8, 1), 'padded'))
 FORMS = {form: encoded(form) for form in ('PNG', 'JPEG', 'BMP', 'GIF', 'TIFF', 'PPM')} | {
   'WEBP': encoded('WEBP', mode='RGB')
 }
@@ -40,7 +41,7 @@ def test_a_damaged_image_is_read_or_refused(tmp_path_factory, form, data):
   file = tmp_path_factory.getbasetemp() / 'image'
   file.write_bytes(content)
   try:
-    found = images_lib.Reading((8, 8, 1)).read(file)
+    found = READING.read(file)
     assert (found.shape, found.dtype) == ((8, 8, 1), np.uint8)
   except UserError as error:
     assert len(str(error).splitlines()) == 1
@@ -70,7 +71,7 @@ def bomb(side):
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
   (tmp_path / 'bomb.png').write_bytes(bomb(side))
   with pytest.raises(UserError, match='more pixels'):
-    images_lib.Reading((8, 8, 1)).read(tmp_path / 'bomb.png')
+    READING.read(tmp_path / 'bomb.png')
   for look in (images_lib.header, lambda file: images_lib.plain(file.read_bytes(), 1)):
     with pytest.raises(images_lib.BadImage, match='more pixels'):
       look(tmp_path / 'bomb.png')

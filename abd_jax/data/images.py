@@ -156,12 +156,6 @@ def resize(image: Any, size: tuple[int, int], box: Sequence[float]) -> Any:
   return image.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box))
 
 
-def cut(image: Any, size: Sequence[int], draws: np.ndarray | None = None) -> Any:
-  """`size` (h, w) of a Pillow image: its centre, or the random crop of `draws`."""
-  centre = centre_box(image.width, image.height)
-  return resize(image, (size[0], size[1]), centre if draws is None else random_box(image.width, image.height, draws))
-
-
 def stored(encoded: bytes, shape: Sequence[int | None], value_range: Sequence[float] = ()) -> tuple[Any, list[str]]:
   """`plain`, then the largest centred square resized to `shape` (h, w, c; None for h and w: the whole image)."""
   image, done = plain(encoded, shape[2] or 0, value_range)
@@ -172,15 +166,36 @@ def stored(encoded: bytes, shape: Sequence[int | None], value_range: Sequence[fl
   return image, done
 
 
+class View(NamedTuple):
+  """How a stored image becomes the network's."""
+
+  stored: tuple[int | None, int | None, int]  # (h, w, c) on disk; h and w are None where sizes vary
+  shape: tuple[int, int, int]  # (h, w, c) of the network's
+  crop: str  # 'padded': taken as it is; 'resized': a part of it, random in training, the centre in testing
+
+  def of(self, stored: bytes | np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+    """uint8[h, w, c] of an encoded image or a tensor. draws: of a random crop. Raises BadImage."""
+    return self.cut(from_array(stored) if isinstance(stored, np.ndarray) else decode(stored, self.stored), draws)
+
+  def cut(self, image: Any, draws: np.ndarray | None = None) -> np.ndarray:
+    """The same of a Pillow image."""
+    if self.crop == 'resized':
+      size = image.width, image.height
+      image = resize(image, self.shape[:2], centre_box(*size) if draws is None else random_box(*size, draws))
+    return pixels(image)
+
+
 class Reading(NamedTuple):
   """How a file becomes an image of a model: as the run's own test images did."""
 
-  shape: tuple[int, int, int]  # (h, w, c) of the model's images
-  stored: tuple[int, int] | tuple[None, None] = (None, None)  # (h, w) of the square that is cut out; None: no square
-  crop: str = 'padded'  # config.data.crop
+  view: View
   white: float = _WHITE  # the highest value of the model's images
   of_files: bool = False  # whether the run's own images are files: values then stay as they are, else white is scaled
   value_range: tuple[float, ...] = ()  # as in `plain`
+
+  @property
+  def scales(self) -> bool:
+    return self.white < _WHITE and not self.of_files
 
   def read(self, file: Path, told: list[str] | None = None) -> np.ndarray:
     """uint8[h, w, c] of an image file; adds to `told` what was done to it, in words.
@@ -188,16 +203,16 @@ class Reading(NamedTuple):
     Raises UserError if the file cannot be read, or its size or values are not the model's.
     """
     try:
-      image, done = stored(file.read_bytes(), (*self.stored, self.shape[2]), self.value_range)
+      image, done = stored(file.read_bytes(), self.view.stored, self.value_range)
     except (BadImage, OSError) as error:
-      reason = f'it {error}' if isinstance(error, BadImage) else error.strerror or error
-      raise UserError(f'image {file} cannot be read ({reason}). Repair it, or leave it out.') from error
+      what = f'it {error}' if isinstance(error, BadImage) else error.strerror or error
+      raise UserError(f'image {file} cannot be read ({what}). Repair it, or leave it out.') from error
     if self.scales:
       image = image.point([round(value * self.white / _WHITE) for value in range(256)] * len(image.getbands()))
-    found = pixels(cut(image, self.shape) if self.crop == 'resized' else image)
-    if found.shape != self.shape:
-      (height, width), (h, w) = self.shape[:2], found.shape[:2]
-      raise UserError(f'image {file}: expected {height}x{width} pixels, got {h}x{w}. Resize it.')
+    found, expected = self.view.cut(image), self.view.shape
+    if found.shape != expected:
+      size, other = ('x'.join(map(str, shape[:2])) for shape in (expected, found.shape))
+      raise UserError(f'image {file}: expected {size} pixels, got {other}. Resize it.')
     if found.max() > self.white:
       raise UserError(
         f'image {file}: expected values from 0 to {self.white:g}, as in training, got {found.max()}. Scale them.'
@@ -206,23 +221,19 @@ class Reading(NamedTuple):
       told += done
     return found
 
-  @property
-  def scales(self) -> bool:
-    return self.white < _WHITE and not self.of_files
-
   def steps(self) -> list[str]:
     """What `read` does in words and in order, for users who prepare images elsewhere."""
-    height, width, channels = self.shape
+    square, (height, width, channels) = self.view.stored[:2], self.view.shape
     steps = ['turned upright as EXIF says', f'{"grey" if channels == 1 else "RGB"}, 8 bits, transparent pixels white']
     if self.value_range:
       low, high = self.value_range
       steps.append(f'values of more than 8 bits: {low:g} to {high:g} become 0 to {_WHITE}, others the nearest of these')
-    if self.stored[0]:
-      side = 'x'.join(map(str, self.stored))
+    if square[0]:
+      side = f'{square[0]}x{square[1]}'
       steps.append(f'the largest centred square resized to {side}, bilinearly over all pixels it covers')
     if self.scales:
       steps.append(f'values multiplied by {self.white:g}/{_WHITE} and rounded')
-    if self.crop == 'resized':
+    if self.view.crop == 'resized':
       steps.append(f'the centred square of 224/256 of the short side resized to {height}x{width}, likewise')
     return steps
 
@@ -250,6 +261,7 @@ def plain(encoded: bytes, channels: int = 0, value_range: Sequence[float] = ()) 
   _check_end(image, encoded)
   with _refused('has EXIF data that cannot be read'):
     orientation = image.getexif().get(_ORIENTATION, 1)
+    done += ['first page of several'] if image.format == 'TIFF' and image.n_frames > 1 else []
   image = _eight_bits(image, mode, encoded, value_range, done) if mode else _load(image)
   if orientation != 1:
     image.getexif()[_ORIENTATION] = orientation

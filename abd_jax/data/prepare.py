@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from abd_jax.data import builders
-from abd_jax.data.images import Reading
+from abd_jax.data.images import Reading, View
 from abd_jax.errors import UserError, nearest, reason
 
 _JUST_BEGUN = 60.0  # seconds in which another process may not have locked the copy that it begins
@@ -72,8 +72,9 @@ def reading(data: Any, shape: tuple[int, int, int], value_range: tuple[float, ..
   """How files are read for a model of a run. data: its config.data. shape: (h, w, c). value_range: the data set's."""
   builder: Any = builder_class(data.name)
   of_files = hasattr(builder, 'find')
-  size = builder.stored_size(shape[:2], data.crop) if of_files else None
-  return Reading(shape, size or (None, None), data.crop, data.max_value, of_files, value_range)
+  height, width = (builder.stored_size(shape[:2], data.crop) if of_files else None) or (None, None)
+  view = View((height, width, shape[2]), shape, data.crop)
+  return Reading(view, data.max_value, of_files, value_range)
 
 
 def find_or_prepare(name: str, place: Place, options: Options) -> Path:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from abd_jax.data import images as images_lib
+from abd_jax.data.images import View
 from abd_jax.data.prepare import check_count
 from abd_jax.errors import UserError, reason
 
@@ -22,24 +23,6 @@ _PER_THREAD = 16  # images that a thread decodes in one go
 Read = Callable[[list[int]], list[Mapping[str, Any]]]
 # (m arrays uint8[h, w, c] to fill, int[m] places, float64[m, images.DRAWS] of random crops or None)
 Fill = Callable[[Any, np.ndarray, np.ndarray | None], None]
-
-
-class View(NamedTuple):
-  """How a stored image becomes the network's."""
-
-  stored: tuple[int | None, int | None, int]  # (h, w, c) on disk; h and w are None where sizes vary
-  shape: tuple[int, int, int]  # (h, w, c) of the network's
-  crop: str  # 'padded': taken as it is; 'resized': a part of it, random in training, the centre in testing
-
-  def of(self, stored: bytes | np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
-    """uint8[h, w, c] of an encoded image or a tensor. draws: of a random crop. Raises BadImage."""
-    if isinstance(stored, np.ndarray):
-      return self.cut(images_lib.from_array(stored), draws)
-    return self.cut(images_lib.decode(stored, self.stored), draws)
-
-  def cut(self, image: Any, draws: np.ndarray | None) -> np.ndarray:
-    """The same of a Pillow image."""
-    return images_lib.pixels(images_lib.cut(image, self.shape, draws) if self.crop == 'resized' else image)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from abd_jax.data.folders import own_images
+from abd_jax.data.images import View
 from abd_jax.data.prepare import Options, Place, find_or_prepare
-from abd_jax.data.records import Source, View, open_split
+from abd_jax.data.records import Source, open_split
 from abd_jax.errors import UserError, reason
 from abd_jax.protocol.tasks import Tasks
 

@@ -98,6 +98,13 @@ def test_deep_images_are_turned_upright_too():
   assert done == ['16-bit', 'rotated']
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_of_several_pages_the_first_is_taken_and_that_is_said(dtype):
+  pages = [Image.fromarray(np.full((4, 4), value, dtype)) for value in (70, 90, 110)]
+  result, done = images.plain(encoded(pages[0], 'tiff', save_all=True, append_images=pages[1:]), 0, (0, 255))
+  assert np.unique(np.asarray(result)).tolist() == [70] and done[0] == 'first page of several'
+
+
 def test_values_that_are_no_numbers_are_a_bad_image():
   with pytest.raises(images.BadImage, match='not finite'):
     images.plain(encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), 'tiff'), 0, (0, 1))
