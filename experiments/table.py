@@ -95,13 +95,8 @@ def ask_rows(arguments: argparse.Namespace) -> Asked:
 def _asked(name: str, table: Table, config: str, word: str, arguments: argparse.Namespace) -> Asked:
   trials = arguments.trials or table.trials
   planned = _named_by_photographs(plan(table, config, trials, arguments.variant), arguments.data_dir)
-  words = [
-    'table',
-    word,
-    f'--config={config}',
-    f'--trials={trials}',
-    *([f'--variant={arguments.variant}'] if arguments.variant else []),
-  ]
+  words = ['table', word, f'--config={config}', f'--trials={trials}']
+  words += [f'--variant={arguments.variant}'] * bool(arguments.variant)
   return Asked(name, table, config, planned, words)
 
 
