@@ -81,6 +81,12 @@ FIELDS: dict[str, Field] = {
   'generator.start': Numbers((8, 8, 128), 1, 65536, (0, 3)),  # height, width, channels; (): what fits the images
   'generator.widths': Numbers((128, 64), 1, 65536, range(17)),  # channels after each doubling of the resolution
   'bn_gamma_init': Choice('ones', 'uniform'),  # 'uniform': U(0, 1), what the authors' framework version drew
+  # What predicts.
+  'head': Choice('trained', 'gaussians'),  # 'gaussians': of each class's features, carried (methods/class_gaussians.py)
+  'gaussians.dreams': weight(1.0),  # of a dream among the samples that show where features went; an image has 1
+  'gaussians.distance_shrinkage': Number(0.1, 0, 1e3, above=True),  # of a class's covariance, for distances to it
+  'gaussians.ridge': Number(1e-2, 0, 1e3, above=True),  # of the regression, times the mean variance
+  'gaussians.head_shrinkage': Number(0.1, 0, 1, above=True),  # of the mean covariance, for the head
   # The student, task by task.
   'student.batch_size': count(128),  # real images, over all devices; as many dreams are added
   'student.epochs': count(250),

@@ -10,13 +10,17 @@ Array = Any  # jax.Array on the devices, np.ndarray until it is there
 
 
 class TrainState(struct.PyTreeNode):
-  """Whatever is being trained: the student or the generator. `extra` holds parameters a method owns, or {}."""
+  """Whatever is being trained: the student or the generator.
+
+  `extra` holds parameters a method owns, or {}; `statistics` what a method measures and no step changes, or {}.
+  """
 
   params: PyTree
   batch_stats: PyTree
   opt_state: PyTree
   step: Array  # i32[], counted over the whole run; randomness is a function of it
   extra: PyTree
+  statistics: PyTree = struct.field(default_factory=dict)
 
   @property
   def variables(self) -> PyTree:
@@ -30,6 +34,7 @@ class FrozenModel(struct.PyTreeNode):
   batch_stats: PyTree
   extra: PyTree
   generator: PyTree  # {'params', 'batch_stats'} or {}
+  statistics: PyTree = struct.field(default_factory=dict)
 
   @property
   def variables(self) -> PyTree:
@@ -38,7 +43,8 @@ class FrozenModel(struct.PyTreeNode):
 
 def freeze(student: TrainState, generator: TrainState | None = None) -> FrozenModel:
   """A student's weights and statistics, with its generator's if there is one, without optimizer state."""
-  return FrozenModel(student.params, student.batch_stats, student.extra, generator.variables if generator else {})
+  dreams = generator.variables if generator else {}
+  return FrozenModel(student.params, student.batch_stats, student.extra, dreams, student.statistics)
 
 
 class TaskSnapshot(struct.PyTreeNode):

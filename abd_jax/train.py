@@ -5,6 +5,7 @@ the next task's teacher; for methods that dream, a generator is trained by inver
 outlives the task, but for those that a method with a memory picks.
 """
 
+import itertools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -20,7 +21,7 @@ from abd_jax.data import memory as memory_lib
 from abd_jax.data.memory import Pool
 from abd_jax.devices import backend, hosts
 from abd_jax.errors import UserError, system_errors_explained
-from abd_jax.methods.types import Phase
+from abd_jax.methods.types import Phase, TaskEnd
 from abd_jax.protocol import metrics
 from abd_jax.protocol.metrics import Evaluation
 from abd_jax.run import queue
@@ -31,7 +32,7 @@ from abd_jax.run.session import Session
 from abd_jax.run.workdir import Workdir, check_path, fixed, read_finished, resolve
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
 from abd_jax.steps import chunks
-from abd_jax.steps.inputs import EpochIndices, StepInputs, StreamedImages, inversion_inputs
+from abd_jax.steps.inputs import EpochIndices, StepInputs, StreamedImages, inversion_inputs, rows_of_task
 from abd_jax.steps.student import in_batches
 
 
@@ -96,6 +97,8 @@ def _learn_tasks(plan: Plan, files: Workdir) -> dict:
           session.save_if_due(phase, state)
       if phase.evaluates:
         with session.clock('evaluate'):
+          if thin := learner.end_task(task):
+            session.console.line(thin)
           found, collapse = learner.evaluate(task)
         progress.history.add(found)
         session.collapsed(phase, collapse)
@@ -157,7 +160,8 @@ class Learner:
     if not self.schedule.known:
       return self.plan.pretrained(student)
     model = jax.tree.map(jnp.copy, self.teachers[0])  # a copy: the training step reuses the student's buffers
-    return student.replace(params=model.params, batch_stats=model.batch_stats, extra=model.extra)
+    kept = {name: getattr(model, name) for name in ('params', 'batch_stats', 'extra', 'statistics')}
+    return student.replace(**kept)
 
   @property
   def teachers_kept(self) -> int:
@@ -213,6 +217,23 @@ class Learner:
     if not pooled.streams:
       return nullcontext(indices)
     return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
+
+  def end_task(self, task: int) -> str:
+    """Brings the method's statistics, if it keeps any, up to the student; says what is thin about them, or ''."""
+    steps = self.plan.steps
+    if not steps.end_task:
+      return ''
+    pooled, data, batches = self._pool(task), self._phase_data(task), itertools.count()
+    new = freeze(self.student, self.generator)
+    # The model of the task before, which the statistics are of: whatever was frozen during this task is newer.
+    old = self.teachers[sum(phase.freeze_after for phase in self.plan.method.later[:-1])] if task else new
+    embed = lambda images: steps.embed_by_both(old, new, images, data, np.int32(next(batches)))
+    by_old, by_new = in_batches(embed, pooled.task_images, self.config.eval_batch_size)
+    labels = pooled.labels[~pooled.is_memory]
+    rows = self.plan.mesh.replicate(rows_of_task(labels, by_old, by_new, max(self.stream.sizes)))
+    told = TaskEnd(**rows, classes=data.classes, statistics=self.student.statistics)
+    self.student = self.student.replace(statistics=steps.end_task(told))
+    return metrics.thin(labels, by_new[:, 0])
 
   def evaluate(self, task: int) -> tuple[Evaluation, str]:
     """(the student on the test images of every task so far, why it has collapsed; '' if it has not)."""

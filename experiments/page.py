@@ -168,9 +168,12 @@ def methods_table() -> str:
       'a generator of its own': any(phase.dreamer for phase in method.later),
       'nothing': True,
     }
+    what = next(what for what, yes in kept.items() if yes)
+    if method.end_task:
+      what += ', class statistics'
     about = (methods.module(name).__doc__ or '').splitlines()[0].rstrip('.')
     groups = [f'`{group}`' for group, names in READERS.items() if name in names]
-    rows.append([f'`{name}`', about, next(what for what, yes in kept.items() if yes), ', '.join(groups)])
+    rows.append([f'`{name}`', about, what, ', '.join(groups)])
   return markdown(('method', 'what it is', 'keeps of old classes', 'groups of fields'), rows)
 
 

@@ -206,6 +206,40 @@ def base_cross_entropy(logits, labels, seen):
   return np.mean(per_sample_cross_entropy(logits, labels, seen))
 
 
+def class_gaussians(tasks, dreams, distance_shrinkage, ridge, head_shrinkage):
+  """Carried class Gaussians, and the logits of the last task's features less their means over classes.
+
+  tasks: a list of (old features (N, 4, D), new ones, labels (N,)): of each image, its copy and two dreams.
+  """
+  means, covariances = [], []
+  for task, (old, new, labels) in enumerate(tasks):
+    old, new = old.reshape(-1, old.shape[-1]), new.reshape(-1, new.shape[-1])
+    kind, n, d = np.tile([1.0, 1.0, dreams, dreams], len(labels)), *old.shape
+    for c in range(len(means)) if task else ():
+      mu, cov = means[c], covariances[c]
+      inverse = np.linalg.inv(cov + distance_shrinkage * np.trace(cov) / d * np.eye(d))
+      m = np.einsum('ni,ij,nj->n', old - mu, inverse, old - mu)
+      w = kind * np.exp(-(m - m.min()) / (2 * np.median(m)))
+      w /= w.sum()
+      z = np.concatenate([old - mu, np.ones((n, 1))], axis=1)
+      second = z.T @ np.diag(w) @ z
+      penalty = ridge * np.diag(second)[:d].mean() * np.diag([1.0] * d + [0.0])
+      b = np.linalg.solve(second + penalty, z.T @ np.diag(w) @ (new - old))
+      left = new - old - z @ b
+      change = np.eye(d) + b[:d]
+      means[c], covariances[c] = mu + b[d], change.T @ cov @ change + left.T @ np.diag(w) @ left
+    real = new.reshape(len(labels), 4, d)[:, :2]
+    for c in np.unique(labels):
+      rows = real[labels == c].reshape(-1, d)
+      means.append(rows.mean(0))
+      covariances.append(np.cov(rows.T, bias=True))
+  average = np.mean(covariances, axis=0)
+  pooled = (1 - head_shrinkage) * average + head_shrinkage * np.trace(average) / len(average) * np.eye(len(average))
+  kernel = np.linalg.inv(pooled) @ np.transpose(means)
+  logits = new.reshape(-1, d) @ kernel - np.diag(np.array(means) @ kernel) / 2
+  return {'means': means, 'covariances': covariances}, logits - logits.mean(1, keepdims=True)
+
+
 def lwf(logits, teacher_logits, labels, old, seen, mu=1.0, temperature=2.0):
   """LwF: Base plus mu times softmax distillation over the old classes, both over all rows."""
   return base_cross_entropy(logits, labels, seen) + mu * softmax_kd(logits, teacher_logits, old, temperature)

@@ -14,13 +14,14 @@ from abd_jax.data.memory import unpad
 from abd_jax.data.sources import TaskStream
 from abd_jax.errors import Paused, UserError
 from abd_jax.files import checksum_of_arrays
+from abd_jax.methods import class_gaussians
 from abd_jax.run import session
 from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.load import load_snapshot
 from abd_jax.run.plan import build
 from abd_jax.run.schedule import TeacherId
 from abd_jax.state import FrozenModel, TrainState, freeze
-from abd_jax.steps import chunks
+from abd_jax.steps import chunks, student
 from abd_jax.steps.student import in_batches
 from abd_jax.train import train_and_evaluate
 from configs.digits import get_config
@@ -48,7 +49,10 @@ def count_traces(monkeypatch, config):
     first = tuple(counting('first', phase) for phase in method.first)
     return dataclasses.replace(method, first=first, later=tuple(counting('later', phase) for phase in method.later))
 
+  noted = lambda name, function: lambda *args: (traces.append(name), function(*args))[1]
   monkeypatch.setattr(methods, 'get', get)
+  monkeypatch.setattr(student, 'embed_by_both', noted('features', student.embed_by_both))
+  monkeypatch.setattr(class_gaussians, 'discriminant', noted('end of task', class_gaussians.discriminant))
   monkeypatch.setattr(losses, 'smoothness', lambda *args: (traces.append('inversion'), real_prior(*args))[1])
   return traces
 
@@ -59,7 +63,7 @@ TINY = dict(model__widths=(4, 8, 8), student__epochs=1, student__milestones=(), 
 @pytest.mark.parametrize(
   ('method', 'expected'),
   [
-    ('abd', ['first', 'inversion', 'later']),
+    ('class_gaussians', ['first', 'inversion', 'later', 'features', 'end of task']),
     pytest.param('lwf', ['first', 'later'], marks=pytest.mark.slow),
     pytest.param('base', ['student'], marks=pytest.mark.slow),
     ('e2e', ['first', 'later', 'later']),  # two phases, which differ in their data and in what they train

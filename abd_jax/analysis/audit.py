@@ -29,6 +29,7 @@ def audit(workdir: str | Path) -> dict[str, Any]:
     method: its name.
     capacity: how many real images the method may keep.
     images: how many are beside the newest frozen model; None if that cannot be read.
+    statistics: bytes of class statistics in the newest frozen model.
     memories: folder of each frozen model that can be read -> real images beside it.
     arrays: each array in teachers/ and checkpoints/: its store, the folder below the workdir; name in the store; shape;
       dtype; bytes; can_hold_images, whether its shape is [n, h, w, c] with the run's image shape.
@@ -79,10 +80,14 @@ def _audit(folder: Path, config: Config) -> dict[str, Any]:
     *(f'reads.jsonl, line {number}: {read["wrong"]}' for number, read in enumerate(reads, 1) if read['wrong']),
     *_unexpected_files(folder),
   ]
+  newest = f'teachers/{models[-1].name}'
   return {
     'method': config.method,
     'capacity': capacity(config.memory, sum(tasks.sizes)) if has_memory else 0,
-    'images': memories.get(f'teachers/{models[-1].name}') if has_memory else 0,
+    'images': memories.get(newest) if has_memory else 0,
+    'statistics': sum(
+      one['bytes'] for one in arrays if one['store'] == newest and one['name'].startswith('model.statistics.')
+    ),
     'memories': memories,
     'arrays': arrays,
     'reads': reads,

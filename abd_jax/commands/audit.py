@@ -60,9 +60,12 @@ def _lines(found: dict[str, Any], by_name: bool) -> Iterator[str]:
 
 
 def _images(found: dict[str, Any]) -> str:
+  count = found['statistics']
+  statistics = f'; it keeps class statistics of {count:,} bytes' if count else ''
   if found['capacity']:
     now = 'how many now is not known' if found['images'] is None else f'{found["images"]} now'
     models = ', '.join(f'{store} {images}' for store, images in found['memories'].items())
-    return f'{found["method"]} keeps at most {found["capacity"]} real images; {now}; beside each frozen model: {models}'
+    kept = f'{found["method"]} keeps at most {found["capacity"]} real images; {now}; beside each frozen model: {models}'
+    return kept + statistics
   unread = f', but {len(found["unreadable"])} stores of arrays cannot be read' if found['unreadable'] else ''
-  return f'{found["method"]} has no memory of real images{unread}'
+  return f'{found["method"]} has no memory of real images{unread}{statistics}'

@@ -13,9 +13,10 @@ _LUMA = (19595, 38470, 7471)
 
 
 class Augment(NamedTuple):
-  """Three pure functions between raw pixels uint8[b, h, w, c] and the network's input dtype[b, h, w, c]."""
+  """Four pure functions between raw pixels uint8[b, h, w, c] and the network's input dtype[b, h, w, c]."""
 
   augment: Callable[[jax.Array, jax.Array], jax.Array]  # (key, raw): jittered, flipped, cropped, then normalised
+  copied: Callable[[jax.Array, jax.Array], jax.Array]  # (key, raw): mirrored; where no image is flipped, cropped
   normalise: Callable[[jax.Array], jax.Array]  # raw -> the input for evaluation
   denormalise: Callable[[jax.Array], jax.Array]  # normalised -> clipped to [0, 1], for pictures
 
@@ -88,14 +89,20 @@ def make_augment(
       # Dtypes are spelled out, here and below, so that the draws are the same under jax_enable_x64.
       flipped = jax.random.bernoulli(flip_key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
       images = jnp.where(flipped, images[:, :, ::-1], images)
-    if pad:
-      offsets = jax.random.randint(crop_key, (images.shape[0], 2), 0, 2 * pad + 1, jnp.int32)
-      pixels = normalise(images) if pad_value == 'mean' else images
-      pixels = crop(jnp.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0))), offsets, images.shape[1:])
-      return pixels if pad_value == 'mean' else normalise(pixels)
-    return normalise(images)
+    return cropped(crop_key, images)
 
-  return Augment(augment, normalise, denormalise)
+  def cropped(key: jax.Array, images: jax.Array) -> jax.Array:
+    if not pad:
+      return normalise(images)
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pad + 1, jnp.int32)
+    pixels = normalise(images) if pad_value == 'mean' else images
+    pixels = crop(jnp.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0))), offsets, images.shape[1:])
+    return pixels if pad_value == 'mean' else normalise(pixels)
+
+  def copied(key: jax.Array, images: jax.Array) -> jax.Array:
+    return normalise(images[:, :, ::-1]) if flip else cropped(key, images)
+
+  return Augment(augment, copied, normalise, denormalise)
 
 
 # Colour jitter, equal to Pillow's ImageEnhance bit for bit.

@@ -22,4 +22,5 @@ def module(name: str) -> ModuleType:
 
 def get(config) -> Method:
   """The method that config.method names. Raises UserError for an unknown one."""
-  return module(config.method).make(config)
+  method = module(config.method).make(config)
+  return module('class_gaussians').with_gaussians(method, config) if config.head == 'gaussians' else method

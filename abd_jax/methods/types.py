@@ -40,6 +40,7 @@ class Output(NamedTuple):
   kernel: jax.Array  # f[d, c]
   bias: jax.Array  # f[c]
   extra: PyTree  # what Method.extra_init made, or {}
+  statistics: PyTree  # what Method.end_task made of Method.statistics_init's, or {}
 
 
 class LossInputs(NamedTuple):
@@ -59,6 +60,18 @@ Loss = Callable[[LossInputs], tuple[jax.Array, dict[str, jax.Array]]]
 
 # (params, extra, key, Classes) -> (params, extra): what is made anew at the start of each task.
 StartTask = Callable[[PyTree, PyTree, jax.Array, Classes], tuple[PyTree, PyTree]]
+
+
+class TaskEnd(NamedTuple):
+  """What two models make of the same samples at the end of a task: its images, augmented copies of them, and dreams."""
+
+  old: jax.Array  # f[n, d], features of the model of the task before; in the first task the student's
+  new: jax.Array  # f[n, d], of the student
+  labels: jax.Array  # i32[n], in learning order; of a dream: any
+  is_real: jax.Array  # bool[n], images and copies
+  there: jax.Array  # bool[n]; the rest is padding, so that all tasks have one shape
+  classes: Classes
+  statistics: PyTree  # as the task before left them
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,9 @@ class Method:
   later: tuple[Phase, ...]  # phases of every later task
   extra_init: Callable[[jax.Array, int], PyTree] | None = None  # (key, classes) -> {group: ...}, its own parameters
   start_task: StartTask | None = None
+  statistics_init: Callable[[int, int], PyTree] | None = None  # (features, classes) -> what is kept, but never trained
+  end_task: Callable[[TaskEnd], PyTree] | None = None  # -> the statistics, after a task's last phase
+  generator: bool = False  # asks for one even if no phase trains on its dreams
   logits: Callable[[Output, Classes], jax.Array] | None = None  # to predict by, in place of the head's own
   memory: ExemplarPolicy | None = None  # how stored images are chosen; None: none is ever stored
   offline: bool = False  # an upper bound: for each task a fresh model that learns all classes so far
@@ -103,7 +119,7 @@ class Method:
   @property
   def inverts(self) -> bool:
     """Whether a generator must be trained at the end of a task."""
-    return any(phase.dreams and phase.dreamer is None for phase in self.later)
+    return self.generator or any(phase.dreams and phase.dreamer is None for phase in self.later)
 
 
 def student_schedule(student) -> dict[str, Any]:

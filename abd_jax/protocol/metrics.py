@@ -179,6 +179,18 @@ def summary(matrix: Matrix, counts: Sequence[int]) -> dict:
   }
 
 
+def thin(labels: np.ndarray, features: np.ndarray) -> str:
+  """Why statistics of a task's features f[n, d] of classes i[n] rest on little; '' if they do not."""
+  count, width = features.shape
+  single, constant = int(np.sum(np.bincount(labels) == 1)), int(np.sum(np.ptp(features, axis=0) == 0))
+  whys = [
+    f'{count} images for {width} features' * (count <= width),
+    f'{single} classes of one image' * (single > 0),
+    f'{constant} constant features' * (constant > 0),
+  ]
+  return ', '.join(filter(None, whys)) and f'class covariances are thin: {", ".join(filter(None, whys))}'
+
+
 # Collapse of the student or the generator.
 
 JUDGED = 100  # steps of a phase; with fewer, neither chance nor a dull generator means anything

@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax.struct import PyTreeNode
 
 from abd_jax.data import memory as memory_lib
 from abd_jax.devices import hosts
 from abd_jax.errors import Damaged, reason
 from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, read_json, sealed, write_atomically
+from abd_jax.methods.types import Method
 from abd_jax.run.progress import Progress, progress_from
 from abd_jax.state import TaskSnapshot, freeze
 from abd_jax.steps.components import Components
@@ -97,6 +99,21 @@ PyTree = Any
 KINDS = ('student', 'generator')
 
 
+def as_stored(tree: PyTree) -> PyTree:
+  """A state or a frozen model as nested dicts. Without empty statistics, which older saves lack."""
+  if not isinstance(tree, PyTreeNode):
+    return tree
+  fields = {name: as_stored(value) for name, value in vars(tree).items()}
+  return {name: value for name, value in fields.items() if name != 'statistics' or value}
+
+
+def as_given(tree: PyTree, like: PyTree) -> PyTree:
+  """The inverse of `as_stored`, for a tree of the classes that `like` has."""
+  if not isinstance(like, PyTreeNode):
+    return tree
+  return like.replace(**{name: as_given(value, getattr(like, name)) for name, value in tree.items()})
+
+
 class Checkpoints:
   """`checkpoints/<kind>/<number>/` in a workdir, for the one process that trains there.
 
@@ -118,7 +135,8 @@ class Checkpoints:
   def save(self, kind: str, state: PyTree, progress: dict) -> None:
     """Starts to write `state` as number progress['saves'][kind]. Ends in the background, and is atomic."""
     self.wait()  # so that no earlier save of the other kind ends after this one
-    items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(sealed(progress)))
+    state = ocp.args.StandardSave(as_stored(state))
+    items = ocp.args.Composite(state=state, progress=ocp.args.JsonSave(sealed(progress)))
     self._managers[kind].save(progress['saves'][kind], args=items)
 
   def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], Progress | None]:
@@ -138,8 +156,8 @@ class Checkpoints:
     del saved['checksum']
     progress, states = progress_from(saved, f'checkpoint {folder}'), {}
     for kind, number in progress.saves.items():
-      args = ocp.args.StandardRestore(abstract[kind])
-      states[kind] = self._restore(kind, number, 'state', args)
+      args = ocp.args.StandardRestore(as_stored(abstract[kind]))
+      states[kind] = as_given(self._restore(kind, number, 'state', args), abstract[kind])
       if checksum_of_arrays(states[kind]) != progress.checksums.get(kind):
         raise self._damaged(kind, number, 'its arrays have changed since they were saved')
     return states, progress
@@ -182,7 +200,7 @@ class TeacherStore:
   def save(self, name: str, snapshot: PyTree, description: dict) -> None:
     """Writes teachers/<name>/ and its manifest, and waits for both. Replaces an old one only when it is complete."""
     target, fresh = self._folder / name, self._folder / f'{name}.new'
-    self._checkpointer.save(self._nameless / fresh.name, snapshot, force=True)
+    self._checkpointer.save(self._nameless / fresh.name, as_stored(snapshot), force=True)
     self._checkpointer.wait_until_finished()
     if hosts.is_main():
       shutil.rmtree(target, ignore_errors=True)
@@ -205,7 +223,7 @@ class TeacherStore:
     """The arrays in teachers/<name>/. Call `verify` first. Raises Damaged if they cannot be read."""
     path = self._folder / name
     try:
-      return self._checkpointer.restore(self._nameless / name, abstract)
+      return as_given(self._checkpointer.restore(self._nameless / name, as_stored(abstract)), abstract)
     except Exception as error:  # as in Checkpoints._restore
       raise Damaged(
         f'checkpoint {path} cannot be read ({_reason(error)}). Put it back as it was, or choose another --workdir.'
@@ -239,10 +257,10 @@ def abstract_like(init: Callable[[], PyTree], sharding: Any) -> PyTree:
   return jax.tree.map(place, jax.eval_shape(init))
 
 
-def abstract_states(components: Components, image_shape: tuple[int, ...], extra_init: Any, sharding: Any) -> dict:
-  """Kind -> shapes, dtypes and placement of its state. extra_init: Method's."""
+def abstract_states(components: Components, image_shape: tuple[int, ...], method: Method, sharding: Any) -> dict:
+  """Kind -> shapes, dtypes and placement of its state."""
   return {
-    'student': abstract_like(lambda: init_student(components, image_shape, extra_init, 0), sharding),
+    'student': abstract_like(lambda: init_student(components, image_shape, method, 0), sharding),
     'generator': abstract_like(lambda: init_generator(components, 0, 0), sharding),
   }
 

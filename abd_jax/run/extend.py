@@ -227,6 +227,11 @@ def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:
   rows = lambda leaf: leaf if own_data else leaf[..., :classes]
   old = {'backbone': model.params['backbone'], 'head': jax.tree.map(rows, model.params['head'])}
   new = jax.device_get(fresh)
+  if new.statistics and not model.statistics:
+    raise UserError(
+      f'the model in {base.workdir} has no Gaussians of its classes, and no images to measure them. Extend it with '
+      '--config.head=trained.'
+    )
   if jax.tree.structure(model.extra) != jax.tree.structure(new.extra):
     raise UserError(
       f"the model in {base.workdir} has other parameters of its method, '{base.config.method}'. Extend it with the "
@@ -234,7 +239,8 @@ def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:
     )
   params, stats = (jax.tree.map(_overlaid, a, b) for a, b in ((new.params, old), (new.batch_stats, model.batch_stats)))
   extra = jax.tree.map(_overlaid, new.extra, model.extra)
-  return FrozenModel(params, stats, extra, {})
+  statistics = jax.tree.map(_overlaid, new.statistics, model.statistics) if new.statistics else {}
+  return FrozenModel(params, stats, extra, {}, statistics)
 
 
 def _overlaid(new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ from abd_jax.steps import chunks
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inputs import inversion_inputs
 from abd_jax.steps.inversion import init_generator, make_inversion_step, sample
-from abd_jax.steps.student import embed, in_batches, predict, probabilities
+from abd_jax.steps.student import embed, frozen_outputs, in_batches, predict, predicting, probabilities
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 BATCH = 256  # images, unless the caller gives another batch_size
@@ -251,7 +251,7 @@ class LoadedModel:
   def _sampled(self, model: FrozenModel, key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
     parts = self._components
     dreams = self._dreamer(model, key, n) if self._dreamer else sample(parts, model.generator, key, n)
-    _, logits = parts.model.apply(model.variables, dreams, train=False)
+    logits = predicting(self._method, frozen_outputs(parts.model, model, dreams), self._classes)
     return dreams, jax.nn.softmax(logits[:, : len(self.class_names)])
 
   def _check(self, images: np.ndarray) -> None:
@@ -326,7 +326,7 @@ def _abstract(config: Config, manifest: dict, one: TeacherId) -> TaskSnapshot:
   image_shape, method = tuple(manifest['image_shape']), methods.get(config)
   sharding = DataMesh(devices(local=True)[:1]).replicated
   components = make_components(config, len(manifest['class_order']['names']), image_shape, None)
-  states = abstract_states(components, image_shape, method.extra_init, sharding)
+  states = abstract_states(components, image_shape, method, sharding)
   dreamed = one.phase is None and method.inverts and one.task + 1 < len(manifest['task_sizes'])
   memory_size = capacity(config.memory, sum(manifest['task_sizes'])) if method.memory else 0
   return abstract_snapshot(states, dreamed, memory_size, image_shape, sharding)

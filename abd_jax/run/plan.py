@@ -254,7 +254,7 @@ def build(config) -> Plan:
   schedule.total_steps(stream.labels)  # raises now if a phase cannot work
   components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh)
   steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
-  abstract = abstract_states(components, stream.image_shape, method.extra_init, mesh.replicated)
+  abstract = abstract_states(components, stream.image_shape, method, mesh.replicated)
   plan = Plan(config, method, stream, mesh, components, steps, schedule, abstract, base, weights)
   check_memory(plan.image_bytes())
   return plan

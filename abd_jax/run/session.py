@@ -39,7 +39,7 @@ def _finite(leaves: list[jax.Array]) -> jax.Array:
 
 def not_finite(state: TrainState) -> list[str]:
   """Paths of the parameters and statistics that hold a NaN or an infinity, such as 'params.head.bias'."""
-  kept = {'params': state.params, 'batch_stats': state.batch_stats, 'extra': state.extra}
+  kept = {name: getattr(state, name) for name in ('params', 'batch_stats', 'extra', 'statistics')}
   paths, leaves = zip(*jax.tree.leaves_with_path(kept), strict=True)
   good = jax.device_get(_finite(list(leaves)))
   name = lambda path: jax.tree_util.keystr(path, simple=True, separator='.')

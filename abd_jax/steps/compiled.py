@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from abd_jax.devices.backend import full_precision_matmul
 from abd_jax.devices.mesh import DataMesh
-from abd_jax.methods.types import Method, Phase
+from abd_jax.methods.types import Method, Phase, TaskEnd
 from abd_jax.state import Classes, TrainState
 from abd_jax.steps import inversion, student
 from abd_jax.steps.chunks import Chunk
@@ -27,6 +27,8 @@ class CompiledSteps(NamedTuple):
   invert: Chunk
   predict: Callable[..., jax.Array]  # (FrozenModel, images, Classes) -> f[b, c]
   embed: Callable[..., jax.Array]  # (FrozenModel, images) -> f[b, d]
+  embed_by_both: Callable[..., tuple[jax.Array, jax.Array]]  # (old, new, images, PhaseData, batch) -> 2 x f[b, k, d]
+  end_task: Callable[[TaskEnd], Any] | None  # None for most methods
   picture: Callable[..., tuple[jax.Array, jax.Array]]  # (generator's variables, PhaseData) -> (images, labels)
 
 
@@ -43,7 +45,7 @@ def compile_steps(
     return Chunk(step, scan_steps=scan_steps, out_sharding=mesh.replicated)
 
   return CompiledSteps(
-    new_student=compiled(lambda: student.init_student(components, image_shape, method.extra_init, seed)),
+    new_student=compiled(lambda: student.init_student(components, image_shape, method, seed)),
     new_generator=compiled(lambda task: inversion.init_generator(components, seed, task)),
     reset_optimizer=compiled(lambda state: student.reset_optimizer(components, state)),
     start_task=compiled(partial(student.start_task, method.start_task)) if method.start_task else None,
@@ -51,5 +53,7 @@ def compile_steps(
     invert=chunk(inversion.make_inversion_step(components, config.inversion)),
     predict=compiled(partial(student.predict, components, method)),
     embed=compiled(partial(student.embed, components)),
+    embed_by_both=compiled(partial(student.embed_by_both, components)),
+    end_task=compiled(method.end_task) if method.end_task else None,
     picture=compiled(partial(inversion.picture, components, -(-PICTURED // mesh.size) * mesh.size)),
   )

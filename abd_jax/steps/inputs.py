@@ -94,6 +94,22 @@ class StreamedImages:
     return host_rng('crops', *self._indices.key, step).random((self._indices.batch_size, DRAWS))[self._local_rows]
 
 
+def rows_of_task(labels: np.ndarray, old: np.ndarray, new: np.ndarray, most: int) -> dict[str, np.ndarray]:
+  """The samples of a TaskEnd, one a row, padded as if there were `most` images.
+
+  labels: i32[n]. old, new: f[n, k, d] of each image, its copy, and k - 2 dreams.
+  """
+  count, kinds = old.shape[:2]
+
+  def rows(values: np.ndarray) -> np.ndarray:
+    padded = np.pad(values, ((0, most - count), *[(0, 0)] * (values.ndim - 1)))
+    return padded.reshape(-1, *values.shape[2:])
+
+  there = np.ones((count, kinds), bool)
+  kept = {'old': old, 'new': new, 'labels': labels[:, None] * there, 'is_real': there & (np.arange(kinds) < 2)[None]}
+  return {name: rows(values) for name, values in (kept | {'there': there}).items()}
+
+
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
   return max(num_images // batch_size, 1)
 

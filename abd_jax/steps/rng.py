@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-STREAMS = ('student_init', 'generator_init', 'student', 'generator', 'picture', 'start_task')
+STREAMS = ('student_init', 'generator_init', 'student', 'generator', 'picture', 'start_task', 'end_task')
 
 
 def stream(seed: int | jax.Array, name: str) -> jax.Array:

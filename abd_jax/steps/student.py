@@ -21,13 +21,18 @@ from abd_jax.steps.rng import stream
 PyTree = Any
 
 
-def init_student(components: Components, image_shape: tuple[int, ...], extra_init, seed: int) -> TrainState:
-  """A fresh student for images of `image_shape` (h, w, c). extra_init: Method's."""
+def init_student(components: Components, image_shape: tuple[int, ...], method: Method | None, seed: int) -> TrainState:
+  """A fresh student for images of `image_shape` (h, w, c), with what its method, if any, keeps beside the network."""
   model_key, extra_key = jax.random.split(stream(seed, 'student_init'))
   variables = components.model.init(model_key, jnp.zeros((1, *image_shape)), train=False)
-  params, extra = variables['params'], extra_init(extra_key, components.model.num_classes) if extra_init else {}
+  params, extra, statistics = variables['params'], {}, {}
+  width, classes = params['head']['kernel'].shape
+  if method and method.extra_init:
+    extra = method.extra_init(extra_key, classes)
+  if method and method.statistics_init:
+    statistics = method.statistics_init(width, classes)
   opt_state = components.sgd.init({'params': params, 'extra': extra})
-  return TrainState(params, variables['batch_stats'], opt_state, jnp.int32(0), extra)
+  return TrainState(params, variables['batch_stats'], opt_state, jnp.int32(0), extra, statistics)
 
 
 def reset_optimizer(components: Components, state: TrainState) -> TrainState:
@@ -138,13 +143,14 @@ def _forward(components: Components, phase: Phase, trained: PyTree, batch_stats:
     features, logits = interleave(real_features, features), interleave(real_logits, logits)
   else:
     features, logits, batch_stats = forward(images, batch_stats)
-  return Output(features, logits, **trained['params']['head'], extra=trained['extra']), batch_stats
+  return Output(features, logits, **trained['params']['head'], extra=trained['extra'], statistics={}), batch_stats
 
 
 def frozen_outputs(model: Any, teacher: FrozenModel, images: jax.Array) -> Output:
   """The output of a frozen model, run as the module `model`: running statistics, no gradient."""
   features, logits = model.apply(teacher.variables, images, train=False)
-  return jax.lax.stop_gradient(Output(features, logits, **teacher.params['head'], extra=teacher.extra))
+  output = Output(features, logits, **teacher.params['head'], extra=teacher.extra, statistics=teacher.statistics)
+  return jax.lax.stop_gradient(output)
 
 
 def mask_updates(groups: tuple[str, ...], direction: PyTree) -> PyTree:
@@ -161,7 +167,7 @@ def predict(
 ) -> jax.Array:
   """f[b, c]: the logits by which a method predicts the classes of raw images u8[b, h, w, c], masked to those seen."""
   output = _raw_outputs(components, model, images)
-  return mask_logits(method.logits(output, classes) if method.logits else output.logits, classes.seen)
+  return mask_logits(predicting(method, output, classes), classes.seen)
 
 
 def probabilities(
@@ -172,9 +178,34 @@ def probabilities(
   return jnp.argmax(logits, axis=-1), jax.nn.softmax(logits)
 
 
+def predicting(method: Method, output: Output, classes: Classes) -> jax.Array:
+  """The logits f[b, c] by which a method predicts."""
+  return method.logits(output, classes) if method.logits else output.logits
+
+
 def embed(components: Components, model: FrozenModel, images: jax.Array) -> jax.Array:
   """The features f[b, d] of raw images u8[b, h, w, c]."""
   return _raw_outputs(components, model, images).features
+
+
+def embed_by_both(
+  components: Components, old: FrozenModel, new: FrozenModel, images: jax.Array, data: PhaseData, batch: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Features f[b, k, d] of two models: of raw images u8[b, h, w, c], copies of them, and as many dreams of `old`.
+
+  k is 4, or 2 if `old` has no generator. batch: i32[], its number in the task, which varies copies and dreams.
+  """
+  key = jax.random.fold_in(jax.random.fold_in(stream(data.seed, 'end_task'), data.classes.task), batch)
+  copy_key, *dream_keys = jax.random.split(key, 3)
+  images = components.constrain(images)
+  kinds = [components.images.normalise(images), components.images.copied(copy_key, images)]
+  if old.generator:
+    kinds += [inversion.sample(components, old.generator, one, len(images)) for one in dream_keys]
+
+  def features(model: FrozenModel) -> jax.Array:
+    return jnp.stack([frozen_outputs(components.model, model, images).features for images in kinds], axis=1)
+
+  return features(old), features(new)
 
 
 def _raw_outputs(components: Components, model: FrozenModel, images: jax.Array) -> Output:

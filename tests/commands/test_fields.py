@@ -87,7 +87,8 @@ def test_a_method_names_every_group_that_it_reads(tiny_config):
     source = (Path(methods.__file__).parent / f'{name}.py').read_text()
     kin = ''.join(
       (Path(methods.__file__).parent / f'{one}.py').read_text()
-      for one in re.findall(r'methods(?:\.| import )(\w+)', source)
+      for found in re.findall(r'methods(?:\.| import )(\w+(?:, \w+)*)', source)
+      for one in found.split(', ')
       if one != 'types'
     )
     for group in READERS:

@@ -66,7 +66,7 @@ def later(method, phase=0, **fields) -> Phase:
 
 
 def look(features, kernel, bias, extra):
-  return Output(features, features @ kernel + bias[None], kernel, bias, extra)
+  return Output(features, features @ kernel + bias[None], kernel, bias, extra, {})
 
 
 def evaluate(phase, of=None, **changes):
@@ -174,12 +174,19 @@ PADDED = (  # Eq. 8 and 9 as printed
   + 0.3 * reference.zero_padded_kd(LOGITS[IS_REAL], TEACHER_LOGITS[IS_REAL], OLD, SEEN)
   - 0.3 * reference.softmax_kd(LOGITS[IS_REAL], TEACHER_LOGITS[IS_REAL], OLD)
 )
+LOCAL_LWF = reference.local_cross_entropy(LOGITS, REAL['labels'], np.ones(8, bool), NEW)
+LOCAL_LWF += 0.3 * reference.softmax_kd(LOGITS, TEACHER_LOGITS, OLD, 3.0)
+NEWEST = THREE_TASKS == 2
+LOCAL_CORESET = reference.local_cross_entropy(LOGITS, STORED['labels'], NEWEST[STORED['labels']], NEWEST)
+LOCAL_CORESET += reference.softmax_kd(LOGITS, TEACHER_LOGITS, THREE_TASKS < 2)
 ABD_TERMS = reference.abd_terms(FEATURES, LOGITS, LOGITS, TEACHER_FEATURES, TEACHER_KERNEL, LABELS, IS_REAL, OLD, SEEN)
 # name -> later phase, fields, changes to CASE, value, classes whose rows of the head learn
 RESTATED = {
   'abd': (0, {}, {}, sum(ABD_TERMS.values()), ALL),
   'base': (0, {}, REAL, reference.base_cross_entropy(LOGITS, REAL['labels'], SEEN), SEEN),
   'lwf': (0, SOFT, REAL, reference.lwf(*WITHOUT, 0.3, 3.0), SEEN),
+  'lwf, new classes': (0, SOFT | {'lwf.local_classes': 'new'}, REAL, LOCAL_LWF, SEEN),
+  'lwf_coreset, new classes': (0, {'lwf.local_classes': 'new'}, STORED, LOCAL_CORESET, THREE_TASKS < 3),
   'lwf_mc': (0, {}, REAL, reference.lwf_mc(*WITHOUT), SEEN),
   'lwf_synthetic': (0, SOFT | {'lwf_synthetic.weight': 0.2}, {}, reference.lwf_synthetic(*WITH_DREAMS, 0.2, 3.0), SEEN),
   'deep_inversion': (0, SOFT, {}, reference.deep_inversion(*WITH_DREAMS, 0.3, 3.0), SEEN),

@@ -135,10 +135,17 @@ def test_kill_dash_nine_at_three_random_moments_changes_nothing(finished, cli_en
 
 
 @pytest.mark.parametrize(
-  'method', ['e2e', 'rdfcil', pytest.param('bic', marks=pytest.mark.slow), pytest.param('dgr', marks=pytest.mark.slow)]
+  'method',
+  [
+    'e2e',
+    'rdfcil',
+    'class_gaussians',
+    pytest.param('bic', marks=pytest.mark.slow),
+    pytest.param('dgr', marks=pytest.mark.slow),
+  ],
 )
 def test_methods_with_state_of_their_own_resume_from_every_checkpoint(method, learn, tmp_path):
-  """A memory, bias layers, an autoencoder, label counts; a second phase, a model frozen between the two."""
+  """A memory, bias layers, an autoencoder, label counts, class statistics; a second phase, a model frozen between."""
   small = {'method': method, 'task_sizes': (2, 2), 'tasks': 2, 'inversion__steps': 3, 'rdfcil__finetune_epochs': 1}
   learn(tmp_path / 'undisturbed', **small)
   _, pauses = until_complete(lambda: learn(tmp_path / 'run', **small, max_seconds=1e-9))  # stops after each chunk

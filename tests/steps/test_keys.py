@@ -33,7 +33,7 @@ def scene(method):
   config.update_from_flattened_dict({'dgr.latent': 4, 'inversion.batch_size': 4, 'data.brightness': 0.0})
   kind, mesh = methods.get(config), DataMesh(jax.local_devices()[:1])
   components = make_components(config, CLASSES, SHAPE, mesh)
-  learner = student.init_student(components, SHAPE, kind.extra_init, 0)
+  learner = student.init_student(components, SHAPE, kind, 0)
   generator = inversion.init_generator(components, 0, 0)
   teacher = freeze(learner, generator)
   images = np.random.default_rng(0).integers(0, 17, (8, *SHAPE), dtype=np.uint8)

@@ -12,11 +12,13 @@ import pytest
 from abd_jax import methods
 from abd_jax.config import default
 from abd_jax.devices.mesh import DataMesh
+from abd_jax.methods import base, class_gaussians
+from abd_jax.methods.types import TaskEnd
 from abd_jax.models.kernels import kernels_for
 from abd_jax.state import Classes, PhaseData, freeze
 from abd_jax.steps import chunks, inversion, student
 from abd_jax.steps.components import make_components
-from abd_jax.steps.inputs import EpochIndices
+from abd_jax.steps.inputs import EpochIndices, rows_of_task
 
 CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 20
 
@@ -108,6 +110,21 @@ def test_devices_scan_and_chunks_do_not_change_the_result(dtype, bound):
     assert jax.tree.leaves(expected)[0].dtype == dtype
     for name, way in WAYS.items():
       assert difference(expected, twenty_steps(*way, dtype=dtype)) <= bound, name
+
+
+def test_class_statistics_are_the_same_on_eight_devices():
+  found = []
+  for devices in (1, 8):
+    _, mesh, components, _, learner, _, data = build(devices)
+    embed = jax.jit(functools.partial(student.embed_by_both, components), out_shardings=mesh.replicated)
+    features = embed(data.teachers[0], freeze(learner), np.asarray(data.images)[:16], data, np.int32(0))
+    rows = mesh.replicate(rows_of_task(np.asarray(data.labels)[:16], *jax.device_get(features), 20))
+    rows |= {'classes': data.classes, 'statistics': mesh.replicate(class_gaussians.init(8, CLASSES))}
+    method = class_gaussians.with_gaussians(base.make(default()), default())
+    end_task = jax.jit(method.end_task, out_shardings=mesh.replicated)
+    found.append(end_task(TaskEnd(**rows)))
+  assert all(leaf.sharding.is_fully_replicated and leaf.any() for leaf in found[1].values())
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max()), *found)
 
 
 def test_a_gather_by_sum_lays_each_devices_row_everywhere_to_the_bit():

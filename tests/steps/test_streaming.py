@@ -112,6 +112,7 @@ STREAMED = {'data__device_mib': 0}
   'method, more',
   [
     ('lwf_coreset', {'memory__size': 40}),
+    ('lwf_mc', {'head': 'gaussians', 'gaussians__dreams': 0.0}),
     pytest.param('abd', {}, marks=pytest.mark.slow),
     pytest.param('bic', {'memory__size': 60}, marks=pytest.mark.slow),
   ],

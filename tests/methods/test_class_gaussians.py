@@ -1,0 +1,156 @@
+"""abd_jax.methods.class_gaussians: the arithmetic against NumPy, its limits, and a run that keeps class statistics."""
+
+import shutil
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import reference
+from conftest import SMALLEST
+from jax import export
+
+from abd_jax.analysis.audit import audit
+from abd_jax.commands import audit as command
+from abd_jax.data.sources import TaskStream, open_dataset
+from abd_jax.errors import UserError
+from abd_jax.methods import class_gaussians
+from abd_jax.methods.types import TaskEnd
+from abd_jax.protocol.tasks import Tasks
+from abd_jax.run.checkpoint import as_stored
+from abd_jax.run.extend import extended_config
+from abd_jax.run.load import load_model, load_snapshot
+from abd_jax.state import Classes, FrozenModel
+from abd_jax.steps.inputs import rows_of_task
+from abd_jax.train import train_and_evaluate
+
+SETTINGS = SimpleNamespace(dreams=0.5, distance_shrinkage=0.1, ridge=1e-2, head_shrinkage=0.1)
+TASK_OF_CLASS = np.array([0, 0, 1, 1, 2, 3], np.int32)
+WIDTH, MOST = 5, 40
+END_TASK = jax.jit(lambda task: class_gaussians.end_task(SETTINGS, task))
+
+
+def task_end(task, statistics, old, new, labels):
+  rows = rows_of_task(labels, np.float32(old), np.float32(new), MOST)
+  return TaskEnd(**rows, classes=Classes(TASK_OF_CLASS, np.int32(task)), statistics=statistics)
+
+
+def made_up(task, count=30, seed=0):
+  """(features f[n, 4, d] of the model before, of the newest, labels i[n]): what moved is not linear."""
+  rng = np.random.default_rng([seed, task])
+  labels = np.flatnonzero(task == TASK_OF_CLASS)[np.arange(count) % np.sum(task == TASK_OF_CLASS)]
+  old = rng.normal(size=(count, 4, WIDTH)) + 2 * np.sin(labels)[:, None, None]
+  new = old @ (np.eye(WIDTH) + 0.2 * rng.normal(size=(WIDTH, WIDTH))) + 0.3 * np.tanh(old[..., ::-1]) + 0.5
+  return old, new, labels
+
+
+def learnt(tasks, data=made_up):
+  """The statistics after so many tasks."""
+  statistics = class_gaussians.init(WIDTH, len(TASK_OF_CLASS))
+  for task in range(tasks):
+    statistics = END_TASK(task_end(task, statistics, *data(task)))
+  return jax.device_get(statistics)
+
+
+def test_statistics_of_three_tasks_equal_those_of_a_numpy_program():
+  tasks = [made_up(task) for task in range(3)]
+  found, (expected, expected_logits) = learnt(3), reference.class_gaussians(tasks, 0.5, 0.1, 1e-2, 0.1)
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name][:5], value, rtol=2e-4, atol=2e-5, err_msg=name)
+  logits = (tasks[-1][1].reshape(-1, WIDTH) @ found['kernel'] + found['bias'])[:, :5]
+  np.testing.assert_allclose(logits - logits.mean(1, keepdims=True), expected_logits, rtol=1e-3, atol=1e-3)
+  assert not any(leaf.any() for leaf in (found['means'][5], found['covariances'][5], found['kernel'][:, 5]))  # unseen
+
+
+def test_wide_features_share_one_covariance(monkeypatch):
+  each = learnt(1)
+  monkeypatch.setattr(class_gaussians, 'FULL', WIDTH - 1)
+  jax.clear_caches()
+  shared = learnt(1)
+  assert shared['covariances'].shape == (1, WIDTH, WIDTH)
+  np.testing.assert_allclose(shared['covariances'][0], each['covariances'][:2].mean(0), rtol=1e-5)
+  np.testing.assert_allclose(shared['kernel'], each['kernel'], rtol=1e-4, atol=1e-5)
+  later = learnt(3)
+  assert later['covariances'].shape == (1, WIDTH, WIDTH) and np.isfinite(later['kernel'][:, :5]).all()
+
+
+def test_features_that_do_not_move_leave_the_statistics_and_those_that_do_keep_them_covariances():
+  before = learnt(2)
+  still = lambda old, new, labels: (old, old, labels)
+  after = END_TASK(task_end(2, before, *still(*made_up(2))))
+  for name in ('means', 'covariances'):
+    np.testing.assert_allclose(after[name][:4], before[name][:4], rtol=1e-6, atol=1e-6)
+  for covariance in learnt(3)['covariances'][:5]:
+    np.testing.assert_array_equal(covariance, covariance.T)
+    assert np.linalg.eigvalsh(covariance).min() >= -1e-6 * np.trace(covariance)
+
+
+HARD = {
+  'a class of one image': lambda old, new, labels: (old, new, np.append(labels.min(), np.full(29, labels.max()))),
+  'fewer images than features': lambda old, new, labels: (old[:2], new[:2], labels[:2]),
+  'a constant feature': lambda old, new, labels: (old * [0, 1, 1, 1, 1], new * [0, 1, 1, 1, 1], labels),
+  'constant features': lambda old, new, labels: (0 * old + 3, 0 * new + 2, labels),
+  'dead features': lambda old, new, labels: (0 * old, 0 * new, labels),
+}
+
+
+@pytest.mark.parametrize('name', HARD)
+def test_little_data_give_finite_statistics(name):
+  found = learnt(3, lambda task: HARD[name](*made_up(task)))
+  assert all(np.isfinite(value).all() for value in found.values())
+
+
+# A run on the smallest networks.
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  return tmp_path_factory.mktemp('class_gaussians')
+
+
+@pytest.fixture
+def run(root, learn):
+  """(workdir, results) of two tasks of digits."""
+  return root / 'run', learn(root / 'run', method='class_gaussians', **SMALLEST)
+
+
+def test_a_run_keeps_zeros_of_unseen_classes_and_predicts_as_its_export_does(run):
+  path, results = run
+  _, manifest, snapshot = load_snapshot(path)
+  kept = jax.device_get(snapshot.model.statistics)
+  assert kept['means'][:4].any(1).all() and not kept['means'][4:].any() and not kept['covariances'][4:].any()
+  order = Tasks(tuple(manifest['class_order']['original_ids']), (2, 2))
+  images, labels = TaskStream(open_dataset('digits', ''), order).test(1).decode()
+  model = load_model(path)
+  names, probabilities = model.predict(images)
+  hits = names == np.asarray(model.class_names)[labels]
+  assert hits.mean() == results['final_accuracy'] and probabilities.shape == (len(images), 4)
+  exported = export.deserialize(bytearray(model.export())).call(images)
+  np.testing.assert_allclose(exported, probabilities, rtol=1e-5, atol=1e-6)
+  logits = model.features(images) @ kept['kernel'][:, :4] + kept['bias'][:4]
+  np.testing.assert_array_equal(logits.argmax(1), probabilities.argmax(1))
+
+
+def test_an_audit_counts_the_bytes_of_the_statistics(run, capsys):
+  found, counted = audit(run[0]), 4 * (10 * 4 + 10 * 4 * 4 + 4 * 10 + 10)
+  assert found['statistics'] == counted and not found['findings']
+  assert command.run([str(run[0])]) == 0
+  assert f'; it keeps class statistics of {counted:,} bytes' in capsys.readouterr().out
+
+
+def test_statistics_go_on_to_new_classes_and_a_model_without_them_is_extended_by_its_trained_head(
+  run, learn, tmp_path, small_run
+):
+  path, _ = run
+  train_and_evaluate(extended_config(str(path), {'task_sizes': (2, 2, 2)}), str(tmp_path / 'more'))
+  before, after = (load_snapshot(one)[2].model.statistics['means'] for one in (path, tmp_path / 'more'))
+  assert after[:6].any(1).all() and not np.allclose(after[:4], before[:4])
+  bare = shutil.copytree(small_run('abd'), tmp_path / 'bare')
+  config = extended_config(str(bare), {'task_sizes': (2, 2, 2), 'head': 'gaussians'})
+  with pytest.raises(UserError, match=r'no Gaussians of its classes.*--config.head=trained'):
+    train_and_evaluate(config, str(tmp_path / 'refused'))
+  assert not load_snapshot(bare)[2].model.statistics
+
+
+def test_models_without_statistics_are_written_as_they_always_were():
+  assert set(as_stored(FrozenModel({}, {}, {}, {}))) == {'params', 'batch_stats', 'extra', 'generator'}
