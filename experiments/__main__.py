@@ -10,6 +10,7 @@
 Exit code 0: complete or paused, and the same command resumes it. Exit code 2: a mistake, in one line.
 """
 
+import argparse
 import importlib
 import sys
 
@@ -31,7 +32,7 @@ def run(words: list[str]) -> None:
 
   parser = Parser(verb, module.__doc__ or '')
   module.add_arguments(parser)
-  module.main(parser.parse_args(rest))
+  module.main(parser.parse_args(rest, argparse.Namespace(words=words)))
 
 
 def cli() -> None:

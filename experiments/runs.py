@@ -9,7 +9,7 @@ from pathlib import Path
 from abd_jax.config import Config, changed, default, flatten, reads
 from abd_jax.devices.backend import use_compilation_cache
 from abd_jax.run import queue
-from abd_jax.run.queue import Environment, Job, Run
+from abd_jax.run.queue import Job
 from abd_jax.run.workdir import FREE_FIELDS
 from abd_jax.train import train_and_evaluate
 from experiments import options
@@ -126,25 +126,11 @@ def execute(planned: Sequence[Planned], arguments: argparse.Namespace) -> queue.
   waiting = left[: arguments.max_runs]
   places = queue.accelerators() if arguments.at_once != 1 and len(waiting) > 1 else []
   if (at_once := min(arguments.at_once or len(places), len(waiting))) > 1:
-    environments = queue.shares(at_once, places, (arguments.runs / CACHE).absolute())
-    return _execute_at_once(waiting, environments, arguments)
+    words = ['-m', 'experiments', *arguments.words, '--at_once=1']
+    codes = queue.run_copies(words, queue.shares(at_once, places), tell)
+    failed = {f'process {k}': f'exit code {code}; its message stands above' for k, code in enumerate(codes) if code}
+    return queue.Outcome(failed=failed)
   outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
     tell(str(outcome.pause))
-  return outcome
-
-
-def _execute_at_once(
-  waiting: list[Planned], environments: list[Environment], arguments: argparse.Namespace
-) -> queue.Outcome:
-  """Runs in processes; each of them reports its own failure."""
-  collapse = {'collapse': 'tell'}  # as in `job`
-  folder = arguments.runs.absolute()
-  own = [Run(one.name, changed(_config(one, arguments), collapse), folder / one.name) for one in waiting]
-  codes = queue.run_all(own, environments, tell, arguments.max_seconds)
-  complete = {run.name for run in own if (run.workdir / 'results.json').is_file()}
-  outcome = queue.execute([_job(one, arguments) for one in waiting if one.name in complete])  # only reads them
-  for name, code in codes.items():
-    if code:
-      outcome.failed[name] = f'exit code {code}; its message stands above'
   return outcome

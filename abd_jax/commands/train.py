@@ -13,6 +13,7 @@ The run keeps no image of an old task unless the method has a memory. The same c
 Exit code 0: complete, or paused by config.max_seconds, SIGTERM or Ctrl-C. Exit code 2: a mistake, in one line.
 """
 
+import json
 import os
 import shlex
 import sys
@@ -28,7 +29,6 @@ from abd_jax.devices.environment import check_memory
 from abd_jax.errors import Paused, UserError
 from abd_jax.report.tables import METRICS, SUMMARY, mean_std, summary_line, table
 from abd_jax.run import queue
-from abd_jax.run.queue import Run
 from abd_jax.run.workdir import check_path, read_finished, resolve
 
 
@@ -86,24 +86,30 @@ def learn_trials(config: Config, workdir: Path) -> list[dict]:
 
   Raises UserError for a mistake, Paused before the end.
   """
-  one, numbers = {'trials': 1, 'trials_at_once': 0}, range(config.trial, config.trial + config.trials)
-  runs = [Run(f'trial_{k}', changed(config, one | {'trial': k}), workdir / f'trial_{k}') for k in numbers]
-  clustered = jax.distributed.is_initialized()  # the devices are taken: another process cannot count them
-  resolved = lambda: [run._replace(config=resolve(run.config, run.workdir)) for run in runs]
-  runs = hosts.all_or_none(resolved) if clustered else resolved()
+  one, clustered = {'trials': 1, 'trials_at_once': 0}, jax.distributed.is_initialized()
+
+  def run_of(k: int) -> tuple[Config, Path]:
+    folder = workdir / f'trial_{k}'
+    return resolve(changed(config, one | {'trial': k}), folder), folder
+
+  planned = lambda: [run_of(k) for k in range(config.trial, config.trial + config.trials)]
+  runs = hosts.all_or_none(planned) if clustered else planned()  # alone, before this process takes a device
   places = [] if config.trials_at_once == 1 or clustered else queue.accelerators()
   at_once = config.trials_at_once or (len(runs) if len(places) >= len(runs) else 1)
   if at_once == 1:
-    jobs = [training.job(run.config, run.workdir) for run in runs]
-    return queue.execute(jobs, config.max_seconds, tell=_print_now).complete()
+    outcome = queue.execute([training.job(*run) for run in runs], config.max_seconds, tell=_print_now)
+    if outcome.in_use and not (outcome.failed or outcome.pause):
+      raise Paused(f'{len(outcome.in_use)} of {len(runs)} trials are run by other processes')
+    return outcome.complete()
   if clustered:
     raise UserError(f'config.trials_at_once={at_once}: several hosts run their trials one by one. Set it to 1.')
-  environments = queue.shares(min(at_once, len(runs)), places, workdir / 'compilation_cache')
-  codes = queue.run_all(runs, environments, _print_now, config.max_seconds)
-  if failed := [name for name, code in codes.items() if code]:
-    raise UserError(f'{failed[0]} ended with exit code {codes[failed[0]]}; its message stands above.')
-  results = [found for run in runs if (found := read_finished(run.workdir, run.config)[0]) is not None]
+  words = ['-m', 'abd_jax', 'train', '--config=-', f'--workdir={workdir}']
+  text = json.dumps(changed(config, {'trials_at_once': 1}).to_dict())
+  codes = queue.run_copies(words, queue.shares(min(at_once, len(runs)), places), _print_now, text)
+  results = [found for config, folder in runs if (found := read_finished(folder, config)[0]) is not None]
   if len(results) < len(runs):
+    if failed := next(filter(None, codes), 0):
+      raise UserError(f'a process of the trials ended with exit code {failed}; its message stands above.')
     raise Paused(f'paused: {len(runs) - len(results)} of {len(runs)} trials are not complete; the same command resumes')
   return results
 

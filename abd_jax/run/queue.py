@@ -1,9 +1,8 @@
-"""Lists of runs: one after another under a time budget, several at once in processes, and those of an upper bound."""
+"""Lists of runs: one after another under a time budget, shared by several processes, and those of an upper bound."""
 
 import hashlib
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from abd_jax.config import FREE_FIELDS, Config, changed, default, flatten
+from abd_jax.config import FREE_FIELDS, Config, default, flatten
 from abd_jax.errors import Diverged, InUse, Paused, UserError
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.console import PauseSignals
@@ -115,14 +114,6 @@ print(devices[0].platform, len({str(getattr(one, 'coords', one.id)) for one in d
 _STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)  # exit codes of a process that had nothing to save yet
 
 
-class Run(NamedTuple):
-  """A config to be run in a workdir."""
-
-  name: str
-  config: Config
-  workdir: Path
-
-
 def accelerators() -> list[Environment]:
   """For each accelerator of this host, the variables that show a process only that one; [] on a CPU."""
   if os.environ.get('JAX_PLATFORMS') == 'cpu':
@@ -138,73 +129,50 @@ def accelerators() -> list[Environment]:
   return []
 
 
-def shares(at_once: int, places: Sequence[Environment], cache: Path) -> list[Environment]:
-  """Environments for `at_once` processes: an accelerator each; if there are too few, a share of one's memory.
-
-  cache: the folder in which they share compiled programs, unless JAX_COMPILATION_CACHE_DIR is set.
-  """
-  common = {'JAX_COMPILATION_CACHE_DIR': os.environ.get('JAX_COMPILATION_CACHE_DIR') or str(cache)}
+def shares(at_once: int, places: Sequence[Environment]) -> list[Environment]:
+  """Environments for `at_once` processes: an accelerator each; if there are too few, a share of one's memory."""
   if not places:
-    return [common] * at_once
+    return [{}] * at_once
   most = -(-at_once // len(places))  # processes on one of them
-  if most > 1:
-    common['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / most:.2f}'
-  return [common | places[k % len(places)] for k in range(at_once)]
+  memory = {'XLA_PYTHON_CLIENT_MEM_FRACTION': f'{0.9 / most:.2f}'} if most > 1 else {}
+  return [memory | places[k % len(places)] for k in range(at_once)]
 
 
-def run_all(
-  runs: Sequence[Run], environments: Sequence[Environment], tell: Callable[[str], None], max_seconds: float = 0.0
-) -> dict[str, int]:
-  """Runs each config in a process of its own, as many at once as there are environments. Passes SIGTERM and Ctrl-C on.
+def run_copies(
+  words: Sequence[str], environments: Sequence[Environment], tell: Callable[[str], None], stdin: str = ''
+) -> list[int]:
+  """Runs `python WORDS` in each environment at the same time: commands that share a list of runs, as `execute` does.
+
+  Passes the first SIGTERM or Ctrl-C on. Each process has a session of its own, so that Ctrl-C reaches it only once.
 
   Args:
-    runs: started in this order.
-    environments: one for each process that runs at a time.
-    tell: called with each line that a run prints on stderr, after its name.
-    max_seconds: for all runs together; 0 for no limit.
+    words: of the command, after `python`.
+    environments: one for each process.
+    tell: called with each line that a process prints on stderr, after its number.
+    stdin: what each process reads.
 
-  Returns: name -> exit code of each run that was started; 0 for complete or paused.
+  Returns: the exit code of each; 0 for complete or paused.
   """
-  free, began, codes = queue.SimpleQueue(), time.monotonic(), {}
-  alive: dict[str, subprocess.Popen] = {}
-  for environment in environments:
-    free.put(environment)
-  with PauseSignals() as signals, ThreadPoolExecutor(len(environments)) as pool:
-
-    def one(run: Run) -> None:
-      left = max(max_seconds - (time.monotonic() - began), 0.01) if max_seconds else 0.0
-      if signals.received:
-        return
-      environment = free.get()
-      alive[run.name] = process = _start(run, environment, left)
-      for line in process.stderr or ():
-        tell(f'{run.name}: {line.rstrip()}')
-      codes[run.name] = process.wait()
-      del alive[run.name]
-      free.put(environment)
-
-    waiting, told = {pool.submit(one, run) for run in runs}, set()
-    while waiting:
-      done, waiting = wait(waiting, timeout=0.2)
-      for future in done:
-        future.result()
-      if signals.received:  # once to each process: a second SIGTERM would stop it without a save
-        for name, process in list(alive.items()):
-          if name not in told:
-            told.add(name)
-            process.send_signal(signal.SIGTERM)
-  return {name: 0 if name in told and code in _STOPPED else code for name, code in codes.items()}
-
-
-def _start(run: Run, environment: Environment, max_seconds: float) -> subprocess.Popen:
-  """Starts the process of a run, in a session of its own, so that Ctrl-C reaches it only through this process."""
-  words = [sys.executable, '-m', 'abd_jax', 'train', '--config=-', f'--workdir={run.workdir}']
   pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True}
-  process = subprocess.Popen(words, env=os.environ | environment, start_new_session=True, **pipes)
-  assert process.stdin is not None
-  with process.stdin as stdin:
-    stdin.write(json.dumps(changed(run.config, {'max_seconds': max_seconds}).to_dict()))
-  return process
+  start = lambda one: subprocess.Popen([sys.executable, *words], env=os.environ | one, start_new_session=True, **pipes)
+
+  def follow(k: int, process: subprocess.Popen) -> None:
+    assert process.stdin and process.stderr
+    with process.stdin as pipe:
+      pipe.write(stdin)
+    for line in process.stderr:
+      tell(f'{k}: {line.rstrip()}')
+
+  with PauseSignals() as signals, ThreadPoolExecutor(len(environments)) as pool:
+    processes = [start(one) for one in environments]
+    followed, told = [pool.submit(follow, *one) for one in enumerate(processes)], False
+    while wait(followed, timeout=0.2).not_done:
+      if signals.received and not told:  # once: a second SIGTERM would stop a process without a save
+        told = True
+        for process in processes:
+          process.send_signal(signal.SIGTERM)
+  codes = [process.wait() for process in processes]
+  return [0 if told and code in _STOPPED else code for code in codes]
 
 
 def prefix_config(config, tasks: Tasks, task: int, seed: int) -> Config:

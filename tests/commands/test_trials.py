@@ -1,10 +1,9 @@
 """config.trials: one by one, or each in a process of its own; each as it would be alone."""
 
-import os
+import fcntl
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
@@ -64,69 +63,58 @@ def test_the_question_is_answered_here():
   assert platform in ('cpu', 'gpu', 'tpu') and int(count) >= 1
 
 
-def test_shares_of_accelerators(monkeypatch):
-  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
-  places, cache = [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}], {'JAX_COMPILATION_CACHE_DIR': 'cache'}
-  shares = lambda count, places: queue.shares(count, places, Path('cache'))
-  assert shares(2, places) == [cache | one for one in places]
-  assert shares(2, []) == [cache, cache]
-  three = shares(3, places)
+def test_shares_of_accelerators():
+  places = [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}]
+  assert queue.shares(2, places) == places and queue.shares(2, []) == [{}, {}]
+  three = queue.shares(3, places)
   assert [one['CUDA_VISIBLE_DEVICES'] for one in three] == ['0', '1', '0']
   assert {one['XLA_PYTHON_CLIENT_MEM_FRACTION'] for one in three} == {'0.45'}
-  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'mine')
-  assert shares(1, [])[0]['JAX_COMPILATION_CACHE_DIR'] == 'mine'
 
 
-@pytest.fixture
-def scripts(monkeypatch):
-  """Makes the processes of runs scripts: their configs' text."""
-
-  def start(run, environment, left):
-    words = [sys.executable, '-c', run.config]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-  monkeypatch.setattr(queue, '_start', start)
-  return lambda *texts: [queue.Run(f'run_{k}', text, None) for k, text in enumerate(texts)]  # pyright: ignore
-
-
-def test_lines_and_exit_codes_of_processes(scripts):
+def run_script(text, environments):
+  """(exit codes, lines on stderr) of a script in each environment."""
   lines = []
-  runs = scripts('import sys; print("a", file=sys.stderr)', 'raise SystemExit(2)', 'pass')
-  assert queue.run_all(runs, [{}, {}], lines.append) == {'run_0': 0, 'run_1': 2, 'run_2': 0}
-  assert lines == ['run_0: a']
+  return queue.run_copies(['-c', text], environments, lines.append, 'words'), sorted(lines)
 
 
-STOP = f'os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)'
-
-
-def ends_with(code):
-  """A script that a pause ends with this exit code."""
-  return f'import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: os._exit({code})); '
+def test_lines_and_exit_codes_of_processes():
+  text = 'import os, sys; print(os.environ["K"], sys.stdin.read(), file=sys.stderr); sys.exit(int(os.environ["K"]))'
+  assert run_script(text, [{'K': '2'}, {'K': '0'}]) == ([2, 0], ['0: 2 words', '1: 0 words'])
 
 
 @pytest.mark.parametrize(
-  'texts, codes',
+  'ends',
   [
-    ((ends_with(0) + STOP, 'pass'), {'run_0': 0}),
-    # Stopped before they can pause: one is still importing, the other has its signal's exit code.
-    (('import time; time.sleep(60)', ends_with(143) + 'time.sleep(1); ' + STOP, 'pass'), {'run_0': 0, 'run_1': 0}),
+    'signal.signal(signal.SIGTERM, lambda *_: os._exit(0))',
+    'signal.signal(signal.SIGTERM, lambda *_: os._exit(143))',  # stopped before it can pause, as the next one
+    'pass',
   ],
 )
-def test_a_signal_is_passed_on_and_no_run_is_begun_after_it(scripts, texts, codes, capfd):
-  lines, before = [], signal.getsignal(signal.SIGTERM)
-  assert queue.run_all(scripts(*texts), [{}] * len(codes), lines.append) == codes
-  assert not lines and 'pausing' in capfd.readouterr().err
-  assert signal.getsignal(signal.SIGTERM) is before
+def test_a_signal_is_passed_on(ends, capfd):
+  before = signal.getsignal(signal.SIGTERM)
+  text = f'import os, signal, time; {ends}; os.environ["K"] == "1" and os.kill(os.getppid(), 15); time.sleep(60)'
+  assert run_script(text, [{'K': '0'}, {'K': '1'}]) == ([0, 0], [])
+  assert 'pausing' in capfd.readouterr().err and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_failures_and_pauses_of_processes_are_reported(tiny_config, tmp_path, monkeypatch):
   config = tiny_config(trials=2, trials_at_once=2)
-  monkeypatch.setattr(queue, 'run_all', lambda runs, *rest: {'trial_0': 0, 'trial_1': 2})
-  with pytest.raises(UserError, match='trial_1 ended with exit code 2'):
+  monkeypatch.setattr(queue, 'run_copies', lambda *_: [0, 2])
+  with pytest.raises(UserError, match='ended with exit code 2'):
     command.learn_trials(config, tmp_path)
-  monkeypatch.setattr(queue, 'run_all', lambda runs, *rest: {'trial_0': 0})
+  monkeypatch.setattr(queue, 'run_copies', lambda *_: [0, 0])
   with pytest.raises(Paused, match='2 of 2 trials'):
     command.learn_trials(config, tmp_path)
+
+
+def test_a_trial_that_another_process_runs_is_left_to_it(tiny_config, tmp_path, monkeypatch, compile_once):
+  config = tiny_config(method='base', trials=2)
+  (tmp_path / 'trial_0').mkdir()
+  with (tmp_path / 'trial_0' / '.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(Paused, match='1 of 2 trials are run by other processes'):
+      command.learn_trials(config, tmp_path)
+  assert (tmp_path / 'trial_1' / 'results.json').exists()
 
 
 def test_trials_of_several_hosts_run_in_turn(tiny_config, tmp_path, monkeypatch):
@@ -150,7 +138,7 @@ def test_as_many_at_once_as_there_are_accelerators(tiny_config, tmp_path, monkey
   places = [{'CUDA_VISIBLE_DEVICES': str(k)} for k in range(4)]
   monkeypatch.setattr(queue, 'accelerators', lambda: places)
   taken = []
-  monkeypatch.setattr(queue, 'run_all', lambda runs, environments, *rest: taken.extend(environments) or {})
+  monkeypatch.setattr(queue, 'run_copies', lambda words, environments, *rest: taken.extend(environments) or [0] * 3)
   with pytest.raises(Paused):
     command.learn_trials(tiny_config(trials=3), tmp_path)
   assert [one['CUDA_VISIBLE_DEVICES'] for one in taken] == ['0', '1', '2']
@@ -172,9 +160,9 @@ from abd_jax.commands import train
 from abd_jax.config import load_config
 from abd_jax.run import queue
 queue.accelerators = lambda: [{}, {}]
-def run_all(*_):
+def run_copies(*_):
   sys.exit('taken' if xla_bridge.backends_are_initialized() else 'left alone')
-queue.run_all = run_all
+queue.run_copies = run_copies
 train.learn_trials(load_config('digits:quick', trials=2, trials_at_once=2), Path(sys.argv[1]))
 """
 

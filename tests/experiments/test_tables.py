@@ -15,7 +15,6 @@ from abd_jax.config import flatten, load_config
 from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError
 from abd_jax.run.workdir import Workdir
-from abd_jax.train import train_and_evaluate
 from experiments import __main__ as command
 from experiments import runs, summary, table
 from experiments.paper import SPLITS, TABLES
@@ -208,15 +207,15 @@ def test_a_run_that_diverges_holds_up_no_other(words, tmp_path, monkeypatch, cap
     assert '| LwF' in capsys.readouterr().out
 
 
-def test_runs_at_once_are_processes_whose_results_are_kept(words, tmp_path, monkeypatch):
-  def run_all(own, environments, tell, max_seconds):
-    assert len(environments) == 2 and max_seconds == 9
-    train_and_evaluate(own[0].config, str(own[0].workdir))  # the first of them; the second fails
-    return {own[0].name: 0, own[1].name: 2}
+def test_runs_at_once_are_copies_of_the_command_that_share_the_runs(words, tmp_path, monkeypatch):
+  def run_copies(copy, environments, tell):
+    assert copy == ['-m', 'experiments', *words, '--at_once=2', '--at_once=1'] and len(environments) == 2
+    command.run([*copy[2:], '--max_runs=1'])  # the first of them; the second fails
+    return [0, 2]
 
-  monkeypatch.setattr(runs.queue, 'run_all', run_all)
-  with pytest.raises(UserError, match=f'{LWF}: exit code 2'):
-    command.run([*words, '--at_once=2', '--max_seconds=9'])
+  monkeypatch.setattr(runs.queue, 'run_copies', run_copies)
+  with pytest.raises(UserError, match='process 1: exit code 2'):
+    command.run([*words, '--at_once=2'])
   assert names(tmp_path / 'results') == [BASE] and (tmp_path / 'output/table_1_digits.md').exists()
 
 
