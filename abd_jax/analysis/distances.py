@@ -36,39 +36,29 @@ def mid(reference: np.ndarray, other: np.ndarray) -> float:
   return float(np.linalg.norm(difference / reference.std(0)[alive]))
 
 
-def median_distance(points: np.ndarray) -> float:
-  """The median Euclidean distance between different rows of f[n, d]; if that is 0, between rows that differ."""
-  distances = np.sqrt(_squared_distances(points, points)[np.triu_indices(len(points), 1)])
-  apart = distances[distances > 0]
-  return float(np.median(distances)) or (float(np.median(apart)) if len(apart) else 0.0)
-
-
 def mmd2(a: np.ndarray, b: np.ndarray, bandwidth: float | None = None) -> float:
   """The unbiased estimate of MMD^2 between f[n, d] and f[m, d], n and m at least 2. It can be below 0.
 
   bandwidth: s of the kernel; None for the median distance.
   """
+  from sklearn.metrics import pairwise_distances
+
   if min(len(a), len(b)) < 2:
     return float('nan')
-  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-  bandwidth = median_distance(np.concatenate([a, b])) if bandwidth is None else bandwidth
+  squared = pairwise_distances(np.concatenate([a, b]).astype(np.float64), metric='sqeuclidean')
+  bandwidth = median_distance(squared) if bandwidth is None else bandwidth
   if bandwidth == 0:  # all images have the same features
     return 0.0
-  kernel = lambda x, y: np.exp(-_squared_distances(x, y) / (2 * bandwidth**2))
-  within = lambda x: (kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))
-  return float(within(a) + within(b) - 2 * kernel(a, b).mean())
+  kernel, n = np.exp(-squared / (2 * bandwidth**2)), len(a)
+  within = lambda own: (own.sum() - len(own)) / (len(own) * (len(own) - 1))
+  return float(within(kernel[:n, :n]) + within(kernel[n:, n:]) - 2 * kernel[:n, n:].mean())
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """f64[n, m]"""
-  centre = a.mean(0)  # equal distances, less rounding
-  a, b = a - centre, b - centre
-  squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-  squared = np.maximum(squared, 0)
-  if a.shape == b.shape and np.array_equal(a, b):
-    np.fill_diagonal(squared, 0)
-  # What rounding alone leaves is no distance.
-  return np.where(squared <= 1e-12 * max(squared.max(initial=0.0), (a**2).max(initial=0.0)), 0.0, squared)
+def median_distance(squared: np.ndarray) -> float:
+  """The median distance between different points; if that is 0, between points that differ. squared: f[n, n]."""
+  distances = np.sqrt(squared[np.triu_indices(len(squared), 1)])
+  apart = distances[distances > 0]
+  return float(np.median(distances)) or (float(np.median(apart)) if len(apart) else 0.0)
 
 
 def cka(a: np.ndarray, b: np.ndarray) -> float:

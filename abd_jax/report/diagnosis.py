@@ -120,9 +120,8 @@ def quality(groups: Sequence[Group]) -> list[str]:
             'dreams per class')  # fmt: skip
   firsts = [(group.name, run, run.diagnosis['dreams']) for group in known for run in group.diagnosed('dreams')[:1]]
   rows = [_quality_row(name, entry) for name, _, entries in firsts for entry in entries]
-  agreement = h.figure(figures.agreement_curves(known), 'How often an independent classifier agrees with the teacher.')
   pairs = [part for name, run, entries in firsts for part in _pairs(name, run, entries[-1])]
-  return [h.paragraph(words), h.side_by_side(agreement), h.html_table(header, rows), *pairs]
+  return [h.paragraph(words), h.html_table(header, rows), *pairs]
 
 
 def _quality_row(name: str, entry: dict) -> tuple[str, ...]:

@@ -15,23 +15,23 @@ KINDS = {'dreamed': ('dreamed old classes', 0), 'new': ('real new classes', 1)}
 LABELS = {'mid': 'MID to real old classes', 'mmd2': 'MMD² to real old classes'}
 
 
-def _series(groups: Sequence[Group], trials: Callable[[Group], list]) -> list[Series]:
-  return [Series(group.name, trials(group), group.look) for group in groups]
+def _over_tasks(
+  groups: Sequence[Group], trials: Callable[[Group], list], first: int, label: str, title: str, **more: Any
+) -> str:
+  """A curve for each group, of the rows of its trials over the tasks from `first` on. more: for charts.curves."""
+  series = [Series(group.name, trials(group), group.look) for group in groups]
+  ticks = [str(first + k) for k in range(max(len(row) for one in series for row in one.trials))]
+  return charts.curves(series, ticks, 'tasks learnt', label, title, **more)
 
 
 def accuracy_curves(groups: Sequence[Group]) -> str:
   """Accuracy over all classes seen, after each task."""
-  series = _series(groups, lambda group: [list(map(_percent, run.results['seen_accuracy'])) for run in group.runs])
-  return charts.curves(series, _ticks(series), 'tasks learnt', 'accuracy, all classes seen', 'Accuracy', '%', 100)
+  trials = lambda group: [list(map(_percent, run.results['seen_accuracy'])) for run in group.runs]
+  return _over_tasks(groups, trials, 1, 'accuracy, all classes seen', 'Accuracy', unit='%', top=100)
 
 
 def _percent(value: float | None) -> float | None:
   return None if value is None else 100 * value
-
-
-def _ticks(series: Sequence[Series], first: int = 1) -> list[str]:
-  """Numbers of tasks, from `first` on."""
-  return [str(first + k) for k in range(max(len(row) for one in series for row in one.trials))]
 
 
 def final_layer(entry: dict[str, Any]) -> Any:
@@ -63,10 +63,9 @@ def distance_ratios(group: Group, distance: str = 'mid') -> list[list[float | No
 
 def ratio_curves(groups: Sequence[Group]) -> str:
   """The ratios of MID over the tasks, with a line at 1, of groups that dream; '' if none does."""
-  series = _series(groups, distance_ratios)
-  ticks = _ticks(series, 2)
-  line = Series('equally far', [[1.0] * len(ticks)], charts.GREY)
-  return charts.curves(series, ticks, 'tasks learnt', 'MID dreamed / MID new', 'MID ratio', reference=line)
+  tasks = max(len(row) for group in groups for row in distance_ratios(group))
+  line = Series('equally far', [[1.0] * tasks], charts.GREY)
+  return _over_tasks(groups, distance_ratios, 2, 'MID dreamed / MID new', 'MID ratio', reference=line)
 
 
 def layer_curves(group: Group, distance: str) -> str:
@@ -88,9 +87,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def alignment_curves(groups: Sequence[Group]) -> str:
   """CKA of old classes' features before and after each task."""
-  series = _series(groups, lambda group: [list(map(final_layer, one['cka'])) for one in group.diagnoses])
+  trials = lambda group: [list(map(final_layer, one['cka'])) for one in group.diagnoses]
   title = 'CKA of old classes before and after the task'
-  return charts.curves(series, _ticks(series, 2), 'task', title, title, top=1.0)
+  return _over_tasks(groups, trials, 2, title, title, top=1.0)
 
 
 def probe_bars(groups: Sequence[Group]) -> str:
@@ -100,27 +99,11 @@ def probe_bars(groups: Sequence[Group]) -> str:
   return _bars(groups, kinds, value, 'accuracy, all classes', 'Probe and head', '%')
 
 
-def agreement_curves(groups: Sequence[Group]) -> str:
-  """How often an independent classifier sees in a dream what the teacher sees, and chance; '' if no value is known."""
-  pick = lambda diagnosis, key: [_percent(one[key]) for one in diagnosis['dreams']]
-  series = _series(groups, lambda group: [pick(one, 'agreement') for one in group.diagnoses])
-  longest = max((one for group in groups for one in group.diagnoses), key=lambda one: len(one['dreams']))
-  chance, title = Series('chance', [pick(longest, 'chance')], charts.GREY), 'Agreement of an independent classifier'
-  return charts.curves(series, _ticks(series), 'tasks learnt', 'agreement', title, '%', 100, reference=chance)
-
-
 def plane(run: RunRecord) -> str:
   """Figure C: t-SNE of the features after the second task."""
   points, kinds = run.diagnosis['plane'], {'old': ('real old classes', 2), **KINDS}
   sets = [(name, points[kind], look) for kind, (name, look) in kinds.items() if kind in points]
   return charts.scatter(sets, f'{run.config["method"]}: features after task {points["task"] + 1}, t-SNE')
-
-
-def seconds_bars(groups: Sequence[Group]) -> str:
-  """Seconds of each kind of work, mean over trials."""
-  kinds = list(dict.fromkeys(kind for group in groups for run in group.runs for kind in run.results['seconds']))
-  series = _series(groups, lambda group: [[run.results['seconds'].get(kind) for kind in kinds] for run in group.runs])
-  return charts.bars(series, kinds, '', 'seconds', 'Seconds by kind of work')
 
 
 def save_grid(images: np.ndarray, labels: Sequence[str], file: Path) -> None:

@@ -63,7 +63,7 @@ def _subtitle(runs: Sequence[RunRecord]) -> str:
 
 
 def headline(groups: Sequence[Group]) -> str:
-  """Accuracy over all tasks, time and memory: tiles for one group; a table for several."""
+  """Accuracy over all tasks, time and memory of each group."""
   names = (*(f'{key.replace("_", " ")}, %' for key in h.METRICS), 'time', 'real images kept, at most')
   rows = []
   for group in groups:
@@ -73,11 +73,7 @@ def headline(groups: Sequence[Group]) -> str:
     seconds = float(np.mean([sum(run.results['seconds'].values()) for run in group.runs]))
     kept = str(group.diagnoses[0]['kept_images']) if group.diagnoses else 'not known'
     rows.append((group.name, count, *accuracies, h.duration(seconds), kept))
-  if len(groups) > 1:
-    return h.html_table(('method', 'runs', *names), rows)
-  numbers = zip(names, rows[0][2:], strict=True)
-  tiles = [f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for name, value in numbers]
-  return f'<div class="tiles">{"".join(tiles)}</div>'
+  return h.html_table(('method', 'runs', *names), rows)
 
 
 def accuracy(groups: Sequence[Group]) -> list[str]:
@@ -89,8 +85,7 @@ def accuracy(groups: Sequence[Group]) -> list[str]:
   words += ' Bands: one standard deviation over trials.' if any(len(group.runs) > 1 for group in groups) else ''
   curves = h.figure(figures.accuracy_curves(groups), words)
   firsts = [(group.name, next(run for run in group.runs if run.results['accuracy_matrix'])) for group in groups]
-  seconds = h.figure(figures.seconds_bars(groups), 'Seconds of each kind of work.')
-  return [h.side_by_side(curves, seconds), *h.folded(firsts, _matrices, opened=2)]
+  return [curves, *h.folded(firsts, _matrices, opened=2)]
 
 
 def _matrices(run: RunRecord) -> str:
