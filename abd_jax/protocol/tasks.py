@@ -49,7 +49,7 @@ def parse_class_order(text: str, class_names: Sequence[str], trial: int) -> tupl
     return class_order(len(class_names), trial)
   if seed := _SHUFFLE.fullmatch(text):
     return tuple(np.random.RandomState(int(seed[1])).permutation(len(class_names)).tolist())
-  kind, body = _kind_and_body(text)
+  kind, body = _ORDER.findall(text)[0]
   words, names = _words(body), [unicodedata.normalize('NFC', name) for name in class_names]
   ids = [word.lstrip('0') or '0' for word in words]
   numbers = [str(k) for k in range(len(names))]
@@ -68,25 +68,18 @@ def parse_class_order(text: str, class_names: Sequence[str], trial: int) -> tupl
 
 
 _SHUFFLE, _NUMBERS = re.compile(r'numpy:(\d{1,9})'), re.compile(r'[-+\d,\s]+')
+_ORDER = re.compile(r'(ids:|names:)?(.*)', re.DOTALL)
 
 
 def _mean_ids(words: list[str], ids: list[str], names: list[str]) -> bool:
   """Whether numbers are ids rather than names. Raises UserError if they may be either, and name different classes."""
-  if sorted(ids) != sorted(str(k) for k in range(len(names))):
+  if sorted(ids) != sorted(map(str, range(len(names)))):
     return not set(words) & set(names)
-  for word, number in zip(words, ids, strict=True):
-    if word in names and names[int(number)] != word:
-      raise UserError(
-        f"config.class_order: '{word}' is the name of one class and the id of another, '{names[int(number)]}'. Put "
-        'ids: or names: in front of the list.'
-      )
+  if other := [word for word, number in zip(words, ids, strict=True) if word in names and names[int(number)] != word]:
+    raise UserError(
+      f"config.class_order: '{other[0]}' is the name of one class and the id of another. Put ids: or names: in front."
+    )
   return True
-
-
-def _kind_and_body(text: str) -> tuple[str, str]:
-  """('ids:', 'names:' or '', what stands behind it)."""
-  kind = next((kind for kind in ('ids:', 'names:') if text.startswith(kind)), '')
-  return kind, text.removeprefix(kind)
 
 
 def _words(body: str) -> list[str]:
@@ -101,7 +94,7 @@ def order_text(text: str) -> str:
 
   Raises UserError if it cannot be read.
   """
-  kind, body = _kind_and_body(text)
+  kind, body = _ORDER.findall(text)[0]
   if not text or '\n' in body or _SHUFFLE.fullmatch(text) or _NUMBERS.fullmatch(body):
     return text
   file = os.path.expanduser(body)
