@@ -6,7 +6,7 @@ outlives the task, but for those that a method with a memory picks.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,13 @@ from abd_jax.steps.inputs import EpochIndices, StepInputs, StreamedImages, inver
 from abd_jax.steps.student import in_batches
 
 
-def train_and_evaluate(config, workdir: str) -> dict:
+def train_and_evaluate(config, workdir: str, on_metrics: Callable[[dict], None] | None = None) -> dict:
   """Runs `config` in `workdir`, or resumes it there, and returns the content of its results.json.
 
   Args:
     config: from abd_jax.load_config or abd_jax.config.default.
     workdir: the run's own folder. A finished run is only read, and needs no data unless data.dir is another folder.
+    on_metrics: called with each line of metrics.jsonl as it is written, on the first host; not for an upper bound.
 
   Raises:
     UserError: a mistake in either, in one line.
@@ -63,6 +64,7 @@ def train_and_evaluate(config, workdir: str) -> dict:
   config, tasks = plan.config, plan.schedule.tasks.num_tasks
   hosts.must_agree('config or data', lambda: [fixed(config.to_dict()), plan.test_counts()])
   with system_errors_explained(f'workdir {Path(workdir).absolute()}'), Workdir(workdir, config.to_dict()) as files:
+    files.on_metrics = on_metrics
     results = _upper_bound(plan, files) if plan.method.offline else _learn_tasks(plan, files)
     results = files.write_results(results)
     files.remove_teachers(no_longer_kept(plan.schedule.frozen_before(tasks, ''), config.teachers_kept))

@@ -146,8 +146,8 @@ def learn(compile_once, tiny_config):
   """learn(path, **fields) -> results: the library's own entry point, compiling once per method and not per run."""
   import abd_jax.train as train
 
-  def run(path, **fields):
-    return train.train_and_evaluate(tiny_config(**fields), str(path))
+  def run(path, on_metrics=None, **fields):
+    return train.train_and_evaluate(tiny_config(**fields), str(path), on_metrics)
 
   return run
 

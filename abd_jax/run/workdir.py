@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Workdir:
     self.path = Path(path).absolute()
     self.is_main = hosts.is_main()  # of several hosts, one writes
     self._writers: MetricWriters | None = None  # made with the first record
+    self.on_metrics: Callable[[dict], None] | None = None  # called with each record
     self.config = json.loads(json.dumps(config_dict))
     self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
     self._lock = hosts.all_or_none(self._open)
@@ -117,6 +118,8 @@ class Workdir:
     self._log_digest.update(line)
     if self._writers:
       self._writers.write(record)
+      if self.on_metrics:
+        self.on_metrics(record)
     return self._log_bytes, self._log_digest.hexdigest()
 
   def log_phase(self, record: dict) -> None:

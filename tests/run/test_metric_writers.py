@@ -37,10 +37,12 @@ def root(tmp_path_factory):
   return tmp_path_factory.mktemp('mirrors')
 
 
-def test_the_csv_has_every_value_of_the_log(root, learn):
-  results = learn(root / 'run')
+def test_a_callback_and_the_csv_have_every_value_of_the_log(root, learn):
+  heard = []
+  results = learn(root / 'run', on_metrics=heard.append)
   table = rows(root / 'run')
   records = [json.loads(line) for line in (root / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  assert heard == records
   losses = [(r['task'], r['phase'], r['step'], r['loss']) for r in records if 'loss' in r]
   read = [row for row in table if row['metric'] == 'loss']
   assert [(int(r['task']), r['phase'], int(r['step']), float(r['value'])) for r in read] == losses and losses
