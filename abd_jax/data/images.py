@@ -23,7 +23,11 @@ _ORIENTATION = 0x0112  # EXIF's tag
 _MODES = {1: 'L', 3: 'RGB'}
 _WHITE = 255  # of 8 bits
 _DEEP = {'I': '32-bit', 'F': 'float', 'I;16': '16-bit', 'I;16B': '16-bit', 'I;16L': '16-bit', 'I;16N': '16-bit'}
-_OTHER_BYTE = {'B': 'L', 'L': 'B', 'N': 'B' if sys.byteorder == 'little' else 'L'}  # big, little, this machine's
+# Big and little end first, or as on this machine: how Pillow, which reads the first byte, is told to read the other.
+_OTHER_END = {'B': 'L', 'L': 'B', 'N': 'B' if sys.byteorder == 'little' else 'L'}
+_LOWER = {f'{mode};16{end}': f'{mode};16{other}' for mode in ('RGB', 'RGBA') for end, other in _OTHER_END.items()}
+_LOWER |= {'LA;16B': 'RGBA'}  # of which the second and the fourth are the lower bytes
+_BITS, _PLANES = 258, 284  # TIFF's tags: of a channel; 2 where each channel is stored by itself
 _MOST, _LARGE = 2**29, 89_478_485  # pixels: more are refused; more are read at a part of their size
 
 
@@ -288,27 +292,27 @@ def _reduction(image: Any) -> int:
 def _deep_mode(image: Any) -> str:
   """Pillow's mode of an image with more than 8 bits a channel, or of its file, as 'RGB;16B'; '' of any other.
 
-  The image must not be decoded yet.
+  The image must not be decoded yet. Raises BadImage for 16-bit colours that Pillow would read wrongly.
   """
   if image.mode in _DEEP:
     return image.mode
+  if image.format == 'TIFF' and image.tag_v2.get(_PLANES) == 2 and max(image.tag_v2.get(_BITS, (8,))) > 8:
+    raise BadImage('has 16-bit colours stored plane by plane, which cannot be read')
   raw = {tile.args if isinstance(tile.args, str) else str(tile.args[0]) for tile in image.tile if tile.args}
-  known = {f'{mode};16{order}' for mode in ('RGB', 'RGBA') for order in _OTHER_BYTE if mode == image.mode}
-  return raw.pop() if len(raw) == 1 and raw <= known else ''
+  return raw.pop() if len(raw) == 1 and raw <= _LOWER.keys() else ''
 
 
 def _raw_values(image: Any, mode: str, encoded: bytes) -> np.ndarray:
   """float64[h, w, c] of an image of that `_deep_mode`. Raises BadImage.
 
-  Of 16-bit colours Pillow reads the upper bytes only; it reads the lower ones if told the other order of bytes.
+  Of 16-bit colours Pillow reads the upper bytes only; a second reading takes the lower ones for the upper.
   """
   values = pixels(_load(image)).astype(np.float64)
   if mode not in _DEEP:
     lower = _open(io.BytesIO(encoded))
-    other = mode[:-1] + _OTHER_BYTE[mode[-1]]
-    swapped = lambda args: other if isinstance(args, str) else (other, *args[1:])
+    swapped = lambda args: _LOWER[mode] if isinstance(args, str) else (_LOWER[mode], *args[1:])
     lower.tile = [tile._replace(args=swapped(tile.args)) for tile in lower.tile]
-    values = 256 * values + pixels(_load(lower))
+    values = 256 * values + pixels(_load(lower))[..., [1, 1, 1, 3] if mode == 'LA;16B' else slice(None)]
   if not np.isfinite(values).all():
     raise BadImage('has values that are not finite')
   return values

@@ -47,10 +47,11 @@ def test_any_photograph_becomes_eight_bits(image, channels, expected, done):
 DEEP = np.array([[0, 90, 1000], [2000, 4094, 4095]])
 
 
-def colours_of_16_bits(values):
-  """A PNG of [h, w, 3], which Pillow reads but does not write."""
+def colours_of_16_bits(*channels):
+  """A PNG of grey and transparency, or of RGB, which Pillow reads but does not write."""
+  values = np.stack(channels, -1)
   chunk = lambda kind, body: struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-  head = struct.pack('>IIBBBBB', values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+  head = struct.pack('>IIBBBBB', values.shape[1], values.shape[0], 16, {2: 4, 3: 2}[len(channels)], 0, 0, 0)
   rows = zlib.compress(b''.join(b'\0' + row.astype('>u2').tobytes() for row in values))
   return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
 
@@ -62,9 +63,10 @@ def colours_of_16_bits(values):
     (encoded(Image.fromarray(DEEP.astype(np.uint16)), 'tiff'), 0, '16-bit'),
     (encoded(Image.fromarray((DEEP - 1000).astype(np.int32)), 'tiff'), -1000, '32-bit'),
     (encoded(Image.fromarray((DEEP / 8).astype(np.float32)), 'tiff'), 0, 'float'),
-    (colours_of_16_bits(np.stack([DEEP, DEEP[::-1], DEEP], -1)), 0, '16-bit'),
+    (colours_of_16_bits(DEEP, DEEP[::-1], DEEP), 0, '16-bit'),
+    (colours_of_16_bits(DEEP, np.full_like(DEEP, 65535)), 0, '16-bit'),
   ],
-  ids=['png', 'tiff', 'int32', 'float', 'colours'],
+  ids=['png', 'tiff', 'int32', 'float', 'colours', 'transparency'],
 )
 def test_deep_images_have_all_levels_of_the_range_of_raw_values(tmp_path, data, low, word):
   (tmp_path / 'image').write_bytes(data)
@@ -75,10 +77,10 @@ def test_deep_images_have_all_levels_of_the_range_of_raw_values(tmp_path, data, 
   result, done = images.plain(data, 0, (low, high))
   np.testing.assert_array_equal(images.pixels(result)[..., 0], expected)
   if result.mode == 'RGB':
-    np.testing.assert_array_equal(np.asarray(result)[..., 1], expected[::-1])
-  assert done == [word]
+    np.testing.assert_array_equal(np.asarray(result)[..., 1], expected if 'RGBA' in done else expected[::-1])
+  assert done[0] == word
   beyond, done = images.plain(data, 0, (low + 90 / scale, low + 1000 / scale))
-  assert images.pixels(beyond)[..., 0].tolist() == [[0, 0, 255], [255] * 3] and done == [word, 'saturated']
+  assert images.pixels(beyond)[..., 0].tolist() == [[0, 0, 255], [255] * 3] and done[:2] == [word, 'saturated']
 
 
 def test_deep_images_without_a_range():
@@ -86,7 +88,7 @@ def test_deep_images_without_a_range():
   for dtype, word in ((np.int32, '32-bit'), (np.float32, 'float')):
     with pytest.raises(images.BadImage, match=f'{word} values, whose range is not known'):
       images.plain(encoded(Image.fromarray(DEEP.astype(dtype)), 'tiff'))
-  result, done = images.plain(colours_of_16_bits(np.stack([16 * DEEP] * 3, -1)))
+  result, done = images.plain(colours_of_16_bits(*[16 * DEEP] * 3))
   np.testing.assert_array_equal(np.asarray(result)[..., 0], 16 * DEEP // 256)
   assert done == []
 
@@ -103,6 +105,19 @@ def test_of_several_pages_the_first_is_taken_and_that_is_said(dtype):
   pages = [Image.fromarray(np.full((4, 4), value, dtype)) for value in (70, 90, 110)]
   result, done = images.plain(encoded(pages[0], 'tiff', save_all=True, append_images=pages[1:]), 0, (0, 255))
   assert np.unique(np.asarray(result)).tolist() == [70] and done[0] == 'first page of several'
+
+
+def test_colours_of_16_bits_in_planes_which_pillow_confuses_are_refused():
+  tags = [(256, 1, 1), (257, 1, 1), (258, 3, 134), (259, 1, 1), (262, 1, 2), (273, 3, 140), (277, 1, 3), (278, 1, 1)]
+  tags += [(279, 3, 146), (284, 1, 2)]
+  entries = b''.join(struct.pack('<HHII', tag, 3, count, value) for tag, count, value in tags)
+  data = (
+    struct.pack('<2sHIH', b'II', 42, 8, len(tags))
+    + entries
+    + struct.pack('<I9H3H', 0, *[16] * 3, *[152, 154, 156], *[2] * 3, 7, 8, 9)
+  )
+  with pytest.raises(images.BadImage, match='plane by plane'):
+    images.plain(data)
 
 
 def test_values_that_are_no_numbers_are_a_bad_image():
