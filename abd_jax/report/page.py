@@ -112,7 +112,8 @@ def costs(groups: Sequence[Group]) -> list[str]:
   parts = [h.html_table(('seconds', *kinds), rows)]
   firsts = [(group.name, group.runs[0]) for group in groups]
   if kept := [(name, run.diagnosis['kept_bytes']) for name, run in firsts if run.diagnosis]:
-    names = {'student': 'frozen student', 'generator': 'generator', 'images': 'real images'}
+    names = {'student': 'frozen student', 'generator': 'generator'}
+    names |= {'statistics': 'class statistics', 'images': 'real images'}
     rows = [(name, *(h.size(of.get(key, 0)) for key in names), h.size(sum(of.values()))) for name, of in kept]
     parts += [h.heading('Kept between tasks'), h.html_table(('', *names.values(), 'in all'), rows)]
   if phases := [(name, run) for name, run in firsts if run.phases]:

@@ -240,10 +240,11 @@ class LoadedModel:
     return {name: outputs[name] for name in sorted(outputs, key=number)}
 
   def nbytes(self) -> dict[str, int]:
-    """Bytes of the arrays of 'student' and, if there is one, 'generator'."""
+    """Bytes of the arrays of 'student' and, if there are any, of 'generator' and 'statistics' of classes."""
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-    generator = size(self._model.generator)
-    return {'student': size(self._model) - generator} | ({'generator': generator} if generator else {})
+    beside = {'generator': size(self._model.generator), 'statistics': size(self._model.statistics)}
+    student = size(self._model) - sum(beside.values())
+    return {'student': student} | {name: count for name, count in beside.items() if count}
 
   def _call(self, function, images: np.ndarray):
     return function(self._model, images, self._classes)
