@@ -175,14 +175,12 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     height, width, channels = self.files.shape
     size = f'{height}x{width}' if height else 'of their own sizes'
     parts = [f'{counts} images of {len(self.files.class_names)} classes, stored {size} with {channels} channels']
-    listed = lambda counted: ', '.join(f'{count} {what}' for what, count in counted.most_common() if count)
-    parts += [f'converted: {listed(self.done)}'] if self.done else []
+    parts += _listed('converted', self.done)
     if self.files.value_range:
       low, high = self.files.value_range
       parts += [f'raw values {low:g} to {high:g} became 0 to 255 (--config.data.value_range)']
     parts += [f'skipped: {len(self.skipped)}'] if self.skipped else []
-    parts += [f'passed over: {passed}'] if (passed := listed(self.files.passed_over or Counter())) else []
-    parts += [f'same bytes: {listed(self.repeated)}'] if self.repeated else []
+    parts += _listed('passed over', self.files.passed_over) + _listed('same bytes', self.repeated)
     print(f'{self.name}: {"; ".join(parts)}', file=sys.stderr)
 
 
@@ -212,14 +210,22 @@ class _InOrder:
       yield key, self._file.read(size)
 
 
+def _listed(title: str, counted: Counter[str] | None) -> list[str]:
+  """['title: 3 these, 2 those'], or [] of none."""
+  words = [f'{count} {what}' for what, count in (counted or Counter()).most_common() if count]
+  return [f'{title}: {", ".join(words)}'] if words else []
+
+
 def digest_of(facts: Any) -> str:
   return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
-def check_classes(folder: Path, names: dict[int, str], splits: dict[str, list[Photo]]) -> None:
+def check_classes(
+  folder: Path, names: dict[int, str], splits: dict[str, list[Photo]], passed_over: Counter[str] | None = None
+) -> None:
   """Raises UserError for no class, no test images, or a class without training images.
 
-  names: label -> class.
+  names: label -> class. passed_over: as in `Files`.
   """
   if not names:
     raise UserError(f'{folder} has no classes: one folder of images each. Use at least 2.')
@@ -228,8 +234,9 @@ def check_classes(folder: Path, names: dict[int, str], splits: dict[str, list[Ph
     raise UserError(f"{folder} has one class, '{names[0]}', with folders in it. Name the one that holds the classes.")
   trained = {names[photo.label] for photo in splits['train']}
   if empty := next((name for name in names.values() if name not in trained), ''):
-    twin = next((f" '{name}' has some." for name in trained if name.casefold() == empty.casefold()), '')
-    raise UserError(f"class '{empty}' in {folder} has no training images.{twin} Add some, or remove its folder.")
+    twin = [f"'{name}' has some" for name in trained if name.casefold() == empty.casefold()]
+    notes = f' ({"; ".join(hints)})' if (hints := twin + _listed('passed over', passed_over)) else ''
+    raise UserError(f"class '{empty}' in {folder} has no training images{notes}. Add some, or remove its folder.")
   if not splits.get('test', True):
     raise UserError(f'{folder} has no test images. Add some; to be split, a class needs 2 images.')
 

@@ -57,7 +57,7 @@ class Builder(FileBuilder, skip_registration=True):
     splits = {split: _photos(classes, names, passed_over) for split, classes in layout.items()}
     if 'test' not in splits:
       splits = _deal(splits['train'], options.test_fraction, options.split_seed)
-    check_classes(folder, dict(enumerate(names)), splits)
+    check_classes(folder, dict(enumerate(names)), splits, passed_over)
     size, channels = _size_and_channels([photo for photos in splits.values() for photo in photos], options)
     side = size if options.crop == 'padded' else None
     value_range = options.value_range or _value_range(splits['train'])
