@@ -85,7 +85,8 @@ def _learn_tasks(plan: Plan, files: Workdir) -> dict:
     progress = session.progress
     frozen = schedule.frozen_before(progress.task, progress.phase)
     learner = Learner(plan, session.states, session.load_teachers(frozen, schedule.teachers_kept))
-    plan.stream.on_read(files.log_read)  # writes; by now everything that may be damaged has been read
+    # By now everything that may be damaged has been read.
+    plan.stream.on_read(partial(files.append, 'reads.jsonl'))
     if plan.lacks_old_tests():
       session.console.line('the test images of the classes learnt before are missing: only new classes are evaluated')
     for task, phase in schedule.from_place(progress.task, progress.phase):

@@ -14,7 +14,6 @@ from abd_jax.errors import UserError
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
 GIB = 2**30
 RESIDENT = GIB // 2  # what the smallest run keeps in memory
-ADDRESSES = 2 * GIB  # of address space, which JAX and its threads reserve and mostly do not use
 _CGROUP = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'))
 
 
@@ -73,16 +72,12 @@ def check_memory(images: int = 0) -> None:
 
   images: bytes of the images that the run keeps on the host.
   """
-  allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
-  limits = [(RESIDENT, _physical(), 'this machine, or the container, has')]
-  if allowed != resource.RLIM_INFINITY:
-    limits.append((ADDRESSES, allowed, 'ulimit -v allows'))
-  for least, there, limit in limits:
-    if there < least + images:
-      raise UserError(
-        f'a run needs at least {(least + images) / GIB:.1f} GiB of memory, but {limit} {there / GIB:.1f}. Allow it '
-        'more, or lower config.data.device_mib so that images are streamed.'
-      )
+  least, there = RESIDENT + images, _physical()
+  if there < least:
+    raise UserError(
+      f'a run needs at least {least / GIB:.1f} GiB of memory, but this machine, or the container, has '
+      f'{there / GIB:.1f}. Allow it more, or lower config.data.device_mib so that images are streamed.'
+    )
 
 
 def _physical() -> int:

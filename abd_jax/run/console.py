@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -61,9 +60,6 @@ class PauseSignals:
     _say(b'pausing after this chunk; again to stop now')
 
 
-BAR = 15  # cells that the bar has at least, in 80 columns
-
-
 class Console:
   """Shows task, phase, percent, time left and losses of a run of `total` steps, `done` of which are done.
 
@@ -81,7 +77,7 @@ class Console:
     self._bar = None
     if not (self._plain or self._silent):
       colour = None if os.environ.get('NO_COLOR') else 'green'
-      form = '{desc}{percentage:3.0f}% |{bar}| {unit}'  # as the unit, for tqdm puts a comma before a postfix
+      form = '{desc}{percentage:3.0f}% |{bar:15}| {unit}'  # as the unit, for tqdm puts a comma before a postfix
       self._bar = tqdm(total=total, initial=done, colour=colour, dynamic_ncols=True, bar_format=form, unit='starting')
 
   def begin(self, where: str, what: str) -> None:
@@ -100,7 +96,7 @@ class Console:
     words.append(f'{images_per_second:.0f} images/s')
     if self._bar is not None:
       self._bar.n += steps
-      self._show(f'{self._left()} left', words)
+      self._show(' '.join([self._left(), 'left', *words]))
     elif time.monotonic() - self._last >= self._every:
       self._last = time.monotonic()
       self.line(f'{self._where}: {" ".join(words)}, {self._done}/{self._total} steps, {self._left()} left')
@@ -111,17 +107,11 @@ class Console:
       with contextlib.suppress(OSError):
         tqdm.write(text, file=sys.stderr)
 
-  def _show(self, text: str, words: list[str] | None = None) -> None:
-    """Shows `text` after the bar, and as many of `words` as fit beside a bar of BAR cells."""
+  def _show(self, text: str) -> None:
+    """Shows as much of `text` after the bar as the terminal has room for."""
     if self._bar is None:
       return
-    head = f'{self._where}: '
-    room = shutil.get_terminal_size().columns - len(head) - len('100% || ') - BAR - len(text) - 1
-    for word in words or []:
-      if len(word) + 1 > room:
-        break
-      text, room = f'{text} {word}', room - len(word) - 1
-    self._bar.set_description_str(head, refresh=False)
+    self._bar.set_description_str(f'{self._where}: ', refresh=False)
     self._bar.unit = text
     with contextlib.suppress(OSError):
       self._bar.refresh()

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,52 +25,28 @@ def values_of(record: dict) -> Iterator[tuple[str, float]]:
       yield name, value
 
 
-class Board:
-  """Writes TensorBoard's event file in the calling thread.
-
-  tensorboardX's SummaryWriter writes in a thread of its own. On a full disk that thread ends without a word, and the
-  run then waits for ever.
-  """
-
-  def __init__(self, folder: Path):
-    from tensorboardX import event_file_writer, summary
-    from tensorboardX.proto import event_pb2
-
-    folder.mkdir(exist_ok=True)  # it still exists if another program has a file in it open
-    messages: Any = event_pb2
-    self._summary, self._event = summary, messages.Event
-    self._file = event_file_writer.EventsWriter(str(folder / 'events'))
-
-  def add_scalar(self, tag: str, value: float, step: int) -> None:
-    self._add(self._summary.scalar(tag, value), step)
-
-  def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
-    """image: u8[h, w, c]."""
-    self._add(self._summary.image(tag, image, dataformats='HWC'), step)
-
-  def _add(self, summary: Any, step: int) -> None:
-    self._file.write_event(self._event(summary=summary, step=step, wall_time=time.time()))
-
-  def flush(self) -> None:
-    self._file.flush()
-
-  def close(self) -> None:
-    self._file.close()
-
-
 class MetricWriters:
   """Writes `tensorboard/` and `metrics.csv` of a workdir from its metrics.jsonl and its pictures.
 
   Each process begins both anew, so that a resumed run has no point twice. The CSV has a line for each value: task
   (0-based), phase, step of the phase, metric, value. TensorBoard counts the steps of all phases, and shows the dreams
   of a task when the next task begins.
+
+  Events are written in the calling thread. tensorboardX's SummaryWriter has a thread of its own, which on a full disk
+  ends without a word; the run then waits for ever.
   """
 
   def __init__(self, workdir: Path):
-    shutil.rmtree(workdir / 'tensorboard', ignore_errors=True)
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
+
+    board, messages = workdir / 'tensorboard', cast(Any, event_pb2)
+    shutil.rmtree(board, ignore_errors=True)
+    board.mkdir(exist_ok=True)  # it still exists if another program has a file in it open
+    self._summary, self._event = summary, messages.Event
+    self._events = event_file_writer.EventsWriter(str(board / 'events'))
     self._workdir, self._task = workdir, 0
     self._before, self._phase, self._step = 0, (0, ''), 0
-    self._board = Board(workdir / 'tensorboard')
     self._csv = open(workdir / 'metrics.csv', 'w', newline='')  # noqa: SIM115  (open as long as the run)
     self._rows = csv.writer(self._csv, lineterminator='\n')
     self._rows.writerow(COLUMNS)
@@ -82,7 +58,7 @@ class MetricWriters:
     """Copies one record of metrics.jsonl."""
     task, phase = record['task'], record['phase']
     if task > self._task:
-      self._show('dreams', self._workdir / 'dreams' / f'task_{task}.png')
+      self._show_dreams(self._workdir / 'dreams' / f'task_{task}.png')
       self._task = task
     if 'step' in record:
       if self._phase != (task, phase):
@@ -91,26 +67,30 @@ class MetricWriters:
     else:
       with contextlib.suppress(OSError, UserError):  # missing or damaged: a picture less
         counts = read_confusion(confusion_file(self._workdir, task))[1]
-        self._board.add_image('confusion', matrix_picture(counts), self._before + self._step)
+        self._show(self._summary.image('confusion', matrix_picture(counts), dataformats='HWC'))
     for name, value in values_of(record):
       self._rows.writerow((task, phase, record.get('step', ''), name, value))
-      self._board.add_scalar(f'{phase}/{name}', value, self._before + self._step)
+      self._show(self._summary.scalar(f'{phase}/{name}', value))
     self._csv.flush()
-    self._board.flush()
+    self._events.flush()
 
-  def _show(self, tag: str, file: Path) -> None:
+  def _show(self, summary: Any) -> None:
+    """Adds a number or a picture to TensorBoard, at the current step."""
+    self._events.write_event(self._event(summary=summary, step=self._before + self._step, wall_time=time.time()))
+
+  def _show_dreams(self, file: Path) -> None:
     if file.exists():
       from PIL import Image
 
       # PIL raises many kinds of errors for a damaged file; the board then lacks the picture.
       with contextlib.suppress(Exception), Image.open(file) as picture:
-        self._board.add_image(tag, np.asarray(picture.convert('RGB')), self._before + self._step)
+        self._show(self._summary.image('dreams', np.asarray(picture.convert('RGB')), dataformats='HWC'))
 
   def close(self) -> None:
     try:
       self._csv.close()
     finally:
-      self._board.close()
+      self._events.close()
 
 
 def matrix_picture(counts: np.ndarray, side: int = 480) -> np.ndarray:

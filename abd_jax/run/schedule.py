@@ -1,5 +1,6 @@
 """The order of a run: which phases each task has, which rows they train on, which models they freeze. Pure NumPy."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,12 +101,6 @@ class Schedule:
       named.append(NamedPhase('dreaming', len(training), None, False, TeacherId(task)))
     return tuple(named)
 
-  def phases_from(self, task: int, name: str) -> tuple[NamedPhase, ...]:
-    """What is left of a task from the phase of that name on; '' for all."""
-    phases = self.phases(task)
-    names = [phase.name for phase in phases]
-    return phases[names.index(name) if name else 0 :]
-
   def dreams_after(self, task: int) -> bool:
     """Whether a generator is trained at the end of `task`: not after the last."""
     return self.method.inverts and task + 1 < self.tasks.num_tasks
@@ -131,9 +126,8 @@ class Schedule:
 
   def from_place(self, first: int, name: str) -> Iterator[tuple[int, NamedPhase]]:
     """(0-based task, phase) of what is left from that phase of a task on, in order; '' for all of the task."""
-    for task in range(first, self.tasks.num_tasks):
-      for phase in self.phases_from(task, name if task == first else ''):
-        yield task, phase
+    left = ((task, phase) for task in range(first, self.tasks.num_tasks) for phase in self.phases(task))
+    return itertools.dropwhile(lambda one: one[0] == first and name not in ('', one[1].name), left)
 
   def pool_size(self, task_images: tuple[int, ...]) -> int:
     """Images on the devices: a phase's most, rounded up, so that other class orders find their programs compiled."""

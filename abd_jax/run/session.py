@@ -142,11 +142,14 @@ class Session:
         yield
     finally:
       spent = {
+        'task': progress.task,
+        'phase': phase.name,
+        'steps': progress.step - first,
         'seconds': round(time.monotonic() - began, 3),
         'cpu_seconds': round(time.process_time() - busy, 3),  # of all threads of this process
         'peak_bytes': peak_memory(),
       }
-      self.files.log_phase({'task': progress.task, 'phase': phase.name, 'steps': progress.step - first} | spent)
+      self.files.append('phases.jsonl', spent)
 
   def chunk_done(self, phase: NamedPhase, state: TrainState, metrics: PyTree, done: int, inputs: StepInputs) -> None:
     """Logs a chunk's metrics, f[k] each. Raises Diverged if a metric or a parameter is no longer finite."""

@@ -122,15 +122,8 @@ class Workdir:
         self.on_metrics(record)
     return self._log_bytes, self._log_digest.hexdigest()
 
-  def log_phase(self, record: dict) -> None:
-    """Appends a line to phases.jsonl: what this process spent on a phase."""
-    self._append('phases.jsonl', record)
-
-  def log_read(self, record: dict) -> None:
-    """Appends a line to reads.jsonl: which images this process has read."""
-    self._append('reads.jsonl', record)
-
-  def _append(self, name: str, record: dict) -> None:
+  def append(self, name: str, record: dict) -> None:
+    """Appends a line to a log of what this process did: to phases.jsonl or reads.jsonl."""
     if self.is_main:
       with open(self.path / name, 'ab', buffering=0) as file:
         size, line = file.tell(), json.dumps(record).encode() + b'\n'

@@ -121,8 +121,8 @@ def largest_file(size):
 
 def test_half_a_record_does_not_stay(tmp_path):
   with workdir.Workdir(str(tmp_path), {}) as folder:
-    folder.log_phase({'task': 0})
+    folder.append('phases.jsonl', {'task': 0})
     with largest_file(20), pytest.raises(OSError, match='File too large'):  # the first record has 12 bytes
-      folder.log_phase({'task': 1})
-    folder.log_phase({'task': 2})
+      folder.append('phases.jsonl', {'task': 1})
+    folder.append('phases.jsonl', {'task': 2})
   assert files.read_lines(tmp_path / 'phases.jsonl') == [{'task': 0}, {'task': 2}]
