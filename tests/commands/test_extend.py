@@ -99,7 +99,7 @@ def test_new_classes_are_learnt_dreamed_old_ones_kept_and_all_evaluated(
   assert (tmp_path / 'more' / 'dreams' / 'task_3.png').exists() and results['steps']['generator'] == 6
   report.run([str(tmp_path / 'more')])
   page = (tmp_path / 'more/report.html').read_text()
-  assert f'<b>{100 * results["final_accuracy"]:.1f}</b>' in page
+  assert f'<td class="n">{100 * results["final_accuracy"]:.1f}</td>' in page
 
 
 def test_the_head_grows_and_all_that_was_learnt_is_kept_bit_by_bit(base, letters_config):

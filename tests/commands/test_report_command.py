@@ -36,7 +36,7 @@ def test_one_run(copy, write):
   page = write(copy)
   assert (copy / 'report.html').read_text() == page
   results = json.loads((copy / 'results.json').read_text())
-  assert f'<b>{100 * results["final_accuracy"]:.1f}</b>' in page
+  assert f'<td class="n">{100 * results["final_accuracy"]:.1f}</td>' in page
   assert f'--config={copy / "config.json"}' in page and f'--workdir={copy}_again' in page
 
 
