@@ -8,13 +8,15 @@ import reference
 from conftest import SMALLEST, assert_same_outcome
 from safetensors.numpy import save_file
 
-from abd_jax.commands import doctor
+from abd_jax.commands import doctor, report
 from abd_jax.config import changed, default, load_config
 from abd_jax.errors import Paused, UserError
 from abd_jax.models import pretrained
-from abd_jax.run.load import load_snapshot
+from abd_jax.run.extend import extended_config
+from abd_jax.run.load import load_model, load_snapshot
 from abd_jax.run.plan import infer_config
 from abd_jax.run.workdir import resolve
+from abd_jax.train import train_and_evaluate
 
 FIELDS = SMALLEST | {'method': 'base', 'model__blocks': (), 'model__widths': ()}
 
@@ -112,3 +114,21 @@ def test_weights_on_the_hub_without_a_network_are_to_be_placed_by_hand(monkeypat
   with pytest.raises(UserError, match=r'huggingface\.co/timm/resnet18\.a1_in1k by hand, .*init to its path') as error:
     resolve(changed(default(), {'model.init': 'hf:timm/resnet18.a1_in1k', 'data.download': False}))
   assert '\n' not in str(error.value)
+
+
+def test_a_run_from_weights_is_extended_exported_and_reported_without_the_file(learn, weights, tmp_path, capsys):
+  file = weights()
+  learn(tmp_path / 'a', **FIELDS, model__init=str(file), model__trunk_rate=0.1, model__frozen_stats=True)
+  file.unlink()
+  for name, value in (('model.init', 'another'), ('model.widths', (8,))):
+    with pytest.raises(UserError, match=f'config.{name} must stay'):
+      extended_config(str(tmp_path / 'a'), {name: value})
+  config = extended_config(str(tmp_path / 'a'), {'task_sizes': (2, 2, 2), 'model.trainable': 'last_stage'})
+  results = train_and_evaluate(config, str(tmp_path / 'b'))
+  assert len(results['accuracy_matrix']) == 3 and results['config']['model']['trunk_rate'] == 0.1
+  model, (_, manifest, _) = load_model(tmp_path / 'b'), load_snapshot(tmp_path / 'b')
+  assert manifest['init'] == 'weights_0.safetensors' and len(manifest['config']['model']['init_hash']) == 64
+  names, probabilities = model.predict(np.zeros((2, 8, 8, 1), np.uint8))
+  assert len(names) == 2 and probabilities.shape == (2, 6) and len(model.export()) > 1000
+  report.run(['--no-diagnosis', str(tmp_path / 'a'), str(tmp_path / 'b')])
+  assert 'report.html' in capsys.readouterr().out
