@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, digest_of
@@ -176,7 +177,9 @@ def _size_and_channels(photos: list[Photo], options: Options) -> tuple[int, int]
 
 def _value_range(photos: list[Photo]) -> tuple[float, ...]:
   """The lowest and highest raw value of the images with more than 8 bits a channel; () if there are none."""
-  found = [one for one in images_lib.threads().map(images_lib.limits, [photo.path for photo in photos]) if one]
+  measured = images_lib.threads().map(images_lib.limits, [photo.path for photo in photos])
+  with tqdm(measured, 'raw values', len(photos), unit='image', disable=None, leave=False) as bar:
+    found = [one for one in bar if one]
   if not found:
     return ()
   low, high = min(low for low, _ in found), max(high for _, high in found)
