@@ -276,7 +276,7 @@ def _check_classes(stream: TaskStream, known: int) -> None:
       raise UserError(f"class '{empty[0]}' of task {task + 1} has no training images. Leave it out of the tasks.")
     untested += [name for name, c in zip(names, classes, strict=True) if not in_test[c]]
     if not in_test[classes].any():
-      raise UserError(f'task {task + 1} has no test images ({", ".join(names[:3])}). Every task needs some.')
+      raise UserError(f'task {task + 1} has no test images ({", ".join(names[:3])}). Add some, or change config.class_order.')
   if untested:
     print(f'{len(untested)} classes have no test images, so no accuracy: {", ".join(untested[:5])}', file=sys.stderr)
 
