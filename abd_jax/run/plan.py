@@ -212,7 +212,6 @@ class Plan(NamedTuple):
 
   def manifest(self, task: int) -> dict:
     """All that is needed to use a model frozen during 0-based `task` without its data set."""
-    model = self.config.model
     return {
       'schema_version': SCHEMA,
       'abd_jax': __version__,
@@ -222,7 +221,7 @@ class Plan(NamedTuple):
       'image_shape': list(self.stream.image_shape),
       'value_range': list(self.stream.dataset.value_range),
       'config': without(self.config.to_dict(), config_lib.FREE_FIELDS),
-      **({'init': pretrained.name_of(model.init)} if model.init else {}),
+      'init': pretrained.name_of(self.config.model.init),
     }
 
 
