@@ -275,9 +275,11 @@ def _check_classes(stream: TaskStream, known: int) -> None:
       raise UserError(f"class '{empty[0]}' of task {task + 1} has no training images. Leave it out of the tasks.")
     untested += [name for name, c in zip(names, classes, strict=True) if not in_test[c]]
     if not in_test[classes].any():
-      raise UserError(f'task {task + 1} has no test images ({", ".join(names[:3])}). Add some, or change config.class_order.')
+      what = f'task {task + 1} has no test images ({", ".join(names[:3])})'
+      raise UserError(f'{what}. Add some, or change config.class_order.')
   if untested:
-    print(f'{len(untested)} classes have no test images, so no accuracy: {", ".join(untested[:5])}', file=sys.stderr)
+    count, some = len(untested), ', '.join(untested[:5])
+    print(f'classes without test images, so without accuracy: {count} ({some})', file=sys.stderr)
 
 
 def _devices(count: int) -> Sequence[Any]:
