@@ -84,6 +84,7 @@ FIELDS: dict[str, Field] = {
   # What predicts.
   'head': Choice('trained', 'gaussians'),  # 'gaussians': of each class's features, carried (methods/class_gaussians.py)
   'gaussians.dreams': weight(1.0),  # of a dream among the samples that show where features went; an image has 1
+  'gaussians.measured': Choice('images', 'copies'),  # what means and covariances are of; 'copies': copies as well
   'gaussians.distance_shrinkage': Number(0.1, 0, 1e3, above=True),  # of a class's covariance, for distances to it
   'gaussians.ridge': Number(1e-2, 0, 1e3, above=True),  # of the regression, times the mean variance
   'gaussians.head_shrinkage': Number(0.1, 0, 1, above=True),  # of the mean covariance, for the head

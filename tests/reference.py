@@ -206,7 +206,7 @@ def base_cross_entropy(logits, labels, seen):
   return np.mean(per_sample_cross_entropy(logits, labels, seen))
 
 
-def class_gaussians(tasks, dreams, distance_shrinkage, ridge, head_shrinkage):
+def class_gaussians(tasks, measured, dreams, distance_shrinkage, ridge, head_shrinkage):
   """Carried class Gaussians, and the logits of the last task's features less their means over classes.
 
   tasks: a list of (old features (N, 4, D), new ones, labels (N,)): of each image, its copy and two dreams.
@@ -228,7 +228,7 @@ def class_gaussians(tasks, dreams, distance_shrinkage, ridge, head_shrinkage):
       left = new - old - z @ b
       change = np.eye(d) + b[:d]
       means[c], covariances[c] = mu + b[d], change.T @ cov @ change + left.T @ np.diag(w) @ left
-    real = new.reshape(len(labels), 4, d)[:, :2]
+    real = new.reshape(len(labels), 4, d)[:, : {'images': 1, 'copies': 2}[measured]]
     for c in np.unique(labels):
       rows = real[labels == c].reshape(-1, d)
       means.append(rows.mean(0))

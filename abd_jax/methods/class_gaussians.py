@@ -25,7 +25,7 @@ SETTINGS = {
   'trunk': Choice('abd', 'lwf'),  # whose training
 }
 READS = ('abd', 'lwf')
-RECIPE = {'head': 'gaussians'}
+RECIPE = {'head': 'gaussians', 'lwf.weight': 3.0, 'lwf.local_classes': 'new'}
 
 FULL = 256  # features; with more, all classes share one covariance
 ZERO = 1e-20  # a smaller mean of variances or median of distances counts as none
@@ -58,13 +58,14 @@ def end_task(settings, task: TaskEnd) -> dict[str, jax.Array]:
   before, classes = task.statistics, task.classes
   means, covariances = before['means'], before['covariances']
   shared = len(covariances) < len(means)
-  weights = task.there * jnp.where(task.is_real, 1.0, settings.dreams)
+  weights = task.there * jnp.where(task.kinds < 2, 1.0, settings.dreams)
+  measures = task.there & (task.kinds <= ('images', 'copies').index(settings.measured))
 
   def one(total, c):
     mean, covariance = means[c], covariances[0 if shared else c]
     kept = (
       lambda: (jnp.zeros_like(mean), jnp.zeros_like(covariance)),
-      lambda: measured(task.new, task.there & task.is_real & (task.labels == c)),
+      lambda: measured(task.new, measures & (task.labels == c)),
       lambda: carried(mean, covariance, task.old, task.new, weights, settings),
     )
     mean, covariance = jax.lax.switch(classes.new[c] + 2 * classes.old[c], kept)

@@ -68,7 +68,7 @@ class TaskEnd(NamedTuple):
   old: jax.Array  # f[n, d], features of the model of the task before; in the first task the student's
   new: jax.Array  # f[n, d], of the student
   labels: jax.Array  # i32[n], in learning order; of a dream: any
-  is_real: jax.Array  # bool[n], images and copies
+  kinds: jax.Array  # i32[n], 0: an image, 1: a copy, 2 and more: a dream
   there: jax.Array  # bool[n]; the rest is padding, so that all tasks have one shape
   classes: Classes
   statistics: PyTree  # as the task before left them

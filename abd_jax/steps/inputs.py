@@ -106,8 +106,8 @@ def rows_of_task(labels: np.ndarray, old: np.ndarray, new: np.ndarray, most: int
     return padded.reshape(-1, *values.shape[2:])
 
   there = np.ones((count, kinds), bool)
-  kept = {'old': old, 'new': new, 'labels': labels[:, None] * there, 'is_real': there & (np.arange(kinds) < 2)[None]}
-  return {name: rows(values) for name, values in (kept | {'there': there}).items()}
+  each = {'labels': labels[:, None] * there, 'kinds': np.arange(kinds, dtype=np.int32)[None] * there, 'there': there}
+  return {name: rows(values) for name, values in ({'old': old, 'new': new} | each).items()}
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:

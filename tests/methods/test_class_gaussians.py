@@ -1,6 +1,7 @@
 """abd_jax.methods.class_gaussians: the arithmetic against NumPy, its limits, and a run that keeps class statistics."""
 
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -24,10 +25,14 @@ from abd_jax.state import Classes, FrozenModel
 from abd_jax.steps.inputs import rows_of_task
 from abd_jax.train import train_and_evaluate
 
-SETTINGS = SimpleNamespace(dreams=0.5, distance_shrinkage=0.1, ridge=1e-2, head_shrinkage=0.1)
+SETTINGS = dict(dreams=0.5, distance_shrinkage=0.1, ridge=1e-2, head_shrinkage=0.1)
 TASK_OF_CLASS = np.array([0, 0, 1, 1, 2, 3], np.int32)
 WIDTH, MOST = 5, 40
-END_TASK = jax.jit(lambda task: class_gaussians.end_task(SETTINGS, task))
+
+
+@partial(jax.jit, static_argnames='measured')
+def end_task(task, measured='images'):
+  return class_gaussians.end_task(SimpleNamespace(measured=measured, **SETTINGS), task)
 
 
 def task_end(task, statistics, old, new, labels):
@@ -44,17 +49,19 @@ def made_up(task, count=30, seed=0):
   return old, new, labels
 
 
-def learnt(tasks, data=made_up):
+def learnt(tasks, data=made_up, **given):
   """The statistics after so many tasks."""
   statistics = class_gaussians.init(WIDTH, len(TASK_OF_CLASS))
   for task in range(tasks):
-    statistics = END_TASK(task_end(task, statistics, *data(task)))
+    statistics = end_task(task_end(task, statistics, *data(task)), **given)
   return jax.device_get(statistics)
 
 
-def test_statistics_of_three_tasks_equal_those_of_a_numpy_program():
+@pytest.mark.parametrize('measured', ['images', 'copies'])
+def test_statistics_of_three_tasks_equal_those_of_a_numpy_program(measured):
   tasks = [made_up(task) for task in range(3)]
-  found, (expected, expected_logits) = learnt(3), reference.class_gaussians(tasks, 0.5, 0.1, 1e-2, 0.1)
+  expected, expected_logits = reference.class_gaussians(tasks, measured, 0.5, 0.1, 1e-2, 0.1)
+  found = learnt(3, measured=measured)
   for name, value in expected.items():
     np.testing.assert_allclose(found[name][:5], value, rtol=2e-4, atol=2e-5, err_msg=name)
   logits = (tasks[-1][1].reshape(-1, WIDTH) @ found['kernel'] + found['bias'])[:, :5]
@@ -77,7 +84,7 @@ def test_wide_features_share_one_covariance(monkeypatch):
 def test_features_that_do_not_move_leave_the_statistics_and_those_that_do_keep_them_covariances():
   before = learnt(2)
   still = lambda old, new, labels: (old, old, labels)
-  after = END_TASK(task_end(2, before, *still(*made_up(2))))
+  after = end_task(task_end(2, before, *still(*made_up(2))))
   for name in ('means', 'covariances'):
     np.testing.assert_allclose(after[name][:4], before[name][:4], rtol=1e-6, atol=1e-6)
   for covariance in learnt(3)['covariances'][:5]:
