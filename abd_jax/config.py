@@ -387,7 +387,8 @@ def _from_file(text: str) -> Config:
 def _from_json(name: str) -> Config:
   """The config in a JSON file, or on standard input for '-'."""
   try:
-    stored = json.loads(sys.stdin.read() if name == '-' else Path(name).read_text(encoding='utf-8-sig'))
+    text = sys.stdin.read() if name == '-' else Path(name).read_text(encoding='utf-8')
+    stored = json.loads(text.removeprefix('\ufeff'))
     fields = flatten(stored)
   except (OSError, ValueError, AttributeError) as error:
     reason = error.strerror if isinstance(error, OSError) else 'it is not a config'

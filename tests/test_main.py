@@ -1,6 +1,7 @@
 """The command: what it writes, what it prints, and one line for every mistake."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 
@@ -16,6 +18,7 @@ import pytest
 from conftest import REPO, RUN, assert_same_outcome, command, snapshot
 
 from abd_jax.commands import train as train_command
+from abd_jax.config import load_config
 from abd_jax.errors import Paused, UserError
 from abd_jax.run.plan import build
 from abd_jax.train import train_and_evaluate
@@ -58,6 +61,14 @@ def test_a_mistyped_command_is_refused_in_one_line(monkeypatch, tmp_path, flags,
     train_command.run([*flags, f'--workdir={tmp_path / "run"}'])
   assert '\n' not in str(error.value) and all(word in str(error.value) for word in words), error.value
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path, monkeypatch):
+  config = load_config('digits').to_dict()
+  text = '\ufeff' + json.dumps(config)
+  (tmp_path / 'c.json').write_text(text)
+  monkeypatch.setattr(sys, 'stdin', io.StringIO(text))
+  assert load_config(str(tmp_path / 'c.json')).to_dict() == load_config('-').to_dict() == config
 
 
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(cli):
