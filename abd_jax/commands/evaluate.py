@@ -85,7 +85,7 @@ def labelled_files(folder: Path, model: Any) -> tuple[list[Path], np.ndarray, di
   if not known:
     raise UserError(
       f'{folder} has no images of the classes that the model knows: expected folders such as '
-      f'{", ".join(model.class_names[:3])}, got {", ".join(list(classes)[:3]) or "none"}.'
+      f'{", ".join(model.class_names[:3])}, got {", ".join(list(classes)[:3]) or "no folder"}.'
     )
   task_of, order = model.task_of_class, model.tasks.order  # files in the order in which a run has its test images
   known.sort(key=lambda one: (task_of[one[1]], natural(one[0].name), order[one[1]], one[0]))
