@@ -3,6 +3,7 @@
 Checksums are XXH3 of 128 bits. They detect damage; they are no signature.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,8 @@ RESULTS_SCHEMA = 1
 
 def checksum_of_file(file: Path) -> str:
   """The checksum of the file's bytes."""
-  digest = xxhash.xxh3_128()
   with file.open('rb') as content:
-    while block := content.read(1 << 20):
-      digest.update(block)
-  return digest.hexdigest()
+    return hashlib.file_digest(content, xxhash.xxh3_128).hexdigest()
 
 
 def checksum_of_arrays(tree: PyTree) -> str:

@@ -34,7 +34,7 @@ def digits_config(argument='', **overrides):
 
 
 def count_traces(monkeypatch, config):
-  """Names of the student's and inversion's step kinds, one entry per trace, in order."""
+  """Names of the student's and inversion's step kinds, one entry per trace."""
   traces, real_get, real_prior = [], methods.get, losses.smoothness
 
   def counting(name, phase):
@@ -75,7 +75,7 @@ def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, 
   traces = count_traces(monkeypatch, config)
   results = train_and_evaluate(config, str(tmp_path))
   assert [len(row) for row in results['accuracy_matrix']] == [1, 2, 3, 4]
-  assert traces == expected
+  assert sorted(traces) == sorted(expected)
 
 
 class Ran(NamedTuple):

@@ -208,19 +208,8 @@ class TeacherStore:
       write_manifest(target, description)
     hosts.barrier(f'teacher {name}')
 
-  def exists(self, name: str) -> bool:
-    """Whether teachers/<name>/ or its manifest exists, damaged or not."""
-    return (self._folder / name).exists() or manifest_file(self._folder / name).exists()
-
-  def verify(self, name: str) -> None:
-    """Raises Damaged if teachers/<name>/ is missing or differs from its manifest."""
-    path = self._folder / name
-    if not path.exists():
-      raise Damaged(f'checkpoint {path} is missing. Put it back as it was, or choose another --workdir.')
-    read_manifest(path)
-
   def load(self, name: str, abstract: PyTree) -> PyTree:
-    """The arrays in teachers/<name>/. Call `verify` first. Raises Damaged if they cannot be read."""
+    """The arrays in teachers/<name>/. Call `read_manifest` first. Raises Damaged if they cannot be read."""
     path = self._folder / name
     try:
       return as_given(self._checkpointer.restore(self._nameless / name, as_stored(abstract)), abstract)

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
 from typing import Any
@@ -92,7 +94,7 @@ class Console:
   def step(self, steps: int, metrics: dict[str, float], images_per_second: float) -> None:
     """Shows that `steps` more steps of the phase are done."""
     self._done += steps
-    words = [f'{name} {value:.3g}' for name, value in sorted(metrics.items(), key=lambda item: item[0] != 'loss')]
+    words = [f'{name}={value:.3g}' for name, value in sorted(metrics.items(), key=lambda item: item[0] != 'loss')]
     words.append(f'{images_per_second:.0f} images/s')
     if self._bar is not None:
       self._bar.n += steps
@@ -108,11 +110,12 @@ class Console:
         tqdm.write(text, file=sys.stderr)
 
   def _show(self, text: str) -> None:
-    """Shows as much of `text` after the bar as the terminal has room for."""
+    """Shows as many words of `text` after the bar as the terminal has room for."""
     if self._bar is None:
       return
     self._bar.set_description_str(f'{self._where}: ', refresh=False)
-    self._bar.unit = text
+    room = shutil.get_terminal_size().columns - len(f'{self._where}: 100% |{" " * 15}| ')
+    self._bar.unit = textwrap.shorten(text, max(room, 1), placeholder='')
     with contextlib.suppress(OSError):
       self._bar.refresh()
 

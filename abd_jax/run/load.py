@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -315,11 +316,8 @@ def load_teacher(workdir: str | Path, one: TeacherId) -> tuple[Config, dict, Tas
   pin_numbers()  # dreams depend on them
   manifest = read_manifest(Path(workdir).absolute() / 'teachers' / one.folder)
   config = restored(manifest['config'])
-  store = TeacherStore(Path(workdir), alone=True)
-  try:
+  with closing(TeacherStore(Path(workdir), alone=True)) as store:
     return config, manifest, store.load(one.folder, _abstract(config, manifest, one))
-  finally:
-    store.close()
 
 
 def _abstract(config: Config, manifest: dict, one: TeacherId) -> TaskSnapshot:

@@ -158,10 +158,6 @@ class Plan(NamedTuple):
     tests = len(self.stream.test_labels(self.schedule.tasks.num_tasks - 1))
     return (2 * self.schedule.pool_size(self.stream.sizes) + tests) * math.prod(self.stream.image_shape)
 
-  def total_steps(self) -> int:
-    """Steps of the student and the generator, over the whole run."""
-    return self.schedule.total_steps(self.stream.labels)
-
   def begin(self) -> Progress:
     """Where the run stands before its first step."""
     task, phase = self.schedule.start

@@ -7,6 +7,7 @@ from abd_jax.errors import UserError
 from abd_jax.protocol.metrics import Evaluation
 
 SCHEMA = 3
+SPENT = ('compile', 'train', 'invert', 'evaluate')  # on which seconds are counted
 Row = list[float | None]
 
 
@@ -31,10 +32,6 @@ class EvalHistory:
     self.class_accuracy, self.class_top5_accuracy = found.class_accuracy, found.class_top5_accuracy
 
 
-def _no_seconds() -> dict[str, float]:
-  return {'compile': 0.0, 'train': 0.0, 'invert': 0.0, 'evaluate': 0.0}
-
-
 @dataclass
 class Progress:
   """Where a run stands. The session and the loop over tasks write it; every save has a copy."""
@@ -45,7 +42,7 @@ class Progress:
   step: int = 0  # steps done in this phase
   history: EvalHistory = field(default_factory=EvalHistory)
   saves: dict[str, int] = field(default_factory=dict)  # number of the newest save of each kind
-  seconds: dict[str, float] = field(default_factory=_no_seconds)
+  seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SPENT, 0.0))
   checksums: dict[str, str] = field(default_factory=dict)  # of the arrays of each kind's newest save
   log_bytes: int = 0  # of metrics.jsonl
   log_checksum: str = ''  # of those bytes
@@ -62,11 +59,6 @@ class Progress:
   def move_to(self, task: int, phase: str) -> None:
     """The run goes on with the first step of that phase of 0-based `task`; '' for the task's first."""
     self.task, self.phase, self.step = task, phase, 0
-
-  def spent(self, what: str, seconds: float, compiling: float) -> None:
-    """`seconds` more on `what`, of which those `compiling` are counted apart."""
-    self.seconds['compile'] += compiling
-    self.seconds[what] += seconds - compiling
 
   def next_save(self, kind: str, checksum: str) -> dict[str, Any]:
     """What to write with a save of `kind`, which gets the next number over all kinds. checksum: of its arrays."""

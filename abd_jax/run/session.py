@@ -17,7 +17,7 @@ from abd_jax.devices.environment import environment, peak_memory
 from abd_jax.errors import Diverged, Paused
 from abd_jax.files import checksum_of_arrays
 from abd_jax.protocol.metrics import Evaluation
-from abd_jax.run.checkpoint import Checkpoints, TeacherStore
+from abd_jax.run.checkpoint import Checkpoints, TeacherStore, manifest_file, read_manifest
 from abd_jax.run.console import Console, PauseSignals
 from abd_jax.run.plan import Plan
 from abd_jax.run.schedule import BASE, NamedPhase, TeacherId
@@ -69,7 +69,10 @@ class Session:
     self._called: set[int] = set()  # ids of the compiled steps that this process has called
 
   def __enter__(self) -> 'Session':
-    total, done = self._plan.total_steps(), sum(int(state.step) for state in self.states.values())
+    total, done = (
+      self._plan.schedule.total_steps(self._plan.stream.labels),
+      sum(int(state.step) for state in self.states.values()),
+    )
     self.console = Console(total, done, silent=not self.files.is_main)
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
     self._signals = PauseSignals().__enter__()
@@ -105,7 +108,9 @@ class Session:
     """Adds the seconds since the last mark, and sets a new mark."""
     began, compiled = self._mark
     self._mark = time.monotonic(), self._compiled
-    self.progress.spent(what, self._mark[0] - began, self._mark[1] - compiled)
+    seconds, compiling = self._mark[0] - began, self._mark[1] - compiled
+    self.progress.seconds['compile'] += compiling
+    self.progress.seconds[what] += seconds - compiling
 
   # Frozen models.
 
@@ -114,10 +119,11 @@ class Session:
 
     Also checks the files of the older ones that are still there. Raises UserError for a missing or damaged model.
     """
-    newest = frozen[-needed:]
+    newest, root = frozen[-needed:], self.files.path / 'teachers'
     for one in frozen:
-      if one != BASE and (one in newest or self._teachers.exists(one.folder)):
-        self._teachers.verify(one.folder)
+      folder = root / one.folder
+      if one != BASE and (one in newest or folder.exists() or manifest_file(folder).exists()):
+        read_manifest(folder)
     load = lambda one: self._teachers.load(one.folder, self._plan.abstract_snapshot(one))
     return [self._plan.base_snapshot() if one == BASE else load(one) for one in newest]
 

@@ -33,6 +33,7 @@ class Workdir:
 
   def __init__(self, path: str, config_dict: dict):
     self.path = Path(path).absolute()
+    self.log_file = self.path / 'metrics.jsonl'
     self.is_main = hosts.is_main()  # of several hosts, one writes
     self._writers: MetricWriters | None = None  # made with the first record
     self.on_metrics: Callable[[dict], None] | None = None  # called with each record
@@ -102,10 +103,6 @@ class Workdir:
     if self.is_main:
       write_atomically(self.path / 'results.json', json.dumps(results, indent=2) + '\n')
     return results
-
-  @property
-  def log_file(self) -> Path:
-    return self.path / 'metrics.jsonl'
 
   def log(self, record: dict) -> tuple[int, str]:
     """Appends a line to metrics.jsonl; returns the file's size in bytes and a checksum of them."""
