@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from abd_jax.errors import UserError
@@ -35,7 +35,7 @@ def suffixes() -> frozenset[str]:
 
 
 def subfolders(folder: Path) -> dict[str, list[Path]]:
-  """Name, in Unicode's form NFC, -> the folders in `folder` of that name, in the order of `natural`.
+  """Name, in Unicode's form NFC, -> the folders in `folder` of that name, `in_order`.
 
   Raises UserError if it cannot be read.
   """
@@ -43,7 +43,7 @@ def subfolders(folder: Path) -> dict[str, list[Path]]:
   for entry in sorted(_scan(folder), key=lambda entry: entry.name):
     if entry.is_dir():
       found.setdefault(unicodedata.normalize('NFC', entry.name), []).append(Path(entry.path))
-  return {name: found[name] for name in sorted(found, key=natural)}
+  return {name: found[name] for name in in_order(found)}
 
 
 def _scan(folder: Path, passed_over: Counter[str] | None = None) -> list[os.DirEntry]:
@@ -99,7 +99,11 @@ def lines(file: Path) -> list[str]:
     raise UserError(f'{file} cannot be read ({reason}). Put the data set there as it was.') from None
 
 
-def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
-  """A key that sorts 2.png before 10.png, and no two names alike."""
-  parts = [part for part in re.split(r'(\d+)', name) if part]
-  return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], name
+def natural(name: str) -> list[tuple[int, int | str]]:
+  """A key that sorts 2.png before 10.png."""
+  return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r'(\d+)', name) if part]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+  """Sorted by `natural`: class 2 before class 10."""
+  return sorted(names, key=lambda name: (natural(name), name))

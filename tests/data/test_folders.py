@@ -215,11 +215,19 @@ def test_class_folders_are_ordered_as_people_count_and_older_copies_are_made_ane
       write(folder / str(k) / f'{j}.png', value=k)
   with monkeypatch.context() as patch:  # as prepared until then
     patch.setattr(image_folder.Builder, 'VERSION', tfds.core.Version('1.0.0'))
-    patch.setattr(image_folder, 'natural', lambda name: name)
+    patch.setattr(image_folder, 'in_order', sorted)
     assert open_folder(folder).class_names[:3] == ('0', '1', '10')
   data = open_folder(folder)
   assert data.class_names == tuple(map(str, range(12)))
   assert values(data.train(range(12))) == data.train(range(12)).labels.tolist()
+
+
+def test_of_names_that_count_alike_images_are_ordered_by_class(folder):
+  for split in ('train', 'test'):
+    write(folder / split / '1/01.png')
+    write(folder / split / '01/1.png')
+  data = open_folder(folder)
+  assert data.class_names == ('01', '1') and data.training.labels.tolist() == [0, 1]
 
 
 def test_folders_of_one_name_in_two_forms_of_unicode_are_one_class(folder):

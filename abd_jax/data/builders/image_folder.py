@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
 from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, digest_of
-from abd_jax.data.folders import image_files, natural, subfolders
+from abd_jax.data.folders import image_files, in_order, natural, subfolders
 from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
 
@@ -54,7 +54,7 @@ class Builder(FileBuilder, skip_registration=True):
       passed_over.update(f'{one.name}/' for places in subfolders(folder).values() for one in places if one not in used)
     for one in {folder, *layout.values()}:
       passed_over['images outside the class folders'] += len(image_files(one, passed_over, below=False))
-    names = tuple(sorted({name for classes in layout.values() for name in subfolders(classes)}, key=natural))
+    names = tuple(in_order({name for classes in layout.values() for name in subfolders(classes)}))
     splits = {split: _photos(classes, names, passed_over) for split, classes in layout.items()}
     if 'test' not in splits:
       splits = _deal(splits['train'], options.test_fraction, options.split_seed)
@@ -133,7 +133,7 @@ def _check_tops(folder: Path, there: dict[str, list[Path]]) -> None:
       what = 'Put it above the classes' if len(there) > 1 else f'Give {one.parent} as --config.data.dir'
       raise UserError(f"{one.parent} has a folder '{one.name}' within a class; {_KNOWN}. {what}. {_SAY}")
   tops = [top for top, inner in within.items() if inner]
-  shared = sorted(set.intersection(*(within[top] for top in tops)), key=natural) if len(tops) > 1 else []
+  shared = in_order(set.intersection(*(within[top] for top in tops))) if len(tops) > 1 else []
   if len(shared) > 1 and not any(image_files(place, below=False) for places in there.values() for place in places):
     raise UserError(
       f'{folder}: {", ".join(tops[:3])} hold the same folders, {", ".join(shared[:3])}. They may be splits; {_KNOWN}. '
