@@ -130,6 +130,9 @@ def test_every_row_is_that_of_a_model_of_its_own(results, path):
   assert sorted(parts) == [2, 4, 6]
   matrix, counts = results['accuracy_matrix'], results['test_images']
   assert [len(row) for row in matrix] == [len(row) for row in results['top5_accuracy_matrix']] == [1, 2, 3]
+  # A model that knows one task cannot say; as in a run that an older version began.
+  assert results['task_aware_accuracy_matrix'] == [[None] * k for k in (1, 2, 3)]
+  assert results['final_task_aware_accuracy'] is None
   assert results['method'] == 'oracle' and results['task_sizes'] == [2, 2, 2] and len(counts) == 3
   for row, top5, part in zip(matrix, results['top5_accuracy_matrix'], (parts[2], parts[4], parts[6]), strict=True):
     weights = counts[: len(row)]
