@@ -6,7 +6,8 @@
   --data_dir=FOLDER  where the run's prepared data are now; default: where the run found them
 
 FOLDER holds CLASS/*, or test/CLASS/* as for training. Its files are read as by abd-jax predict. Classes that the model
-does not know are left out. Without FOLDER the images are the run's own test images.
+does not know are left out. WORKDIR may be a pretrained network's safetensors file, whose classes are then the folders
+in FOLDER, sorted by name. Without FOLDER the images are the run's own test images.
 
 Task-aware accuracy is that of predicting among the classes of the image's own task. The calibration error (ECE) is the
 mean difference of confidence and accuracy over 15 bins of confidence. Without FOLDER the numbers equal those in
@@ -43,12 +44,14 @@ def run(words: list[str]) -> None:
     if file.is_dir() or not file.absolute().parent.is_dir():
       raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')
   workdir = Path(os.path.expanduser(given.rest[0])).absolute()
-  model = open_model(str(workdir), given)
+  folder, of_file = Path(os.path.expanduser(given.rest[-1])).absolute(), workdir.is_file()
+  model = open_model(str(workdir), given, sorted(subfolders(folder)) if of_file and given.rest[1:] else ())
   if given.rest[1:]:
     from abd_jax.run.load import ImageFiles
 
-    files, labels, where = labelled_files(Path(os.path.expanduser(given.rest[1])).absolute(), model)
-    warn_of_training(Path(where['folder']), workdir)
+    files, labels, where = labelled_files(folder, model)
+    if not of_file:
+      warn_of_training(Path(where['folder']), workdir)
     with ImageFiles(files, model.reading) as images:
       found = where | numbers(model, images, labels)
   else:

@@ -14,6 +14,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,15 @@ def whole(given: Words, name: str, otherwise: int) -> int:
   return int(text)
 
 
-def open_model(workdir: str, given: Words) -> Any:
-  """The LoadedModel of a finished run, or of the task that --task names."""
+def open_model(workdir: str, given: Words, class_names: Sequence[str] = ()) -> Any:
+  """The LoadedModel of a finished run, or of the task that --task names, or of a file with these classes."""
   task = whole(given, 'task', 1) - 1 if 'task' in given.options else None
   folder = Path(os.path.expanduser(workdir)).absolute()
   if task is None and (folder / 'config.json').exists() and not (folder / 'results.json').exists():
     raise UserError(f'the run in {folder} is not finished. Resume it, or use the model after a task with --task=1.')
   from abd_jax.run.load import load_model
 
-  return load_model(folder, task)
+  return load_model(folder, task, class_names)
 
 
 def _print_table(files, names, probabilities, class_names, top: int) -> None:

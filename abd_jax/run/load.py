@@ -15,7 +15,7 @@ from jax import export
 from tqdm import tqdm
 
 from abd_jax import methods
-from abd_jax.config import Config, changed, restored
+from abd_jax.config import Config, changed, default, restored
 from abd_jax.data import folders, prepare
 from abd_jax.data.images import Reading, threads
 from abd_jax.data.memory import capacity
@@ -23,6 +23,7 @@ from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.files import read_json
+from abd_jax.models import pretrained
 from abd_jax.models.kernels import Kernels
 from abd_jax.protocol.tasks import Tasks
 from abd_jax.run.checkpoint import TeacherStore, abstract_snapshot, abstract_states, manifest_file, read_manifest
@@ -278,21 +279,44 @@ def _in_batches(function: Any, images: Any, batch_size: int) -> Any:
   return in_batches(function, images, min(batch_size, enough))
 
 
-def load_model(workdir: str | Path, task: int | None = None) -> LoadedModel:
-  """The model that a run froze after a task.
+def load_model(workdir: str | Path, task: int | None = None, class_names: Sequence[str] = ()) -> LoadedModel:
+  """The model that a run froze after a task, or that of a safetensors file with its own head.
 
   Sets JAX's random number generator to threefry2x32 (partitionable) and its types to 32 bits, for the whole process,
   so that the model's numbers are the same everywhere.
 
   Args:
-    workdir: the workdir of a run, finished or not.
+    workdir: the workdir of a run, finished or not; or a file as for config.model.init.
     task: 0-based; None for the newest model that is complete on disk.
+    class_names: of the file's classes, in its order; () numbers them.
 
   Raises:
-    UserError: the workdir has no such model, or it is damaged.
+    UserError: the workdir or file has no such model, or it is damaged.
   """
+  if Path(workdir).is_file():
+    return _model_of_file(Path(workdir), class_names)
   config, manifest, snapshot = load_snapshot(workdir, task)
   return LoadedModel(config, snapshot.model, manifest)
+
+
+def _model_of_file(file: Path, class_names: Sequence[str]) -> LoadedModel:
+  """A pretrained network as one that has learnt all its classes in one task. It reads images as it was trained to."""
+  pin_numbers()
+  found = pretrained.read(file)
+  classes = len(found.head.get('bias', ()))
+  if not classes or len(class_names) not in (0, classes):
+    raise UserError(f'{file} has a head of {classes} classes, expected {len(class_names) or "one"}.')
+  side, crop = (32, 'padded') if found.variant == 'abd' else (224, 'resized')
+  network = {f'model.{name}': getattr(found, name) for name in ('variant', 'blocks', 'widths')}
+  data = {'data.name': 'image_folder', 'data.mean': pretrained.MEAN, 'data.std': pretrained.STD, 'data.crop': crop}
+  generator = {'generator.start': (side // 8, side // 8, 8), 'generator.widths': (8, 8, 8)}  # there is none
+  order = {'names': list(class_names or map(str, range(classes))), 'original_ids': list(range(classes))}
+  manifest = {
+    'task': 0, 'task_sizes': [classes], 'class_order': order, 'image_shape': [side, side, found.channels]
+  }  # fmt: skip
+  params = {'backbone': found.params, 'head': found.head}
+  model = FrozenModel(params, {'backbone': found.batch_stats}, {}, {})
+  return LoadedModel(changed(default(), network | data | generator | {'method': 'base'}), model, manifest)
 
 
 def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config, dict, TaskSnapshot]:

@@ -1,14 +1,16 @@
 """Runs that start from a pretrained trunk: the file is needed once, decides what is left open, and is named."""
 
+import json
 import pickle
 
 import numpy as np
 import pytest
 import reference
 from conftest import SMALLEST, assert_same_outcome
+from PIL import Image
 from safetensors.numpy import save_file
 
-from abd_jax.commands import doctor, report
+from abd_jax.commands import doctor, evaluate, report
 from abd_jax.config import changed, default, load_config
 from abd_jax.errors import Paused, UserError
 from abd_jax.models import pretrained
@@ -132,3 +134,23 @@ def test_a_run_from_weights_is_extended_exported_and_reported_without_the_file(l
   assert len(names) == 2 and probabilities.shape == (2, 6) and len(model.export()) > 1000
   report.run(['--no-diagnosis', str(tmp_path / 'a'), str(tmp_path / 'b')])
   assert 'report.html' in capsys.readouterr().out
+
+
+def test_a_file_is_evaluated_with_its_own_head(tmp_path, capsys):
+  photos, file, weights = tmp_path / 'photos', tmp_path / 'file', reference.torch_weights('abd', (1,), (4,), 2)
+  images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+  normalised = ((images / 255 - pretrained.MEAN) / pretrained.STD).transpose(0, 3, 1, 2)
+  weights['linear.bias'] -= reference.torch_resnet(weights, normalised)[1].mean(0).astype(np.float32)
+  save_file(weights, file)
+  for k, image in enumerate(images):
+    (photos / 'ab'[k // 4]).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(photos / 'ab'[k // 4] / f'{k}.png')
+  evaluate.run([str(file), str(photos), '--json=-'])
+  likeliest, expected = reference.torch_resnet(weights, normalised)[1].argmax(1), np.zeros((2, 2), int)
+  assert 0 < likeliest.sum() < 8
+  np.add.at(expected, (np.arange(8) // 4, likeliest), 1)
+  assert json.loads(capsys.readouterr().out)['confusion'] == expected.tolist()
+  assert load_model(file).predict(images)[0].tolist() == [str(k) for k in likeliest]
+  (photos / 'c').mkdir()
+  with pytest.raises(UserError, match='head of 2 classes, expected 3'):
+    evaluate.run([str(file), str(photos)])
