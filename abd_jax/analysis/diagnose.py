@@ -19,7 +19,7 @@ from abd_jax.protocol import metrics
 from abd_jax.run.extend import stream_of_run
 from abd_jax.run.load import LoadedModel, load_model
 
-SCHEMA = 3
+SCHEMA = 4
 DREAMS = 1000  # of each task's model
 COMPARED = 1000  # real images of each kind, at most
 PLANE_POINTS = 200  # of each kind, in the picture by t-SNE
@@ -124,6 +124,7 @@ def examine(
     'cka': [cka for _, cka, _ in compared],
     'plane': plane(compared[0][2], 1) if compared else None,
     'probe': probe(last, real),
+    'carried': [drift(model, real) for model in models[1:] if model.class_means is not None],
     'dreams': [entry for entry, _ in quality],
     'kept_bytes': carried.nbytes() | {'images': last.memory_images * (real.test[0].nbytes + 4)},
     'kept_images': last.memory_images,
@@ -182,6 +183,22 @@ def plane(features: dict[str, np.ndarray], task: int) -> dict | None:
     return None
   placed = distances_lib.tsne(list(sets.values()))
   return {'task': task, **{kind: np.round(points, 2).tolist() for kind, points in zip(sets, placed, strict=True)}}
+
+
+def drift(model: LoadedModel, real: RealImages) -> dict:
+  """How far the kept mean of each earlier class lies from that of its training images' features.
+
+  In units of the class's deviation, the root of the trace of its covariance. None for a class that has none.
+  """
+  most, apart = dreams_lib.FEATURE_IMAGES, []
+  features, labels = model.features(evenly(real.train, most)), evenly(real.train_labels, most)
+  assert model.class_means is not None
+  for c in np.flatnonzero(model.task_of_class < model.task):
+    mine = features[labels == c].astype(np.float64)
+    deviation = np.sqrt(np.sum(np.var(mine, axis=0)))
+    distance = np.linalg.norm(model.class_means[c] - np.mean(mine, axis=0))
+    apart.append(float(distance / deviation) if deviation else None)
+  return {'task': model.task, 'by_class': apart}
 
 
 def probe(model: LoadedModel, real: RealImages) -> dict:

@@ -92,13 +92,30 @@ def features(groups: Sequence[Group]) -> list[str]:
       for key, name in (('mid', 'MID'), ('mmd2', 'MMD²'))
     )
   )
-  parts = [h.side_by_side(*charts)]
+  parts = [h.side_by_side(*charts), *_drifts(later)]
   if planes:
     parts += [h.heading('On a plane'), h.side_by_side(*planes)]
   if layers:
     folded = layers if len(later) == 1 else h.details('Layer by layer', layers)
     parts += [h.heading('Through the network'), folded]
   return parts
+
+
+def _drifts(groups: Sequence[Group]) -> list[str]:
+  """How far carried class means lie from true ones, task by task, of the first run of each group that carries some."""
+  firsts = [(group.name, run.diagnosis['carried']) for group in groups for run in group.diagnosed('carried')[:1]]
+  rows = [
+    (f'{name}, {entry["task"] + 1}', f'{np.mean(known):.2f}', f'{max(known):.2f}')
+    for name, entries in firsts
+    for entry in entries
+    if (known := [apart for apart in entry['by_class'] if apart is not None])
+  ]
+  words = (
+    "Distance of each earlier class's carried mean from the mean of its training images' features, in units of the "
+    "class's deviation, the root of the trace of its covariance."
+  )
+  header = ('run, after task', 'mean', 'largest')
+  return [h.heading('Carried class means'), h.paragraph(words), h.html_table(header, rows)] if rows else []
 
 
 def quality(groups: Sequence[Group]) -> list[str]:

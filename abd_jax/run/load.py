@@ -226,6 +226,11 @@ class LoadedModel:
     return self.tasks.task_of_class
 
   @property
+  def class_means(self) -> np.ndarray | None:
+    """f32[c, d]: the means of the classes' features that the method keeps; None if it keeps none."""
+    return np.asarray(self._model.statistics['means']) if self._model.statistics else None
+
+  @property
   def memory_images(self) -> int:
     """How many real images the method may store."""
     return capacity(self.config.memory, sum(self.tasks.sizes)) if self._method.memory else 0

@@ -12,6 +12,7 @@ from conftest import SMALLEST
 from jax import export
 
 from abd_jax.analysis.audit import audit
+from abd_jax.analysis.diagnose import diagnose
 from abd_jax.commands import audit as command
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
@@ -143,6 +144,13 @@ def test_an_audit_counts_the_bytes_of_the_statistics(run, capsys):
   assert found['statistics'] == counted and not found['findings']
   assert command.run([str(run[0])]) == 0
   assert f'; it keeps class statistics of {counted:,} bytes' in capsys.readouterr().out
+
+
+def test_a_diagnosis_says_how_far_the_carried_means_lie_from_the_true_ones(run, few_dreams):
+  found, _ = diagnose(run[0])
+  (drift,) = found['carried']
+  assert drift['task'] == 1 and len(drift['by_class']) == 2 and 0 < min(drift['by_class']) < 5
+  assert found['kept_bytes']['statistics'] > 0
 
 
 def test_statistics_go_on_to_new_classes_and_a_model_without_them_is_extended_by_its_trained_head(

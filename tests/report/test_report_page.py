@@ -38,6 +38,7 @@ def diagnosis(names, tasks, dreams=True):
     'cka': [{'task': t, 'layers': {'stem': 0.5, 'stage0_block0': None}} for t in range(1, tasks)],
     'plane': {'task': 1, 'old': points(), 'new': points()} | ({'dreamed': points()} if dreams else {}),
     'probe': {name: {'all': 0.5, 'by_task': [0.5] * tasks} for name in ('head', 'probe')},
+    'carried': [{'task': t, 'by_class': [0.25, 0.75, None]} for t in range(1, tasks)] if dreams else [],
     'dreams': [entry(t) for t in range(tasks - 1)] if dreams else [],
     'kept_bytes': {'student': 1e6, 'images': 0},
     'kept_images': 0,
@@ -114,6 +115,7 @@ def test_a_page_escapes_everything_and_fetches_nothing():
   page = check(report([record()]))
   assert '&lt;script&gt;alert(1)&lt;/script&gt;' in page and '🦊' in page and '<script' not in page
   assert 'Confusion after task 2' in page
+  assert 'abd, 2</td><td class="n">0.50</td><td class="n">0.75</td>' in page
   for heading in ('Accuracy', 'Dreams', 'Where the features go', 'What the dreams are worth', 'How it was run'):
     assert f'<h2>{heading}</h2>' in page
 
