@@ -258,7 +258,7 @@ def test_how_many_frozen_models_are_kept_may_change_on_the_way(tmp_path, learn):
     with pytest.raises(Paused):
       learn(tmp_path / 'run', max_seconds=1e-9)
   shutil.rmtree(teachers / '0')
-  with pytest.raises(UserError, match='teachers/0 cannot be read .*is missing'):  # of which something is left: it has been lost
+  with pytest.raises(UserError, match=r'teachers/0 cannot be read .*is missing'):  # something is left: it has been lost
     learn(tmp_path / 'run')
   (teachers / '0.json').unlink()  # as teachers_kept=1 would have had it
   results = learn(tmp_path / 'run')
