@@ -38,6 +38,7 @@ def to_onnx(model: LoadedModel, about: dict[str, Any]) -> bytes:
     function = model.function(folded=True)
     images = jax.ShapeDtypeStruct(('n', *model.image_shape), np.uint8)
     proto = convert(function, [images], opset=OPSET, input_names=['images'], output_names=['probabilities'])
+  del proto.graph.value_info[:]  # some are wrong, and onnxruntime finds them itself
   for name, value in about.items():
     proto.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
   content = proto.SerializeToString()

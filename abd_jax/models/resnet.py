@@ -46,8 +46,11 @@ class Stem(nn.Module):
     large = self.variant in LARGE
     shape = dict(kernel_size=(7, 7), padding=((3, 3), (3, 3)), strides=2) if large else {}
     x = nn.relu(self.norm(name='norm')(self.conv(self.width, **shape, name='conv')(x), train))
-    padding: Any = ((1, 1), (1, 1))
-    return nn.max_pool(x, (3, 3), (2, 2), padding) if large else x
+    if not large:
+      return x
+    # jax2onnx forgets the padding of nn.max_pool. Zeros are no maxima here that were none before.
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
 
 
 class Block(nn.Module):

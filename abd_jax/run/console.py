@@ -65,14 +65,15 @@ class PauseSignals:
 class Console:
   """Shows task, phase, percent, time left and losses of a run of `total` steps, `done` of which are done.
 
-  On a terminal it shows a bar (coloured unless NO_COLOR is set), elsewhere a plain line every `every` seconds. The
-  time left does not count compiling. A closed stderr does not end the run. silent: shows nothing, as on all hosts but
-  the first.
+  On a terminal or in a notebook it shows a bar (coloured unless NO_COLOR is set), elsewhere a plain line every `every`
+  seconds. The time left does not count compiling. A closed stderr does not end the run. silent: shows nothing, as on
+  all hosts but the first.
   """
 
   def __init__(self, total: int, done: int, silent: bool = False, every: float = 10.0):
     self._silent = silent
-    self._plain = not sys.stderr.isatty()
+    notebook = type(sys.stderr).__module__.startswith('ipykernel')
+    self._plain = not (sys.stderr.isatty() or notebook)
     self._total, self._done, self._start = total, done, done
     self._every, self._began, self._last = every, time.monotonic(), time.monotonic()
     self._compiled, self._where = 0.0, ''

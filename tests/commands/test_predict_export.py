@@ -21,12 +21,16 @@ from PIL import Image
 import abd_jax
 from abd_jax import onnx
 from abd_jax.commands import export, predict
-from abd_jax.config import changed, default
+from abd_jax.config import changed, default, load_config
 from abd_jax.data import folders, prepare
 from abd_jax.data.sources import TaskStream, open_configured, open_dataset
 from abd_jax.errors import UserError
+from abd_jax.models import BACKBONES
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.load import load_model
+from abd_jax.run.load import LoadedModel, load_model
+from abd_jax.state import freeze
+from abd_jax.steps.components import make_components
+from abd_jax.steps.student import init_student
 
 
 @pytest.fixture(scope='module')
@@ -326,3 +330,16 @@ def test_an_onnx_file_says_the_same_and_its_int8_form_nearly_so(trained, tmp_pat
   with pytest.raises(UserError, match='--format=tflite: expected one of zip, onnx, int8'):
     export.run([str(path), str(tmp_path / 'other.onnx'), '--format=tflite'])
   assert sorted(file.name for file in tmp_path.iterdir()) == ['model.onnx', 'small']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('variant', sorted(BACKBONES))
+def test_every_network_becomes_an_onnx_file_that_says_the_same(variant):
+  fields = {'model.variant': variant, 'model.blocks': (1, 1), 'model.widths': (8, 16)}
+  config, shape = changed(load_config('cifar100'), fields), (32, 32, 3)
+  order = {'names': ['a', 'b', 'c'], 'original_ids': [0, 1, 2]}
+  manifest = {'task': 0, 'image_shape': shape, 'task_sizes': [3], 'class_order': order}
+  parts = make_components(config, 3, shape, None)
+  model = LoadedModel(config, freeze(init_student(parts, shape, None, 0)), manifest)
+  images = np.random.default_rng(0).integers(0, 256, (9, *shape), np.uint8)
+  np.testing.assert_allclose(onnx.predict(onnx.to_onnx(model, {}), images), model.predict(images)[1], atol=1e-5)
