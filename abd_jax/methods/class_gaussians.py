@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
+from abd_jax.errors import UserError
 from abd_jax.fields import Choice
 from abd_jax.methods import abd, lwf
 from abd_jax.methods.types import Method, TaskEnd
@@ -36,7 +37,12 @@ def make(config) -> Method:
 
 
 def with_gaussians(method: Method, config) -> Method:
-  """`method`, predicting by carried class Gaussians; with a generator if dreams are sensors."""
+  """`method`, predicting by carried class Gaussians; with a generator if dreams are sensors.
+
+  Raises UserError for an upper bound, which carries nothing.
+  """
+  if method.offline:
+    raise UserError(f"method '{config.method}' has a new model for each task: expected config.head=trained.")
   return replace(
     method,
     statistics_init=init,

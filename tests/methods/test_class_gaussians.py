@@ -11,9 +11,11 @@ import reference
 from conftest import SMALLEST
 from jax import export
 
+from abd_jax import methods, train
 from abd_jax.analysis.audit import audit
 from abd_jax.analysis.diagnose import diagnose
 from abd_jax.commands import audit as command
+from abd_jax.config import load_config
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
 from abd_jax.methods import class_gaussians
@@ -24,7 +26,6 @@ from abd_jax.run.extend import extended_config
 from abd_jax.run.load import load_model, load_snapshot
 from abd_jax.state import Classes, FrozenModel
 from abd_jax.steps.inputs import rows_of_task
-from abd_jax.train import train_and_evaluate
 
 SETTINGS = dict(dreams=0.5, distance_shrinkage=0.1, ridge=1e-2, head_shrinkage=0.1)
 TASK_OF_CLASS = np.array([0, 0, 1, 1, 2, 3], np.int32)
@@ -157,14 +158,30 @@ def test_statistics_go_on_to_new_classes_and_a_model_without_them_is_extended_by
   run, learn, tmp_path, small_run
 ):
   path, _ = run
-  train_and_evaluate(extended_config(str(path), {'task_sizes': (2, 2, 2)}), str(tmp_path / 'more'))
+  train.train_and_evaluate(extended_config(str(path), {'task_sizes': (2, 2, 2)}), str(tmp_path / 'more'))
   before, after = (load_snapshot(one)[2].model.statistics['means'] for one in (path, tmp_path / 'more'))
   assert after[:6].any(1).all() and not np.allclose(after[:4], before[:4])
   bare = shutil.copytree(small_run('abd'), tmp_path / 'bare')
   config = extended_config(str(bare), {'task_sizes': (2, 2, 2), 'head': 'gaussians'})
   with pytest.raises(UserError, match=r'no Gaussians of its classes.*--config.head=trained'):
-    train_and_evaluate(config, str(tmp_path / 'refused'))
+    train.train_and_evaluate(config, str(tmp_path / 'refused'))
   assert not load_snapshot(bare)[2].model.statistics
+
+
+def test_the_old_model_is_that_of_the_task_before_also_where_a_phase_freezes_another(learn, tmp_path, monkeypatch):
+  seen = []
+  noted = lambda labels, old, new, most: (seen.append((old, new)), rows_of_task(labels, old, new, most))[1]
+  monkeypatch.setattr(train, 'rows_of_task', noted)
+  results = learn(tmp_path, method='e2e', head='gaussians', gaussians__dreams=0.0, **SMALLEST)
+  tasks = Tasks(tuple(results['class_order']['original_ids']), (2, 2))
+  images, _ = TaskStream(open_dataset('digits', ''), tasks).task(1).decode()
+  for task, features in enumerate(seen[1]):
+    np.testing.assert_allclose(features[:, 0], load_model(tmp_path, task).features(images), rtol=1e-4, atol=1e-5)
+
+
+def test_an_upper_bound_has_no_such_head():
+  with pytest.raises(UserError, match=r'oracle.*expected config\.head=trained'):
+    methods.get(load_config('digits:method=oracle', head='gaussians'))
 
 
 def test_models_without_statistics_are_written_as_they_always_were():
