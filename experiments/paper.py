@@ -52,7 +52,8 @@ _DATA = _frozen(tomllib.loads((Path(__file__).parent / 'paper.toml').read_text()
 
 def _row(name: str) -> Row:
   row = _DATA['rows'][name]
-  return Row(row['name'], row.get('method', name), tuple(row.get('fields', {}).items()), row.get('replay', 'none'))
+  given = {key: row[key] for key in ('replay', 'reference') if key in row}
+  return Row(row['name'], row.get('method', name), tuple(row.get('fields', {}).items()), **given)
 
 
 def _rows(table: dict[str, Any]) -> tuple[Row, ...]:

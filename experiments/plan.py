@@ -1,6 +1,7 @@
 """The runs behind a table."""
 
 from collections.abc import Iterable
+from shlex import quote
 from typing import NamedTuple
 
 from abd_jax.config import Config, load_config
@@ -41,8 +42,9 @@ class Planned(NamedTuple):
 
   @property
   def command(self) -> str:
-    fields = ''.join(f' --config.{name}={value}' for name, value in self.row.overrides)
-    return f'python -m abd_jax.main --config=configs/{self.config}.py:{self.option}{fields} --workdir=runs/{self.name}'
+    fields = ''.join(' ' + quote(f'--config.{name}={value}') for name, value in self.row.overrides)
+    workdir = quote(f'--workdir=runs/{self.name}')
+    return f'python -m abd_jax.main --config=configs/{self.config}.py:{self.option}{fields} {workdir}'
 
   def load(self, places: dict) -> Config:
     """Its config, with `places` of this machine."""
