@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -40,6 +41,8 @@ sys.path.insert(0, str(REPO))  # for configs
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from absl import logging  # noqa: E402
+
+from abd_jax.errors import Paused, UserError  # noqa: E402
 
 # The overrides of configs/digits.py that make a run small: six of the ten classes, 9 or 10 steps a task, 6 of dreaming.
 TINY = {
@@ -113,32 +116,33 @@ def tiny_config(digits_data):
 
 
 _compiled = {}
-# What the compiled programs of a run on CPU do not depend on.
+# What compiled programs do not depend on, but for a seed's first weights. Methods read `tasks` if they have a memory.
 NOT_COMPILED = (
-  'max_seconds', 'checkpoint_seconds', 'chunk_steps', 'oracle_dir', 'class_order', 'task_sizes', 'trial'
+  'max_seconds', 'checkpoint_seconds', 'chunk_steps', 'oracle_dir', 'class_order', 'task_sizes', 'trial', 'seed',
+  'collapse', 'profile', 'teachers_kept', 'extends', 'data.name', 'data.dir', 'data.prepared', 'data.fingerprint',
+  'data.folds', 'data.fold', 'data.download', 'student.epochs', 'student.milestones', 'student.lr', 'inversion.steps',
+  'inversion.lr', 'memory.size',
 )  # fmt: skip
 
 
 @pytest.fixture
 def compile_once(monkeypatch):
-  """Runs of this process share their compiled programs wherever their configs let them."""
-  import abd_jax.run.plan as build
+  """Runs of this process share their compiled programs wherever their configs let them, made when first called."""
+  import abd_jax.run.plan as plan
+  from abd_jax.config import flatten
 
-  get, compile_steps = build.methods.get, build.compile_steps
-  once = lambda key, make: _compiled[key] if key in _compiled else _compiled.setdefault(key, make())
+  compile_steps, once = plan.compile_steps, lambda key, make: _compiled.get(key) or _compiled.setdefault(key, make())
 
-  def fields(config):
-    return json.dumps({name: value for name, value in config.to_dict().items() if name not in NOT_COMPILED})
+  def shared(config, components, method, shape, seed, mesh):
+    make = lambda: (method, compile_steps(config, components, method, shape, seed, mesh))
+    left_out = NOT_COMPILED if method.memory else (*NOT_COMPILED, 'tasks')
+    fields = {name: value for name, value in flatten(config.to_dict()).items() if name not in left_out}
+    key = json.dumps(fields), components.model.num_classes, shape
+    (like, steps), (_, own) = once(key, make), once((*key, seed), make)
+    train = dict(zip((*method.first, *method.later), map(steps.train.get, (*like.first, *like.later)), strict=True))
+    return steps._replace(train=train, new_student=own.new_student, new_generator=own.new_generator)
 
-  monkeypatch.setattr(build.methods, 'get', lambda c: once(('method', fields(c)), lambda: get(c)))
-  monkeypatch.setattr(
-    build,
-    'compile_steps',
-    lambda c, components, method, shape, seed, mesh: once(
-      ('steps', fields(c), components.model.num_classes, shape, seed),
-      lambda: compile_steps(c, components, method, shape, seed, mesh),
-    ),
-  )
+  monkeypatch.setattr(plan, 'compile_steps', shared)
 
 
 @pytest.fixture
@@ -193,10 +197,16 @@ def diagnosed(_diagnosed, learn, few_dreams):
   return _diagnosed
 
 
+@contextmanager
+def refused(*words):
+  """What the block does is refused as a mistake of the user, whose text has these words. UserErrors are one line."""
+  with pytest.raises(UserError) as error:
+    yield
+  assert all(str(word) in str(error.value) for word in words), error.value
+
+
 def until_complete(run):
   """(what run() returns in the end, how often it paused before)."""
-  from abd_jax.errors import Paused
-
   pauses = 0
   while True:
     try:

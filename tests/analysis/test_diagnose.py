@@ -165,6 +165,5 @@ def test_a_copy_that_is_gone_is_not_fetched(photographs):
   config = json.loads((photographs / 'config.json').read_text())
   config['data'] |= {'name': 'cifar100', 'crop': 'padded', 'size': 0, 'dir': str(photographs), 'prepared': ''}
   (photographs / 'config.json').write_text(json.dumps(config))
-  with pytest.raises(UserError) as error:
+  with pytest.raises(UserError):
     read_images(photographs, 1)
-  assert '\n' not in str(error.value)

@@ -1,12 +1,7 @@
-"""Made-up photographs, and a check of what is refused."""
-
-from contextlib import contextmanager
+"""Made-up photographs."""
 
 import numpy as np
-import pytest
 from PIL import Image
-
-from abd_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -23,10 +18,3 @@ def write_classes(folder, count, shape=(32, 32, 3)):
   """Images 0.png, 1.png, ... of value 0, 1, ... in two classes a and b, by turns."""
   for k in range(count):
     write(folder / 'ab'[k % 2] / f'{k}.png', shape, k)
-
-
-@contextmanager
-def refused(*words):
-  with pytest.raises(UserError) as error:
-    yield
-  assert all(str(word) in str(error.value) for word in words), error.value

@@ -11,7 +11,7 @@ from http.client import BadStatusLine
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from made_up import refused
+from conftest import refused
 
 from abd_jax.data import prepare, sources
 from abd_jax.errors import UserError

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import snapshot
-from made_up import RNG, refused, write, write_classes
+from conftest import refused, snapshot
+from made_up import RNG, write, write_classes
 from PIL import Image
 
 from abd_jax.data import folders, sources

@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from made_up import refused, write
+from conftest import refused
+from made_up import write
 
 from abd_jax.data import sources
 from abd_jax.data.builders import imagenet50, imagenet100, tiny_imagenet

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from made_up import RNG, refused
+from conftest import refused
+from made_up import RNG
 from PIL import Image
 
 from abd_jax.data import records, sources

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import refused
+from conftest import refused
 from PIL import Image
 from sklearn.datasets import load_digits
 

@@ -17,9 +17,8 @@ from abd_jax.errors import UserError
   + [(address, 'expected HOST:PORT') for address in ('host', 'host:', ':1', 'host:port', 'host:99999')],
 )
 def test_without_a_cluster_or_an_address_the_user_is_told(coordinator, match):
-  with pytest.raises(UserError, match=match) as error:
+  with pytest.raises(UserError, match=match):
     hosts.join_cluster(coordinator, 2 if coordinator else 0, 1 if coordinator else -1)
-  assert '\n' not in str(error.value)
 
 
 def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch):
@@ -42,7 +41,7 @@ def test_a_missing_platform_ends_a_run_before_it_begins(learn, tmp_path, monkeyp
   monkeypatch.setenv('JAX_PLATFORMS', 'x')
   with pytest.raises(UserError, match='JAX_PLATFORMS=x') as raised:
     learn(tmp_path / 'run')
-  assert '(set' not in str(raised.value) and '\n' not in str(raised.value)
+  assert '(set' not in str(raised.value)
   assert not (tmp_path / 'run').exists()
 
 

@@ -73,9 +73,8 @@ WRONG = {
 def test_a_wrong_file_is_refused_in_a_line(name, tmp_path):
   content, told = WRONG[name]
   (tmp_path / 'file').write_bytes(content)
-  with pytest.raises(UserError, match=told) as error:
+  with pytest.raises(UserError, match=f'{tmp_path}/file.*{told}'):
     pretrained.read(tmp_path / 'file')
-  assert str(tmp_path / 'file') in str(error.value) and '\n' not in str(error.value)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):

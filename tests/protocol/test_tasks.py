@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import refused
 
 from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import Tasks, class_order, parse_class_order, split
@@ -98,11 +99,8 @@ def test_a_wrong_class_order_is_named(tmp_path, content, words):
   if isinstance(content, bytes):
     (tmp_path / 'order.txt').write_bytes(content)
     content = str(tmp_path / 'order.txt')
-  with pytest.raises(UserError) as error:
+  with refused('class_order', *words):
     parse_class_order(content, NAMES, 0)
-  message = str(error.value)
-  assert '\n' not in message
-  assert all(word in message for word in ['class_order', *words]), message
 
 
 @pytest.mark.parametrize(
@@ -141,10 +139,8 @@ def test_split(arguments, sizes):
   ],
 )
 def test_split_says_what_is_wrong(arguments, words):
-  with pytest.raises(UserError) as error:
+  with refused(*words):
     split(**arguments)
-  assert '\n' not in str(error.value)
-  assert all(word in str(error.value) for word in words), error.value
 
 
 def test_tasks():

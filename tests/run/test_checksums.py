@@ -100,9 +100,9 @@ def test_damage_to_what_a_resumed_run_builds_on_is_refused(paused, learn, damage
   path, fields = paused
   damage(path)
   before = snapshot(path)
-  with pytest.raises(UserError, match=match) as error:
+  with pytest.raises(UserError, match=match):
     learn(path, **fields)
-  assert '\n' not in str(error.value) and snapshot(path) == before
+  assert snapshot(path) == before
 
 
 def test_arrays_other_than_those_saved_are_refused_though_they_can_be_read(paused, learn, monkeypatch):

@@ -70,9 +70,8 @@ def test_a_collapse_ends_the_run_unless_the_config_only_prints_it(learn, tmp_pat
   monkeypatch.setattr(health, name, lambda *_: 'it is no good')
   other = {'dead': 'at_chance', 'at_chance': 'dead'}[name]
   monkeypatch.setattr(health, other, lambda *_: '')
-  with pytest.raises(UserError, match=where) as error:
+  with pytest.raises(UserError, match=f'{where}.*config.collapse=tell'):
     learn(tmp_path)
-  assert '\n' not in str(error.value) and 'config.collapse=tell' in str(error.value)
   assert learn(tmp_path, collapse='tell')['final_accuracy'] >= 0
   assert re.search(where, capsys.readouterr().err)
 
