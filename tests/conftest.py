@@ -4,6 +4,7 @@ The environment is set before anything imports jax. Subprocesses inherit it, exc
 """
 
 import atexit
+import fcntl
 import gc
 import json
 import os
@@ -266,9 +267,13 @@ RUN = ['--config=configs/digits.py:tasks=3', *flags_of(KILLABLE)]
 
 
 @pytest.fixture(scope='session')
-def finished(tmp_path_factory, cli_env, digits_data):
-  """(workdir, finished process) of the command, undisturbed."""
-  path = tmp_path_factory.mktemp('finished') / 'run'
-  done = subprocess.run(command(*RUN, f'--workdir={path}'), env=cli_env, cwd=REPO, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  return path, done
+def finished(cli_env, digits_data):
+  """(workdir, output, errors) of the command, undisturbed: run once for both of pytest-xdist's workers."""
+  path, said = _scratch / 'finished', _scratch / 'said.json'
+  with open(_scratch / 'finished.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not said.exists():
+      done = subprocess.run(command(*RUN, f'--workdir={path}'), env=cli_env, cwd=REPO, capture_output=True, text=True)
+      assert done.returncode == 0, done.stderr
+      said.write_text(json.dumps([done.stdout, done.stderr]))
+  return path, *json.loads(said.read_text())

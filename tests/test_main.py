@@ -219,13 +219,13 @@ def test_accuracies_are_fractions_of_a_lower_triangle(finished):
 
 
 def test_output_that_is_no_terminal_has_plain_lines_and_running_again_prints_the_table(finished, capsys):
-  path, done = finished
-  assert '\r' not in done.stdout + done.stderr and '\x1b' not in done.stdout + done.stderr
-  assert '| abd ' in done.stdout and 'results.json' in done.stdout
-  assert 'after task 3: accuracy' in done.stderr
+  path, output, errors = finished
+  assert '\r' not in output + errors and '\x1b' not in output + errors
+  assert '| abd ' in output and 'results.json' in output
+  assert 'after task 3: accuracy' in errors
   before = snapshot(path)
   train_command.run([*RUN, f'--workdir={path}'])
-  assert tuple(capsys.readouterr()) == (done.stdout, '')
+  assert tuple(capsys.readouterr()) == (output, '')
   assert snapshot(path) == before
 
 

@@ -57,9 +57,6 @@ def count_traces(monkeypatch, config):
   return traces
 
 
-TINY = dict(model__widths=(4, 8, 8), student__epochs=1, student__milestones=(), inversion__steps=3, chunk_steps=4)
-
-
 @pytest.mark.parametrize(
   ('method', 'expected'),
   [
@@ -70,8 +67,8 @@ TINY = dict(model__widths=(4, 8, 8), student__epochs=1, student__milestones=(), 
     pytest.param('rdfcil', ['first', 'inversion', 'later', 'later'], marks=pytest.mark.slow),
   ],
 )
-def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, method, expected):
-  config = digits_config(f'method={method}', task_sizes=(3, 2, 1, 4), tasks=4, **TINY)
+def test_each_kind_of_step_is_traced_once_over_all_tasks(tmp_path, monkeypatch, tiny_config, method, expected):
+  config = tiny_config(method, task_sizes=(2, 1, 2, 1), tasks=4)
   traces = count_traces(monkeypatch, config)
   results = train_and_evaluate(config, str(tmp_path))
   assert [len(row) for row in results['accuracy_matrix']] == [1, 2, 3, 4]
@@ -219,7 +216,7 @@ def test_the_demo_remembers_and_its_baselines_do_not(tmp_path, optimized):
 
 @pytest.mark.parametrize('method', ['abd', pytest.param('e2e', marks=pytest.mark.slow)])
 def test_frozen_models_are_bounded_while_a_run_goes_on_and_it_resumes_from_anywhere(tmp_path, learn, method):
-  fields = {'method': method, 'memory__size': 26} if method == 'e2e' else {}
+  fields = {'chunk_steps': 10} | ({'method': method, 'memory__size': 26} if method == 'e2e' else {})
   learn(tmp_path / 'all', **fields)
   path, most = tmp_path / 'bounded', 0
   while True:
@@ -252,15 +249,15 @@ def test_other_devices_and_versions_on_resuming_are_told_and_stand_in_the_result
 
 
 def test_how_many_frozen_models_are_kept_may_change_on_the_way(tmp_path, learn):
-  learn(tmp_path / 'all')
+  learn(tmp_path / 'all', chunk_steps=10)
   teachers = tmp_path / 'run' / 'teachers'
   while not (teachers / '1.json').exists():
     with pytest.raises(Paused):
-      learn(tmp_path / 'run', max_seconds=1e-9)
+      learn(tmp_path / 'run', chunk_steps=10, max_seconds=1e-9)
   shutil.rmtree(teachers / '0')
   with pytest.raises(UserError, match=r'teachers/0 cannot be read .*is missing'):  # something is left: it has been lost
-    learn(tmp_path / 'run')
+    learn(tmp_path / 'run', chunk_steps=10)
   (teachers / '0.json').unlink()  # as teachers_kept=1 would have had it
-  results = learn(tmp_path / 'run')
-  assert results['accuracy_matrix'] == learn(tmp_path / 'all')['accuracy_matrix']
+  results = learn(tmp_path / 'run', chunk_steps=10)
+  assert results['accuracy_matrix'] == learn(tmp_path / 'all', chunk_steps=10)['accuracy_matrix']
   assert sorted(file.name for file in teachers.iterdir()) == ['1', '1.json', '2', '2.json']

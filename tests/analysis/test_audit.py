@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import REPO, snapshot
+from conftest import REPO, SMALLEST, snapshot
 
 from abd_jax.analysis.audit import audit, read_log
 from abd_jax.commands import audit as command
@@ -48,14 +48,14 @@ def test_a_data_free_run_keeps_networks_and_reads_each_task_once(run):
 
 
 def test_a_method_with_a_memory_says_how_many_images_it_keeps(learn, tmp_path, capsys):
-  learn(tmp_path, method='e2e', memory__per_class=8, task_sizes=(2, 2))
+  learn(tmp_path, method='rehearsal', **SMALLEST, memory__per_class=8)
   found = audit(tmp_path)
   assert found['findings'] == [] and found['capacity'] == found['images'] == 32
   assert found['memories']['teachers/0'] == 16 and found['memories']['teachers/1'] == 32
   memory = array_of(found, 'memory.images')
   assert memory['shape'] == [32, 8, 8, 1] and memory['dtype'] == 'uint8' and memory['can_hold_images']
   assert command.run([str(tmp_path)]) == 0
-  assert 'e2e keeps at most 32 real images; 32 now' in capsys.readouterr().out
+  assert 'rehearsal keeps at most 32 real images; 32 now' in capsys.readouterr().out
   # A memory that cannot be read is not an empty one.
   damage(tmp_path / 'teachers' / '1')
   assert audit(tmp_path)['images'] is None and command.run([str(tmp_path)]) == 2
@@ -99,7 +99,7 @@ def test_an_array_of_images_that_the_method_does_not_keep_is_found(run):
 
 
 def test_dreamed_pixels_have_the_shape_of_images_and_are_allowed(learn, tmp_path):
-  learn(tmp_path, inversion__what='pixels', inversion__pixel_images=32, task_sizes=(2, 2))
+  learn(tmp_path, **SMALLEST, inversion__what='pixels', inversion__pixel_images=32)
   found = audit(tmp_path)
   assert found['findings'] == [] and any(one['can_hold_images'] for one in found['arrays'])
 

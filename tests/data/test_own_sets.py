@@ -3,6 +3,7 @@
 import io
 import shutil
 
+import made_up
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -22,26 +23,8 @@ def png(shape=(8, 8, 3), dtype=np.uint8):
   return buffer.getvalue()
 
 
-def prepare(root, examples, image=IMAGE, label=LABEL, test='test'):
-  """Writes a data set 'mine' with these (image, label) as the training and as the test split."""
-
-  class Mine(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    name = 'mine'
-    VERSION = tfds.core.Version('1.0.0')
-    pkg_dir_path = root  # of a module in no package
-
-    def _info(self):
-      features = tfds.features.FeaturesDict({'image': image, 'label': label})
-      return self.dataset_info_from_configs(features=features, disable_shuffling=True)
-
-    def _split_generators(self, dl_manager):
-      return {'train': self._generate_examples(), test: self._generate_examples()}
-
-    def _generate_examples(self):
-      yield from ((k, {'image': one, 'label': of}) for k, (one, of) in enumerate(examples))
-
-  Mine(data_dir=root).download_and_prepare(file_format='array_record')
-  return root / 'mine/1.0.0'
+def prepare(root, examples, image=IMAGE, label=LABEL, **more):
+  return made_up.prepare(root, examples, image, label, **more)
 
 
 def opened(root, **options):
@@ -69,7 +52,7 @@ def test_whole_numbers_are_labels_and_tensors_images(tmp_path):
 
 
 def test_a_validation_split_stands_for_the_test_split(tmp_path):
-  prepare(tmp_path, SOUND, test='validation')
+  prepare(tmp_path, SOUND, test_split='validation')
   data, _, labels = opened(tmp_path)
   assert len(labels) == 6 and data.testing.split == 'validation'
 

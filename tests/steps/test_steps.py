@@ -1,7 +1,6 @@
 """abd_jax.steps.student and abd_jax.steps.inversion: whole steps against the NumPy restatement of them."""
 
 import collections
-from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -218,9 +217,7 @@ def probe(inputs):
   return value, shown | {'features': inputs.student.features, 'logits': inputs.student.logits}
 
 
-@pytest.mark.parametrize(
-  'trainable', [('head',), ('backbone',), ('gain',), ('backbone', 'head'), ('backbone', 'head', 'gain')]
-)
+@pytest.mark.parametrize('trainable', [('head',), ('gain',), ('backbone', 'head')])
 def test_groups_outside_trainable_stay_although_weights_decay(trainable, x64):
   at = scene()
   phase = Phase(probe, 1, 0.1) if trainable == ('backbone', 'head') else Phase(probe, 1, 0.1, trainable=trainable)
@@ -324,12 +321,9 @@ def test_a_phase_may_dream_with_something_else_than_a_generator(x64):
 def test_a_phase_may_keep_count_of_its_labels(x64):
   at = scene()
   observe = lambda extra, labels: extra | {'gain': extra['gain'] + jnp.bincount(labels, length=4)}
-  phase = Phase(probe, 1, 0.1, teachers=1, dreams=True, trainable=('backbone', 'head', 'gain'))
-  before, metrics = run(at, phase)
-  after, _ = run(at, replace(phase, observe=observe))
+  state, metrics = run(at, Phase(probe, 1, 0.1, teachers=1, dreams=True, observe=observe))
   counts = np.bincount(metrics['labels'], minlength=5)[:4]  # dreams' labels too
-  np.testing.assert_allclose(after.extra['gain'], before.extra['gain'] + counts, **EXACT)
-  jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+  np.testing.assert_allclose(state.extra['gain'], at.state.extra['gain'] + counts, **EXACT)
 
 
 def test_losses_draw_anew_at_every_step(x64):
