@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-# A file's tests stay together: they share what its fixtures trained.
-TWO_AT_ONCE := --numprocesses=2 --dist=loadfile
+# A file's tests stay together: they share what its fixtures trained. tests/conftest.py has the order of the files.
+TWO_AT_ONCE := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint slow drill coverage clean
 

@@ -69,6 +69,17 @@ SMALLEST = {
 }  # fmt: skip
 
 
+# The files that take longest, in order: begun first, so that pytest-xdist's workers end together.
+LONGEST = (
+  'test_resume', 'test_train', 'test_steps', 'test_parallel', 'test_extend', 'test_methods', 'test_hardware',
+  'test_search', 'test_augment', 'test_audit', 'test_infer_config', 'test_main', 'test_models', 'test_checksums',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope='session')
 def cli_env():
   """The environment of a subprocess that runs the command as a user would."""
