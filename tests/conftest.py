@@ -169,19 +169,26 @@ def learn(compile_once, tiny_config):
 
 
 @pytest.fixture(scope='session')
-def _small_runs(tmp_path_factory):
-  return tmp_path_factory.mktemp('small_runs')
+def _learnt(tmp_path_factory):
+  return tmp_path_factory.mktemp('learnt')
 
 
 @pytest.fixture
-def small_run(_small_runs, learn, tmp_path):
-  """small_run(method='abd') -> a copy of the workdir of a finished run with SMALLEST, trained once per method."""
+def learnt(_learnt, learn):
+  """learnt(method='abd', **fields) -> a finished run's workdir, made once for all tests: they change only copies."""
 
-  def copy(method='abd'):
-    learn(_small_runs / method, method=method, **SMALLEST)
-    return shutil.copytree(_small_runs / method, tmp_path / method)
+  def make(method='abd', **fields):
+    path = _learnt / '-'.join([method, *(f'{name}={value}' for name, value in fields.items() if name != 'task_sizes')])
+    learn(path, method=method, **fields)
+    return path
 
-  return copy
+  return make
+
+
+@pytest.fixture
+def small_run(learnt, tmp_path):
+  """small_run(method='abd') -> a copy of the workdir of a finished run with SMALLEST."""
+  return lambda method='abd': shutil.copytree(learnt(method, **SMALLEST), tmp_path / method)
 
 
 @pytest.fixture

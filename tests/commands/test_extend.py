@@ -22,29 +22,21 @@ from abd_jax.train import train_and_evaluate
 MEMORY = ('bic', 'rehearsal')
 
 
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  return tmp_path_factory.mktemp('extend')
-
-
 @pytest.fixture
-def base(root, learn):
-  """base(method='abd') -> the workdir of a finished run of six digits, learnt once each."""
-
-  def make(method='abd'):
-    learn(root / method, method=method, **({'memory__size': 90} if method in MEMORY else {}))
-    return root / method
-
-  return make
+def base(learnt):
+  """base(method='abd') -> the workdir of a finished run of six digits."""
+  return lambda method='abd': learnt(method, **({'memory__size': 90} if method in MEMORY else {}))
 
 
 @pytest.fixture(scope='module')
-def letters(root):
+def letters(tmp_path_factory):
   """Fields for 'letters', of which there are as many as digits left to learn; beside it are 'few', 'clash' and 'large'.
 
   Grey images, 8x8 but for 'large', with a bar at a height that tells the class.
   """
   import tensorflow_datasets as tfds
+
+  root = tmp_path_factory.mktemp('letters')
 
   def examples(classes, side, count):
     for i in range(count):
@@ -56,8 +48,8 @@ def letters(root):
   for name, names, side in (('letters', 'abcd', 8), ('few', 'abc', 8), ('clash', 'a7c', 8), ('large', 'abc', 16)):
     features = tfds.features.Image(shape=(side, side, 1)), tfds.features.ClassLabel(names=list(names))
     train, test = (list(examples(len(names), side, count)) for count in (300, 40))
-    prepare(root / 'data', train, *features, test, name)
-  return {'data.name': 'letters', 'data.dir': str(root / 'data'), 'devices': 1}
+    prepare(root, train, *features, test, name)
+  return {'data.name': 'letters', 'data.dir': str(root), 'devices': 1}
 
 
 @pytest.fixture
@@ -127,15 +119,14 @@ def test_a_method_without_a_memory_takes_none_over(base, letters_config, compile
   assert not load_model(tmp_path / 'more').memory_images
 
 
-def test_a_memory_of_so_many_of_each_class_grows_with_the_classes(root, learn, letters, compile_once):
-  learn(root / 'each', method='rehearsal', memory__per_class=15)
-  fields = {'data.name': 'letters', 'data.dir': letters}
-  memory = build(extended_config(str(root / 'each'), fields)).base_snapshot().memory
-  assert memory['images'].shape == (15 * 9, 8, 8, 1)
-  assert np.bincount(memory['labels'] + 1).tolist() == [15 * 3, *[15] * 6]
+def test_a_memory_of_so_many_of_each_class_grows_with_the_classes(learnt, letters, compile_once):
+  each = str(learnt('rehearsal', memory__per_class=15))
+  memory = build(extended_config(each, letters)).base_snapshot().memory
+  assert memory['images'].shape == (15 * 10, 8, 8, 1)
+  assert np.bincount(memory['labels'] + 1).tolist() == [15 * 4, *[15] * 6]
   for other in ({'memory.per_class': 10}, {'memory.per_class': 0, 'memory.size': 90}):
     with pytest.raises(UserError, match='keeps 90 images'):
-      build(extended_config(str(root / 'each'), fields | other))
+      build(extended_config(each, letters | other))
 
 
 def test_a_cluster_is_joined_before_the_base_is_read(tmp_path):

@@ -39,10 +39,11 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
-def trained(root, learn):
+def trained(root, learnt):
   """(workdir, results, folder of the test images as ordinary PNG files, white at 255, named number_class; the images
   u8[n, 8, 8, 1] of 0 to 16)."""
-  results = learn(root / 'run', method='lwf')
+  path = learnt('lwf')
+  results = json.loads((path / 'results.json').read_text())
   order = results['class_order']
   stream = TaskStream(open_dataset('digits', ''), Tasks(tuple(order['original_ids']), tuple(results['task_sizes'])))
   images, labels = stream.test(2).decode()
@@ -52,7 +53,7 @@ def trained(root, learn):
     for k, (image, label) in enumerate(zip(images, labels, strict=True)):
       pixels = np.round(image[..., 0] * (255 / 16)).astype(np.uint8)
       Image.fromarray(pixels).save(folder / f'{k:04}_{order["names"][label]}.png')
-  return root / 'run', results, folder, images
+  return path, results, folder, images
 
 
 def test_predictions_of_files_are_as_accurate_as_the_run_says_exactly(trained, capsys):

@@ -18,6 +18,7 @@ from abd_jax.commands import audit as command
 from abd_jax.config import load_config
 from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import UserError
+from abd_jax.files import read_json
 from abd_jax.methods import class_gaussians
 from abd_jax.methods.types import TaskEnd
 from abd_jax.protocol.tasks import Tasks
@@ -112,15 +113,11 @@ def test_little_data_give_finite_statistics(name):
 # A run on the smallest networks.
 
 
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  return tmp_path_factory.mktemp('class_gaussians')
-
-
 @pytest.fixture
-def run(root, learn):
+def run(learnt):
   """(workdir, results) of two tasks of digits."""
-  return root / 'run', learn(root / 'run', method='class_gaussians', **SMALLEST)
+  path = learnt('class_gaussians', **SMALLEST)
+  return path, read_json(path / 'results.json')
 
 
 def test_a_run_keeps_zeros_of_unseen_classes_and_predicts_as_its_export_does(run):
@@ -158,7 +155,7 @@ def test_statistics_go_on_to_new_classes_and_a_model_without_them_is_extended_by
   run, learn, tmp_path, small_run
 ):
   path, _ = run
-  train.train_and_evaluate(extended_config(str(path), {'task_sizes': (2, 2, 2)}), str(tmp_path / 'more'))
+  train.train_and_evaluate(extended_config(str(path), {'task_sizes': (2, 2, 2), 'devices': 1}), str(tmp_path / 'more'))
   before, after = (load_snapshot(one)[2].model.statistics['means'] for one in (path, tmp_path / 'more'))
   assert after[:6].any(1).all() and not np.allclose(after[:4], before[:4])
   bare = shutil.copytree(small_run('abd'), tmp_path / 'bare')

@@ -67,11 +67,6 @@ def full_once(monkeypatch, owner, name):
   monkeypatch.setattr(owner, name, write)
 
 
-@pytest.fixture(scope='module')
-def reference_path(tmp_path_factory):
-  return tmp_path_factory.mktemp('disk') / 'run'
-
-
 @pytest.mark.parametrize(
   ('owner', 'name'),
   [
@@ -83,14 +78,13 @@ def reference_path(tmp_path_factory):
   ],
 )
 def test_a_full_disk_is_one_line_and_the_same_command_completes_everything(
-  learn, reference_path, tmp_path, monkeypatch, owner, name
+  learn, learnt, tmp_path, monkeypatch, owner, name
 ):
-  learn(reference_path)
   full_once(monkeypatch, owner, name)
   with pytest.raises(UserError, match=r'cannot be written \(No space left on device'):
     learn(tmp_path / 'run')
   learn(tmp_path / 'run')
-  assert_same_outcome(tmp_path / 'run', reference_path)
+  assert_same_outcome(tmp_path / 'run', learnt())
 
 
 def test_a_teacher_is_not_given_up_before_its_successor_is_complete(learn, tmp_path, monkeypatch):

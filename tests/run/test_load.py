@@ -20,21 +20,17 @@ from abd_jax.run.extend import extended_config
 from abd_jax.run.load import load_model
 
 
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  return tmp_path_factory.mktemp('load')
-
-
 @pytest.fixture
-def run_of(root, learn):
+def run_of(learnt):
   """run_of(method) -> (workdir, results, test images, their class names), run once each."""
 
   def make(method):
-    results = learn(root / method, method=method, **({'memory__size': 60} if method == 'bic' else {}))
+    path = learnt(method, **({'memory__size': 60} if method == 'bic' else {}))
+    results = json.loads((path / 'results.json').read_text())
     order = results['class_order']
     stream = TaskStream(open_dataset('digits', ''), Tasks(tuple(order['original_ids']), tuple(results['task_sizes'])))
     images, labels = stream.test(2).decode()
-    return root / method, results, images, np.asarray(order['names'])[labels]
+    return path, results, images, np.asarray(order['names'])[labels]
 
   return make
 

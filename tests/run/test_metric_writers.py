@@ -32,16 +32,17 @@ def rows(folder):
     return [row for row in csv.DictReader(file) if row['metric'] != 'images_per_second']
 
 
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  return tmp_path_factory.mktemp('mirrors')
+@pytest.fixture
+def run(learnt):
+  """(workdir, results) of a finished run."""
+  return learnt(), json.loads((learnt() / 'results.json').read_text())
 
 
-def test_a_callback_and_the_csv_have_every_value_of_the_log(root, learn):
+def test_a_callback_and_the_csv_have_every_value_of_the_log(learn, tmp_path):
   heard = []
-  results = learn(root / 'run', on_metrics=heard.append)
-  table = rows(root / 'run')
-  records = [json.loads(line) for line in (root / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  results = learn(tmp_path, on_metrics=heard.append)
+  table = rows(tmp_path)
+  records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   assert heard == records
   losses = [(r['task'], r['phase'], r['step'], r['loss']) for r in records if 'loss' in r]
   read = [row for row in table if row['metric'] == 'loss']
@@ -50,9 +51,9 @@ def test_a_callback_and_the_csv_have_every_value_of_the_log(root, learn):
   assert last == results['accuracy_matrix'][-1]
 
 
-def test_tensorboard_shows_scalars_dreams_and_confusion(root, learn):
-  results = learn(root / 'run')
-  found = events(root / 'run')
+def test_tensorboard_shows_scalars_dreams_and_confusion(run):
+  path, results = run
+  found = events(path)
   pictures = [tag for tag, _, value in found if value is None]
   assert pictures.count('dreams') == 2 and pictures.count('confusion') == 3
   seen = [value for tag, _, value in found if tag == 'evaluating/seen_accuracy']
@@ -62,16 +63,16 @@ def test_tensorboard_shows_scalars_dreams_and_confusion(root, learn):
   assert max(step for _, step, _ in found) == sum(results['steps'].values())
 
 
-def test_a_resumed_run_has_no_point_twice(root, learn):
-  learn(root / 'run')
+def test_a_resumed_run_has_no_point_twice(run, learn, tmp_path):
+  path, _ = run
   for _ in range(3):
     with pytest.raises(Paused):
-      learn(root / 'resumed', max_seconds=0.001)
-  results = learn(root / 'resumed')
-  assert rows(root / 'resumed') == rows(root / 'run')
+      learn(tmp_path, max_seconds=0.001)
+  results = learn(tmp_path)
+  assert rows(tmp_path) == rows(path)
   drop = lambda all_events: [event for event in all_events if 'images_per_second' not in event[0]]
-  assert drop(events(root / 'resumed')) == drop(events(root / 'run'))
-  phases = [json.loads(line) for line in (root / 'resumed' / 'phases.jsonl').read_text().splitlines()]
+  assert drop(events(tmp_path)) == drop(events(path))
+  phases = [json.loads(line) for line in (tmp_path / 'phases.jsonl').read_text().splitlines()]
   assert sum(one['steps'] for one in phases) == sum(results['steps'].values())
   assert all(one['seconds'] >= 0 and one['peak_bytes']['host'] > 1e7 for one in phases)
 
@@ -83,9 +84,9 @@ def test_a_full_disk_is_told_where_events_are_written(tmp_path, monkeypatch):
     MetricWriters(tmp_path)
 
 
-def test_confusion_files_keep_odd_names(root, learn, tmp_path):
-  results = learn(root / 'run')
-  names, counts = read_confusion(root / 'run' / 'confusion' / 'task_3.csv')
+def test_confusion_files_keep_odd_names(run, tmp_path):
+  path, results = run
+  names, counts = read_confusion(path / 'confusion' / 'task_3.csv')
   assert names == results['class_order']['names'][:6]
   np.testing.assert_allclose(counts.diagonal() / counts.sum(1), results['class_accuracy'])
   odd = ['a,"b"', '<b>🦊</b>']

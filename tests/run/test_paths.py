@@ -22,24 +22,25 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope='module')
-def plain(tmp_path_factory):
-  return tmp_path_factory.mktemp('plain')
+@pytest.fixture
+def plain(learnt):
+  """The same in a folder of a plain name: (workdir, workdir that extends it)."""
+  path = learnt(**FIELDS)
+  return path, path.with_name('more')
 
 
 def use(workdir, learn, plain):
-  """Trains, pauses, resumes, loads, audits and extends in `workdir`; all is as in the folder `plain`."""
+  """Trains, pauses, resumes, loads, audits and extends in `workdir`; all is as in `plain`."""
   with pytest.raises(Paused):
     learn(workdir / 'run', max_seconds=1e-9, **FIELDS)
   learn(workdir / 'run', **FIELDS)
-  learn(plain / 'run', **FIELDS)
-  assert_same_outcome(workdir / 'run', plain / 'run')
+  assert_same_outcome(workdir / 'run', plain[0])
   images = np.random.default_rng(0).integers(0, 17, (5, 8, 8, 1), np.uint8)
-  for folder in (workdir, plain):
-    if not (folder / 'more').exists():
-      train_and_evaluate(extended_config(str(folder / 'run'), {'task_sizes': (2, 2, 2)}), str(folder / 'more'))
-  assert_same_outcome(workdir / 'more', plain / 'more')
-  ours, theirs = (load_model(folder / 'more').predict(images)[1] for folder in (workdir, plain))
+  for run, more in ((workdir / 'run', workdir / 'more'), plain):
+    if not more.exists():
+      train_and_evaluate(extended_config(str(run), {'task_sizes': (2, 2, 2), 'devices': 1}), str(more))
+  assert_same_outcome(workdir / 'more', plain[1])
+  ours, theirs = (load_model(more).predict(images)[1] for more in (workdir / 'more', plain[1]))
   np.testing.assert_array_equal(ours, theirs)
   found = audit(workdir / 'run')
   assert found['unreadable'] == found['findings'] == [] and found['images'] == 12

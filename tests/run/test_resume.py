@@ -15,16 +15,10 @@ from abd_jax.run.checkpoint import Checkpoints, TeacherStore
 from abd_jax.run.workdir import Workdir
 
 
-@pytest.fixture(scope='module')
-def undisturbed_path(tmp_path_factory):
-  return tmp_path_factory.mktemp('undisturbed') / 'run'
-
-
 @pytest.fixture
-def undisturbed(undisturbed_path, learn):
+def undisturbed(learnt):
   """The workdir of a run in this process that saved only where it must."""
-  learn(undisturbed_path)
-  return undisturbed_path
+  return learnt()
 
 
 def test_resuming_from_every_checkpoint_gives_the_same_bits(learn, undisturbed, tmp_path):
