@@ -251,7 +251,7 @@ def terminal(monkeypatch):
   output.append(b''.join(parts).decode())
 
 
-def test_a_terminal_shows_a_bar_and_max_seconds_pauses_a_run_that_then_completes(learn, tmp_path, monkeypatch):
+def test_a_terminal_shows_a_bar_and_max_seconds_pauses_a_run_that_then_completes(learnt, tmp_path, monkeypatch):
   words = ['--config=digits:tasks=3', *flags_of(TINY), f'--workdir={tmp_path / "run"}']
   with terminal(monkeypatch) as output:
     train_command.run([*words, '--config.max_seconds=0.01'])
@@ -265,8 +265,7 @@ def test_a_terminal_shows_a_bar_and_max_seconds_pauses_a_run_that_then_completes
     train_command.run(words)
   assert '\r' in output[0] and '| abd ' in output[0]
   assert not re.search(r'\x1b\[[0-9;]*m', output[0])
-  learn(tmp_path / 'same')
-  assert_same_outcome(tmp_path / 'run', tmp_path / 'same')
+  assert_same_outcome(tmp_path / 'run', learnt())
 
 
 def test_sigterm_pauses_a_run(cli_env, tmp_path, digits_data):

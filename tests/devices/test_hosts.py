@@ -138,9 +138,8 @@ except Exception as error:
 """
 
 
-def test_hosts_read_alone_must_agree_and_share_the_main_hosts_errors(learn, tmp_path, cli_env):
-  learn(tmp_path, method='base')
-  said = said_by_both(cli_env, AGREE, lambda host: [str(tmp_path)])
+def test_hosts_read_alone_must_agree_and_share_the_main_hosts_errors(learnt, cli_env):
+  said = said_by_both(cli_env, AGREE, lambda host: [str(learnt('base'))])
   assert '2' in said[1]
   assert all('another config than process 0' in lines[-2] for lines in said)
   assert [lines[-1].partition(' ')[0] for lines in said] == ['OSError', 'UserError']

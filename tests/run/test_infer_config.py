@@ -82,10 +82,9 @@ def test_a_finished_run_is_not_taken_for_one_of_another_folder(learn, tmp_path, 
   assert learn(tmp_path / 'run', **fields | {'data__dir': str(tmp_path / 'gone')}) == json.loads(before)
 
 
-def test_a_folder_of_png_gives_the_results_of_the_prepared_set(learn, tmp_path, digits_as_files):
-  learn(tmp_path / 'prepared', method='base')
+def test_a_folder_of_png_gives_the_results_of_the_prepared_set(learn, learnt, tmp_path, digits_as_files):
   learn(tmp_path / 'files', method='base', data__name='image_folder', data__dir=str(digits_as_files))
-  assert_same_outcome(tmp_path / 'files', tmp_path / 'prepared')
+  assert_same_outcome(tmp_path / 'files', learnt('base'))
 
 
 def test_what_is_found_out_stays_with_the_run_and_its_models(learn, tmp_path, digits_as_files):

@@ -76,8 +76,6 @@ def test_rows_and_memory_are_functions_of_seed_task_and_phase():
   phase = Phase(loss=None, epochs=1, lr=0.1, data=draw)
   random = ExemplarPolicy(lambda n, features, rng, count: rng.permutation(n)[:count])
   make = lambda seed: Schedule(Method((phase,), (phase,), memory=random), TASKS, seed, 32, 0, 4)
-  from abd_jax.data.memory import join
-
   pool = join(LABELS(0), np.zeros(0, np.int32))
   rows = lambda seed, task: make(seed).rows(task, 0, pool).tolist()
   kept = lambda seed, task: make(seed).kept_rows(task, 0, pool, None).tolist()
