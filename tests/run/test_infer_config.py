@@ -21,13 +21,13 @@ from abd_jax.run.workdir import check_same_config, resolve
 
 @pytest.fixture(scope='module')
 def digits_as_files(digits_data, tmp_path_factory):
-  """scikit-learn's digits as PNG in folders, named by their place in the prepared set; their white is 255, not 16."""
+  """scikit-learn's digits as PNG in folders, named by their place in the prepared set."""
   folder, data = tmp_path_factory.mktemp('files') / 'photos', open_dataset('digits', '')
   for split, (images, labels) in (('train', data.train(range(10)).decode()), ('test', data.test(range(10)).decode())):
     for k, (image, label) in enumerate(zip(images, labels, strict=True)):
       path = folder / split / str(label) / f'{k}.png'
       path.parent.mkdir(parents=True, exist_ok=True)
-      Image.fromarray((image[..., 0] * (255 / 16)).round().astype(np.uint8)).save(path)
+      Image.fromarray(image[..., 0]).save(path)
   return folder
 
 
