@@ -342,7 +342,7 @@ def test_bic_holds_out_the_first_images_of_every_class(classes, counts):
 @pytest.mark.parametrize('share', [0.0, 1.0])
 def test_bic_says_what_cannot_be_held_out(share):
   held_out = later('bic', 1, **{'bic.held_out': share}).data
-  with pytest.raises(UserError, match=r'config\.memory\.size or config\.bic\.held_out'):
+  with pytest.raises(UserError, match=r'config\.memory or config\.bic\.held_out'):
     held_out(stored_pool(2, 4, size=80), None)
 
 
