@@ -65,9 +65,9 @@ def gathered(name: str, config: str) -> tuple[list[dict], list[str]]:
 
 
 def on_digits(name: str, columns: tuple[str, ...]) -> str:
-  """A table of the README."""
+  """A table of the README, without variants of methods."""
   lines, _ = gathered(name, 'digits')
-  return as_markdown([line for line in lines if line['n']], columns)
+  return as_markdown([line for line in lines if line['n'] and ' --config.' not in line['command']], columns)
 
 
 def picture() -> str:
