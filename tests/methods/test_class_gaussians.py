@@ -165,6 +165,7 @@ def test_statistics_go_on_to_new_classes_and_a_model_without_them_is_extended_by
   assert not load_snapshot(bare)[2].model.statistics
 
 
+@pytest.mark.slow
 def test_the_old_model_is_that_of_the_task_before_also_where_a_phase_freezes_another(learn, tmp_path, monkeypatch):
   seen = []
   noted = lambda labels, old, new, most: (seen.append((old, new)), rows_of_task(labels, old, new, most))[1]

@@ -1,4 +1,4 @@
-"""No key is drawn from twice: jax_debug_key_reuse over a step of every method, of inversion and of a picture."""
+"""No key is drawn from twice: jax_debug_key_reuse over a step of every method, of inversion, a picture and features."""
 
 from functools import partial
 
@@ -67,7 +67,7 @@ def test_a_step_of_every_phase_of_a_method(name):
 
 
 @pytest.mark.parametrize('what', ['generator', 'pixels'])
-def test_a_step_of_inversion_and_a_picture(what):
+def test_a_step_of_inversion_a_picture_and_the_features_of_a_task(what):
   config, *_ = scene('abd')
   config.inversion.what = what
   components = make_components(config, CLASSES, SHAPE, None)
@@ -75,3 +75,5 @@ def test_a_step_of_inversion_and_a_picture(what):
   data = PhaseData(None, None, Classes(NUMBERS // 2, np.int32(1)), (freeze(learner),), np.uint32(0))
   jax.jit(inversion.make_inversion_step(components, config.inversion))(generator, np.float32(1e-3), data)
   jax.jit(partial(inversion.picture, components, 4))(generator.variables, data)
+  images = np.zeros((4, *SHAPE), np.uint8)
+  jax.jit(partial(student.embed_by_both, components))(freeze(learner, generator), freeze(learner), images, data, 0)
