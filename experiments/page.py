@@ -26,6 +26,7 @@ SHOWN = (
   ('3', 'digits'),
   ('orders', 'digits'),
   ('small', 'cifar100_small'),
+  ('pretrained', 'cifar100_small'),
   ('3', 'cifar100_small'),
   ('C', 'tiny_imagenet_small'),
   *((name, TABLES[name].config) for name in ('A', 'B', '3', 'orders', 'C', 'D', 'E')),
