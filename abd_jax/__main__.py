@@ -16,8 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from abd_jax import commands
-from abd_jax.errors import UserError, nearest, silence_closed_loops, system_errors_explained
-from abd_jax.run.console import stop_at_once
+from abd_jax.errors import UserError, nearest, silence_closed_loops, stop_at_once, system_errors_explained
 
 
 def cli(words: Sequence[str] | None = None) -> None:

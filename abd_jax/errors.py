@@ -1,13 +1,16 @@
-"""What may end a run early: a user's mistake, a workdir in use, a pause."""
+"""What may end a run early: a mistake, a workdir in use, a pause, a signal. Imports little, so it is there first."""
 
 import difflib
 import errno
 import logging
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class UserError(Exception):
@@ -100,3 +103,24 @@ def silence_closed_loops() -> None:
 
   sys.unraisablehook = hook
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+
+
+def stop_at_once() -> None:
+  """Makes each of SIGNALS end the process with one line and the usual exit code of a signal.
+
+  Some imports swallow KeyboardInterrupt or turn it into another error. Ending at once is safe: files are written
+  atomically. While a run is going on, the handlers of `run.console.PauseSignals` are in their place.
+  """
+  for number in SIGNALS:
+    signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+  say_past_buffers(b'stopped; the same command resumes a run from its newest checkpoint')
+  os._exit(128 + number)
+
+
+def say_past_buffers(text: bytes) -> None:
+  """Writes a line to stderr past Python's buffers, which a signal may have interrupted."""
+  with suppress(OSError):
+    os.write(2, text + b'\n')

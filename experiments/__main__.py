@@ -16,8 +16,7 @@ import sys
 
 from absl import logging
 
-from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops
-from abd_jax.run.console import stop_at_once
+from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops, stop_at_once
 
 VERBS = ('table', 'figure', 'search', 'hardware', 'page', 'demo')
 

@@ -12,28 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-def stop_at_once() -> None:
-  """Makes each of SIGNALS end the process with one line and the usual exit code of a signal.
-
-  Some imports swallow KeyboardInterrupt or turn it into another error. Ending at once is safe: files are written
-  atomically. While a run is going on, `PauseSignals` replaces these handlers.
-  """
-  for number in SIGNALS:
-    signal.signal(number, _stop)
-
-
-def _stop(number: int, frame: object) -> None:
-  _say(b'stopped; the same command resumes a run from its newest checkpoint')
-  os._exit(128 + number)
-
-
-def _say(text: bytes) -> None:
-  """Writes a line to stderr past Python's buffers, which the signal may have interrupted."""
-  with contextlib.suppress(OSError):
-    os.write(2, text + b'\n')
+from abd_jax.errors import SIGNALS, say_past_buffers
 
 
 class PauseSignals:
@@ -59,7 +38,7 @@ class PauseSignals:
     self.received = signal.Signals(number).name
     for each, handler in self._handlers.items():
       signal.signal(each, handler)
-    _say(b'pausing after this chunk; again to stop now')
+    say_past_buffers(b'pausing after this chunk; again to stop now')
 
 
 class Console:

@@ -20,7 +20,9 @@ def test_a_full_stdout_is_one_line():
 
 @pytest.mark.parametrize('number', ['SIGINT', 'SIGTERM'])
 def test_a_signal_before_there_is_a_run_is_one_line_and_its_code(number):
-  code = f'import os, signal; from abd_jax.run.console import stop_at_once; stop_at_once(); os.kill(os.getpid(), signal.{number})'  # noqa: E501
+  code = (
+    f'import os, signal; from abd_jax.errors import stop_at_once; stop_at_once(); os.kill(os.getpid(), signal.{number})'
+  )
   done = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True)
   assert done.returncode == {'SIGINT': 130, 'SIGTERM': 143}[number]
   assert done.stderr.startswith('stopped;') and done.stderr.count('\n') == 1
