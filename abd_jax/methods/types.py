@@ -25,9 +25,7 @@ from abd_jax.state import Classes, FrozenModel
 PyTree = Any
 MEMORY = {  # the group of all methods that store images
   'size': Number(2000, 0, 10**9),  # images
-  'per_class': Number(
-    0, 0, 10**6
-  ),  # >0: images of each class, whatever `size` is; room for all classes is there at once
+  'per_class': Number(0, 0, 10**6),  # >0: images of each class instead of `size`, with room for all classes at once
   'redraw': Choice('never', 'released'),  # 'released': random memories fill up with copies, as in the authors' code
 }
 

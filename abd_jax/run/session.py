@@ -69,10 +69,8 @@ class Session:
     self._called: set[int] = set()  # ids of the compiled steps that this process has called
 
   def __enter__(self) -> 'Session':
-    total, done = (
-      self._plan.schedule.total_steps(self._plan.stream.labels),
-      sum(int(state.step) for state in self.states.values()),
-    )
+    done = sum(int(state.step) for state in self.states.values())
+    total = self._plan.schedule.total_steps(self._plan.stream.labels)
     self.console = Console(total, done, silent=not self.files.is_main)
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
     self._signals = PauseSignals().__enter__()
