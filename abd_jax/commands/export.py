@@ -61,7 +61,7 @@ def run(words: list[str]) -> None:
 
 
 def about(model: Any) -> dict[str, Any]:
-  """What whoever uses the file must know."""
+  """The metadata of an exported file: classes, shape, range and preparation of images, versions."""
   import jax
 
   return {

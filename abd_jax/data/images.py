@@ -23,10 +23,10 @@ _ORIENTATION = 0x0112  # EXIF's tag
 _MODES = {1: 'L', 3: 'RGB'}
 _WHITE = 255  # of 8 bits
 _DEEP = {'I': '32-bit', 'F': 'float', 'I;16': '16-bit', 'I;16B': '16-bit', 'I;16L': '16-bit', 'I;16N': '16-bit'}
-# Big and little end first, or as on this machine: how Pillow, which reads the first byte, is told to read the other.
+# Pillow keeps the higher of a value's two bytes. Under the name of the other byte order it keeps the lower.
 _OTHER_END = {'B': 'L', 'L': 'B', 'N': 'B' if sys.byteorder == 'little' else 'L'}
 _LOWER = {f'{mode};16{end}': f'{mode};16{other}' for mode in ('RGB', 'RGBA') for end, other in _OTHER_END.items()}
-_LOWER |= {'LA;16B': 'RGBA'}  # of which the second and the fourth are the lower bytes
+_LOWER |= {'LA;16B': 'RGBA'}  # read so, its second and fourth channels are the lower bytes of grey and alpha
 _BITS, _PLANES = 258, 284  # TIFF's tags: of a channel; 2 where each channel is stored by itself
 _MOST, _LARGE = 2**29, 89_478_485  # pixels: more are refused; more are read at a part of their size
 

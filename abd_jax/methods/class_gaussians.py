@@ -146,5 +146,5 @@ def _shrunk(matrix: jax.Array, own: float, share: float) -> jax.Array:
 
 
 def _share(share: float, level: jax.Array) -> jax.Array:
-  """A share of a mean variance; 1 if there is none, so that what it is added to can be inverted."""
+  """A share of the mean variance `level`. If that is zero: 1, so that the sum with a zero matrix is invertible."""
   return jnp.where(level > ZERO, share * level, 1.0)

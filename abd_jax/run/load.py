@@ -314,7 +314,7 @@ def _model_of_file(file: Path, class_names: Sequence[str]) -> LoadedModel:
   side, crop = (32, 'padded') if found.variant == 'abd' else (224, 'resized')
   network = {f'model.{name}': getattr(found, name) for name in ('variant', 'blocks', 'widths')}
   data = {'data.name': 'image_folder', 'data.mean': pretrained.MEAN, 'data.std': pretrained.STD, 'data.crop': crop}
-  generator = {'generator.start': (side // 8, side // 8, 8), 'generator.widths': (8, 8, 8)}  # there is none
+  generator = {'generator.start': (side // 8, side // 8, 8), 'generator.widths': (8, 8, 8)}  # never used, but must fit
   order = {'names': list(class_names or map(str, range(classes))), 'original_ids': list(range(classes))}
   manifest = {
     'task': 0, 'task_sizes': [classes], 'class_order': order, 'image_shape': [side, side, found.channels]

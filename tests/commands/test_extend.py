@@ -30,7 +30,7 @@ def base(learnt):
 
 @pytest.fixture(scope='module')
 def letters(tmp_path_factory):
-  """Fields for 'letters', of which there are as many as digits left to learn; beside it are 'few', 'clash' and 'large'.
+  """Config fields of the data set 'letters', with a class for each digit not learnt yet; also 'few', 'clash', 'large'.
 
   Grey images, 8x8 but for 'large', with a bar at a height that tells the class.
   """
@@ -269,7 +269,7 @@ def test_data_and_fields_that_do_not_fit_are_refused_in_one_line(base, letters, 
 
 
 def test_photographs_without_the_name_of_their_data_set_are_refused_and_left_alone(base, letters, tmp_path):
-  """Digits would be prepared among them, of which the base has not learnt all."""
+  """The base has not learnt all digits, so `extend` would prepare those, in the folder of the photographs."""
   more = bars(tmp_path / 'more', 'xy')
   before = snapshot(more)
   with pytest.raises(UserError, match=r"no prepared copy of 'digits'.*data\.name=image_folder"):

@@ -321,10 +321,14 @@ def test_an_onnx_file_says_the_same_and_its_int8_form_nearly_so(trained, tmp_pat
   small = (tmp_path / 'small').read_bytes()
   kinds = {node.op_type for node in load_onnx(small).graph.node}
   assert {'QuantizeLinear', 'DequantizeLinear'} <= kinds and not kinds & {'BatchNormalization', 'Sqrt'}
-  close = onnx.predict(onnx.to_int8(content, images), images)  # calibrated on what it is asked about
+  close = onnx.predict(onnx.to_int8(content, images), images)  # calibrated on the images that it predicts
   assert 0 < np.abs(close - expected).max() < 0.1
 
   monkeypatch.undo()
+  with monkeypatch.context() as patched:
+    patched.setattr(onnx, 'predict', lambda content, images: np.full((len(images), 6), np.nan, np.float32))
+    with pytest.raises(UserError, match='differ by nan'):
+      export.run([str(path), str(tmp_path / 'other.onnx')])
   monkeypatch.setitem(sys.modules, 'jax2onnx', None)
   with pytest.raises(UserError, match=r'pip install .abd_jax\[onnx\]'):
     export.run([str(path), str(tmp_path / 'other.onnx')])

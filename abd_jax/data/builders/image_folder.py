@@ -125,7 +125,7 @@ def named_splits(there: dict[str, list[Path]]) -> dict[str, list[Path]]:
 
 
 def _check_tops(folder: Path, there: dict[str, list[Path]]) -> None:
-  """Raises UserError if folders look like splits although none is called one, or classes have splits in them."""
+  """Raises UserError if no top folder has the name of a split and they look like splits, or if a class holds splits."""
   within = {top: set(subfolders(places[0])) for top, places in there.items()}
   for top, inner in within.items():
     if splits := named_splits({name: [folder / top / name] for name in sorted(inner)}):
