@@ -230,6 +230,7 @@ class Learner:
     new = freeze(self.student, self.generator)
     # The model of the task before, which the statistics are of: whatever was frozen during this task is newer.
     old = self.teachers[sum(phase.freeze_after for phase in self.plan.method.later[:-1])] if task else new
+    old = None if self.plan.method.still else old
     embed = lambda images: steps.embed_by_both(old, new, images, data, np.int32(next(batches)))
     by_old, by_new = in_batches(embed, pooled.task_images, self.config.eval_batch_size)
     labels = pooled.labels[~pooled.is_memory]

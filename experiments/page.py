@@ -171,7 +171,7 @@ def methods_table() -> str:
     }
     what = next(what for what, yes in kept.items() if yes)
     if method.end_task:
-      what += ', class statistics'
+      what = f'{what}, class statistics'.removeprefix('nothing, ')
     about = (methods.module(name).__doc__ or '').splitlines()[0].rstrip('.')
     groups = [f'`{group}`' for group, names in READERS.items() if name in names]
     rows.append([f'`{name}`', about, what, ', '.join(groups)])

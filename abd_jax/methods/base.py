@@ -11,6 +11,9 @@ def loss(inputs: LossInputs):
   return ce, {'ce': ce}
 
 
+STILL = Phase(loss, epochs=0, lr=0.0)  # learns nothing, where a trunk stays as it is
+
+
 def make(config) -> Method:
   phases = (Phase(loss, **student_schedule(config.student)),)
   return Method(first=phases, later=phases)

@@ -19,7 +19,7 @@ from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from abd_jax.errors import UserError
 from abd_jax.fields import Choice
-from abd_jax.methods import abd, lwf
+from abd_jax.methods import abd, base, lwf
 from abd_jax.methods.types import Method, TaskEnd
 
 SETTINGS = {
@@ -39,16 +39,20 @@ def make(config) -> Method:
 def with_gaussians(method: Method, config) -> Method:
   """`method`, predicting by carried class Gaussians; with a generator if dreams are sensors.
 
+  Where the trunk stays as it is nothing is trained: not the head either, which nobody reads, nor a generator.
   Raises UserError for an upper bound, which carries nothing.
   """
   if method.offline:
     raise UserError(f"method '{config.method}' has a new model for each task: expected config.head=trained.")
+  still = config.model.trainable == 'none'
+  if still:
+    method = Method(first=(base.STILL,), later=(base.STILL,))
   return replace(
     method,
     statistics_init=init,
     end_task=partial(end_task, config.gaussians),
     logits=lambda output, classes: output.features @ output.statistics['kernel'] + output.statistics['bias'][None],
-    generator=config.gaussians.dreams > 0,
+    generator=config.gaussians.dreams > 0 and not still,
   )
 
 

@@ -115,6 +115,11 @@ class Method:
     return self.later if task else self.first
 
   @property
+  def still(self) -> bool:
+    """Whether the network stays as the first task left it."""
+    return not any(phase.epochs for phase in self.later)
+
+  @property
   def inverts(self) -> bool:
     """Whether a generator must be trained at the end of a task."""
     return self.generator or any(phase.dreams and phase.dreamer is None for phase in self.later)

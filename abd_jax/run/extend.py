@@ -229,8 +229,8 @@ def grown(base: Base, fresh: FrozenModel, own_data: bool) -> FrozenModel:
   new = jax.device_get(fresh)
   if new.statistics and not model.statistics:
     raise UserError(
-      f'the model in {base.workdir} has no Gaussians of its classes, and no images to measure them. Extend it with '
-      '--config.head=trained.'
+      f'the model in {base.workdir} has no statistics of its classes, and no images to measure them. Extend it with '
+      'its own method and --config.head=trained.'
     )
   if jax.tree.structure(model.extra) != jax.tree.structure(new.extra):
     raise UserError(

@@ -228,7 +228,7 @@ class LoadedModel:
   @property
   def class_means(self) -> np.ndarray | None:
     """f32[c, d]: the means of the classes' features that the method keeps; None if it keeps none."""
-    return np.asarray(self._model.statistics['means']) if self._model.statistics else None
+    return np.asarray(self._model.statistics['means']) if 'means' in self._model.statistics else None
 
   @property
   def memory_images(self) -> int:

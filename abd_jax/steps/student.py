@@ -189,23 +189,30 @@ def embed(components: Components, model: FrozenModel, images: jax.Array) -> jax.
 
 
 def embed_by_both(
-  components: Components, old: FrozenModel, new: FrozenModel, images: jax.Array, data: PhaseData, batch: jax.Array
+  components: Components,
+  old: FrozenModel | None,
+  new: FrozenModel,
+  images: jax.Array,
+  data: PhaseData,
+  batch: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Features f[b, k, d] of two models: of raw images u8[b, h, w, c], copies of them, and as many dreams of `old`.
 
-  k is 4, or 2 if `old` has no generator. batch: i32[], its number in the task, which varies copies and dreams.
+  k is 4, or 2 if `old` has no generator. old: None if it is the same as `new`, which then runs once.
+  batch: i32[], its number in the task, which varies copies and dreams.
   """
   key = jax.random.fold_in(jax.random.fold_in(stream(data.seed, 'end_task'), data.classes.task), batch)
   copy_key, *dream_keys = jax.random.split(key, 3)
   images = components.constrain(images)
   kinds = [components.images.normalise(images), components.images.copied(copy_key, images)]
-  if old.generator:
+  if old and old.generator:
     kinds += [inversion.sample(components, old.generator, one, len(images)) for one in dream_keys]
 
   def features(model: FrozenModel) -> jax.Array:
     return jnp.stack([frozen_outputs(components.model, model, images).features for images in kinds], axis=1)
 
-  return features(old), features(new)
+  by_new = features(new)
+  return features(old) if old else by_new, by_new
 
 
 def _raw_outputs(components: Components, model: FrozenModel, images: jax.Array) -> Output:

@@ -160,7 +160,7 @@ def test_statistics_go_on_to_new_classes_and_a_model_without_them_is_extended_by
   assert after[:6].any(1).all() and not np.allclose(after[:4], before[:4])
   bare = shutil.copytree(small_run('abd'), tmp_path / 'bare')
   config = extended_config(str(bare), {'task_sizes': (2, 2, 2), 'head': 'gaussians'})
-  with pytest.raises(UserError, match=r'no Gaussians of its classes.*--config.head=trained'):
+  with pytest.raises(UserError, match=r'no statistics of its classes.*--config.head=trained'):
     train.train_and_evaluate(config, str(tmp_path / 'refused'))
   assert not load_snapshot(bare)[2].model.statistics
 

@@ -542,7 +542,7 @@ def test_schedule_is_the_configs():
   }  # fmt: skip
   usual = (7, 0.3, (2, 5))
   second = {'e2e': [(7, 0.01, (2, 5))], 'bic': [(7, 0.02, (2, 5))], 'rdfcil': [(4, 0.03, ())]}
-  for name in methods.available():
+  for name in {*methods.available()} - {'ranpac'}:
     method = get(name, **fields)
     schedules = [(phase.epochs, phase.lr, phase.milestones) for phase in (*method.first, *method.later)]
     assert schedules == [usual, usual, *second.get(name, ())], name
