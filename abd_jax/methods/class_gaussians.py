@@ -49,18 +49,31 @@ def with_gaussians(method: Method, config) -> Method:
     method = Method(first=(base.STILL,), later=(base.STILL,))
   return replace(
     method,
-    statistics_init=init,
+    statistics_init=partial(init, own_share=config.gaussians.own_share),
     end_task=partial(end_task, config.gaussians),
-    logits=lambda output, classes: output.features @ output.statistics['kernel'] + output.statistics['bias'][None],
+    logits=lambda output, classes: scores(output.features, output.statistics),
     generator=config.gaussians.dreams > 0 and not still,
   )
 
 
-def init(width: int, classes: int) -> dict[str, jax.Array]:
-  """Means f[c, d], covariances f[c, d, d] (f[1, d, d] if d > FULL), and a head, f[d, c] and f[c]. Unseen classes: 0."""
+def init(width: int, classes: int, own_share: float = 0.0) -> dict[str, jax.Array]:
+  """Means f[c, d], covariances f[c, d, d] (f[1, d, d] if d > FULL), and a head. Unseen classes: 0.
+
+  The head is a kernel f[d, c] and a bias f[c]; with own_share > 0: roots f[c, d, d], offsets f[c, d], a bias f[c].
+  """
   covariances = jnp.zeros((classes if width <= FULL else 1, width, width))
   head = {'kernel': jnp.zeros((width, classes)), 'bias': jnp.zeros(classes)}
+  if own_share and width <= FULL:
+    head = {'roots': covariances, 'offsets': jnp.zeros((classes, width)), 'bias': jnp.zeros(classes)}
   return {'means': jnp.zeros((classes, width)), 'covariances': covariances} | head
+
+
+def scores(features: jax.Array, statistics: dict[str, jax.Array]) -> jax.Array:
+  """The logits f[n, c] of features f[n, d]."""
+  if 'kernel' in statistics:
+    return features @ statistics['kernel'] + statistics['bias'][None]
+  apart = jnp.einsum('cij,nj->nci', statistics['roots'], features) - statistics['offsets'][None]
+  return statistics['bias'][None] - jnp.sum(jnp.square(apart), axis=2) / 2
 
 
 def end_task(settings, task: TaskEnd) -> dict[str, jax.Array]:
@@ -84,7 +97,11 @@ def end_task(settings, task: TaskEnd) -> dict[str, jax.Array]:
 
   total, (means, covariances) = jax.lax.scan(one, jnp.zeros_like(covariances[0]), jnp.arange(len(means)))
   average = total / jnp.sum(classes.seen)
-  head = discriminant(means, classes.seen, average, settings.head_shrinkage)
+  if 'roots' in before:
+    mixed = settings.own_share * covariances + (1 - settings.own_share) * average[None]
+    head = quadratic_discriminant(means, classes.seen, mixed, settings.head_shrinkage)
+  else:
+    head = discriminant(means, classes.seen, average, settings.head_shrinkage)
   return {'means': means, 'covariances': average[None] if shared else covariances} | head
 
 
@@ -138,6 +155,24 @@ def discriminant(means: jax.Array, seen: jax.Array, covariance: jax.Array, shrin
   apart = jnp.where(seen[:, None], means - centre[None], 0.0)
   kernel = cho_solve(cho_factor(_shrunk(covariance, 1.0 - shrinkage, shrinkage)), apart.T)
   return {'kernel': kernel, 'bias': -jnp.sum((means + centre[None]).T * kernel, axis=0) / 2}
+
+
+def quadratic_discriminant(
+  means: jax.Array, seen: jax.Array, covariances: jax.Array, shrinkage: float
+) -> dict[str, jax.Array]:
+  """The head that compares log densities of equally likely classes, each with its covariance of f[c, d, d].
+
+  A class's logit is bias - |root x - offset|^2 / 2: root the inverse of its covariance's Cholesky factor.
+  """
+
+  def one(mean, covariance):
+    factor = jnp.linalg.cholesky(_shrunk(covariance, 1.0 - shrinkage, shrinkage))
+    root = solve_triangular(factor, jnp.eye(len(mean)), lower=True)
+    return root, root @ mean, -jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+  found = dict(zip(('roots', 'offsets', 'bias'), jax.vmap(one)(means, covariances), strict=True))
+  kept = lambda leaf: jnp.where(seen.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0.0)
+  return jax.tree.map(kept, found)
 
 
 def _second_moment(rows: jax.Array, weights: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import pytest
 import reference
 from conftest import SMALLEST
 from jax import export
+from scipy.stats import multivariate_normal
 
 from abd_jax import methods, train
 from abd_jax.analysis.audit import audit
@@ -33,9 +34,9 @@ TASK_OF_CLASS = np.array([0, 0, 1, 1, 2, 3], np.int32)
 WIDTH, MOST = 5, 40
 
 
-@partial(jax.jit, static_argnames='measured')
-def end_task(task, measured='images'):
-  return class_gaussians.end_task(SimpleNamespace(measured=measured, **SETTINGS), task)
+@partial(jax.jit, static_argnames=('measured', 'own_share'))
+def end_task(task, measured='images', own_share=0.0):
+  return class_gaussians.end_task(SimpleNamespace(measured=measured, own_share=own_share, **SETTINGS), task)
 
 
 def task_end(task, statistics, old, new, labels):
@@ -54,7 +55,7 @@ def made_up(task, count=30, seed=0):
 
 def learnt(tasks, data=made_up, **given):
   """The statistics after so many tasks."""
-  statistics = class_gaussians.init(WIDTH, len(TASK_OF_CLASS))
+  statistics = class_gaussians.init(WIDTH, len(TASK_OF_CLASS), given.get('own_share', 0.0))
   for task in range(tasks):
     statistics = end_task(task_end(task, statistics, *data(task)), **given)
   return jax.device_get(statistics)
@@ -70,6 +71,21 @@ def test_statistics_of_three_tasks_equal_those_of_a_numpy_program(measured):
   logits = (tasks[-1][1].reshape(-1, WIDTH) @ found['kernel'] + found['bias'])[:, :5]
   np.testing.assert_allclose(logits - logits.mean(1, keepdims=True), expected_logits, rtol=1e-3, atol=1e-3)
   assert not any(leaf.any() for leaf in (found['means'][5], found['covariances'][5], found['kernel'][:, 5]))  # unseen
+
+
+@pytest.mark.parametrize('own_share', [0.3, 1.0])
+def test_classes_with_covariances_of_their_own_are_told_apart_by_their_densities(own_share):
+  found, linear = learnt(3, own_share=own_share), learnt(3)
+  np.testing.assert_array_equal(found['covariances'], linear['covariances'])
+  covariances, rows = np.float64(found['covariances'][:5]), made_up(2)[1][:, 0]
+  densities = []
+  for mean, covariance in zip(found['means'], covariances, strict=False):
+    mixed = own_share * covariance + (1 - own_share) * covariances.mean(0)
+    shrunk = 0.9 * mixed + 0.1 * np.trace(mixed) / WIDTH * np.eye(WIDTH)
+    densities.append(multivariate_normal(mean, shrunk).logpdf(rows) + WIDTH / 2 * np.log(2 * np.pi))
+  logits = class_gaussians.scores(np.float32(rows), found)
+  np.testing.assert_allclose(logits[:, :5], np.stack(densities, axis=1), rtol=1e-3, atol=1e-3)
+  assert not any(found[name][5].any() for name in ('roots', 'offsets', 'bias'))  # unseen
 
 
 def test_wide_features_share_one_covariance(monkeypatch):
@@ -106,8 +122,9 @@ HARD = {
 
 @pytest.mark.parametrize('name', HARD)
 def test_little_data_give_finite_statistics(name):
-  found = learnt(3, lambda task: HARD[name](*made_up(task)))
-  assert all(np.isfinite(value).all() for value in found.values())
+  for own_share in (0.0, 0.2):
+    found = learnt(3, lambda task: HARD[name](*made_up(task)), own_share=own_share)
+    assert all(np.isfinite(value).all() for value in found.values())
 
 
 # A run on the smallest networks.
@@ -135,6 +152,14 @@ def test_a_run_keeps_zeros_of_unseen_classes_and_predicts_as_its_export_does(run
   np.testing.assert_allclose(exported, probabilities, rtol=1e-5, atol=1e-6)
   logits = model.features(images) @ kept['kernel'][:, :4] + kept['bias'][:4]
   np.testing.assert_array_equal(logits.argmax(1), probabilities.argmax(1))
+
+
+def test_a_run_with_covariances_of_its_own_predicts_as_its_export_does(learn, tmp_path):
+  learn(tmp_path, method='class_gaussians', gaussians__own_share=0.2, **SMALLEST)
+  model = load_model(tmp_path)
+  images = np.random.default_rng(0).integers(0, 17, (20, *model.image_shape), np.uint8)
+  exported = export.deserialize(bytearray(model.export())).call(images)
+  np.testing.assert_allclose(exported, model.predict(images)[1], rtol=1e-5, atol=1e-6)
 
 
 def test_an_audit_counts_the_bytes_of_the_statistics(run, capsys):
