@@ -3,6 +3,7 @@
   table        the paper's tables, our numbers beside its own, and tables of any methods
   figure       Figures 2, A, B, C and D of the paper, and the linear probe
   search       settings compared on folds of the training split
+  replay       settings of class Gaussians compared on the models of finished runs
   hardware     what a step costs here, and compiled for GPUs and TPUs that are not here
   page         experiments/README.md and the README's tables, from experiments/results/
   demo         digits in five tasks, with and without dreams, in a few minutes on a CPU
@@ -18,7 +19,7 @@ from absl import logging
 
 from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops, stop_at_once
 
-VERBS = ('table', 'figure', 'search', 'hardware', 'page', 'demo')
+VERBS = ('table', 'figure', 'search', 'replay', 'hardware', 'page', 'demo')
 
 
 def run(words: list[str]) -> None:
