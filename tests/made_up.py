@@ -1,4 +1,4 @@
-"""Made-up photographs and TFDS data sets."""
+"""Made-up photographs, TFDS data sets, and what a step is given."""
 
 import numpy as np
 from PIL import Image
@@ -47,3 +47,21 @@ def prepare(root, train, image, label, test=None, name='mine', test_split='test'
 
   Mine(data_dir=root).download_and_prepare(file_format='array_record')
   return root / name / '1.0.0'
+
+
+def second_task(config, task_of_class, shape, mesh, method=None, **fields):
+  """(components, student, generator, data): of the second task on made-up images u8[20, h, w, c] of 0 to 16.
+
+  All networks are fresh. The data have two teachers. fields: of make_components.
+  """
+  from abd_jax.state import Classes, PhaseData, freeze
+  from abd_jax.steps import inversion, student
+  from abd_jax.steps.components import make_components
+
+  components = make_components(config, len(task_of_class), shape, mesh, **fields)
+  generator, rng = inversion.init_generator(components, 1, 0), np.random.default_rng(0)
+  teacher = freeze(student.init_student(components, shape, method, 2), generator)
+  images = rng.integers(0, 17, (20, *shape), np.uint8)
+  labels = rng.choice(np.flatnonzero(task_of_class == 1), 20).astype(np.int32)
+  data = PhaseData(images, labels, Classes(task_of_class, np.int32(1)), (teacher, teacher), np.uint32(3))
+  return components, student.init_student(components, shape, method, 1), generator, data

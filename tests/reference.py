@@ -335,9 +335,9 @@ def magnitude(x):
   return np.where(np.real(x) > 0, x, -x)
 
 
-def hard_kd(logits, teacher_logits, rows, old):
-  """R-DFCIL: mean absolute difference of the old classes' logits in these rows."""
-  return np.mean(magnitude(logits[rows][:, old] - teacher_logits[rows][:, old]))
+def hard_kd(logits, teacher_logits, is_real, old):
+  """R-DFCIL: mean absolute difference of the old classes' logits in the dreamed rows."""
+  return np.mean(magnitude(logits - teacher_logits)[~is_real][:, old])
 
 
 def cosine(a, b):
@@ -373,7 +373,7 @@ def rdfcil_terms(features, teacher_features, kernel, teacher_kernel, maps, label
   (ours, our_bias), (theirs, their_bias) = maps
   return (
     local_cross_entropy(logits, labels, is_real, seen & ~old),
-    hard_kd(logits, teacher_logits, ~is_real, old),
+    hard_kd(logits, teacher_logits, is_real, old),
     relation(features[is_real] @ ours + our_bias, teacher_features[is_real] @ theirs + their_bias),
   )
 
@@ -382,23 +382,20 @@ def rdfcil_finetuning(logits, teacher_logits, labels, counts, is_real, old, seen
   """R-DFCIL stage 2: class weights are total / count, divided by the smallest among seen classes."""
   weights = np.where(seen, np.sum(counts) / np.where(seen, counts, 1), 0)
   ce = weighted_cross_entropy(logits, labels, weights / weights[seen].min(), seen)
-  return 0.5 * ce + rdfcil_factors(old.sum(), (seen & ~old).sum())[1] * hard_kd(logits, teacher_logits, ~is_real, old)
+  return 0.5 * ce + rdfcil_factors(old.sum(), (seen & ~old).sum())[1] * hard_kd(logits, teacher_logits, is_real, old)
 
 
 # ------------------------------------------------------------------------------------------------- networks
-def conv3x3(x, kernel, stride=1):
-  """x (N, H, W, I), kernel (3, 3, I, O) -> (N, H', W', O); zero padding of one pixel on every side."""
-  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  rows, columns = ((size - 1) // stride + 1 for size in x.shape[1:3])
-  patches = np.concatenate(
-    [
-      padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
-      for i in range(3)
-      for j in range(3)
-    ],
-    axis=-1,
-  )
-  return patches @ kernel.reshape(-1, kernel.shape[-1])
+def windows(x, side, stride, around=0.0):
+  """x (N, H, W, C) -> (N, H', W', C, side, side): the windows onto x, padded by (side - 1) // 2 pixels of `around`."""
+  pad = ((side - 1) // 2,) * 2
+  padded = np.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=around)
+  return np.lib.stride_tricks.sliding_window_view(padded, (side, side), (1, 2))[:, ::stride, ::stride]
+
+
+def conv(x, kernel, stride=1):
+  """x (N, H, W, I), kernel (K, K, I, O) -> (N, H', W', O)."""
+  return np.tensordot(windows(x, len(kernel), stride), kernel, ((3, 4, 5), (2, 0, 1)))
 
 
 def moments_of(x):
@@ -429,28 +426,20 @@ def shortcut(x, stride, channels):
 
 def backbone_forward(params, stats, images, train):
   """Subtrees without 'backbone', images (N, H, W, C) -> (features (N, D), moments tree)."""
-  x, moment = batch_norm(
-    conv3x3(images, params['stem']['conv']['kernel']),
-    params['stem']['norm'],
-    None if train else stats['stem']['norm'],
-    train,
-  )
-  x, moments = relu(x), {'stem': {'norm': moment}}
-  blocks = sorted(
-    tuple(map(int, match.groups()))
-    for match in (re.fullmatch(r'stage(\d+)_block(\d+)', name) for name in params)
-    if match
-  )
-  for i, j in blocks:
-    name = f'stage{i}_block{j}'
-    block, stored = params[name], {'norm1': None, 'norm2': None} if train else stats[name]
-    stride = 2 if i > 0 and j == 0 else 1
-    y = conv3x3(x, block['conv1']['kernel'], stride)
-    y, first = batch_norm(y, block['norm1'], stored['norm1'], train)
-    y = conv3x3(relu(y), block['conv2']['kernel'])
-    y, second = batch_norm(y, block['norm2'], stored['norm2'], train)
+  moments = {name: {} for name in params}
+
+  def normed(x, name, conv_name, norm, stride=1):
+    stored = None if train else stats[name][norm]
+    x = conv(x, params[name][conv_name]['kernel'], stride)
+    x, moments[name][norm] = batch_norm(x, params[name][norm], stored, train)
+    return x
+
+  x = relu(normed(images, 'stem', 'conv', 'norm'))
+  for name in sorted(params.keys() - {'stem'}):  # stage0_block0, stage0_block1, ...
+    stride = 2 if name.endswith('block0') and name != 'stage0_block0' else 1
+    y = relu(normed(x, name, 'conv1', 'norm1', stride))
+    y = normed(y, name, 'conv2', 'norm2')
     x = relu(y + shortcut(x, stride, y.shape[-1]))
-    moments[name] = {'norm1': first, 'norm2': second}
   return np.mean(x, axis=(1, 2)), moments
 
 
@@ -495,43 +484,30 @@ def torch_weights(variant, blocks, widths, classes=5, channels=3, seed=0):
 
 def torch_resnet(weights, images):
   """What torch computes in evaluation mode: its weights by name, images (N, C, H, W) -> (features, logits)."""
-
-  def windows(x, side, stride, filling=0.0):
-    around = (side // 2, side // 2)
-    padded = np.pad(x, ((0, 0), (0, 0), around, around), constant_values=filling)
-    return np.lib.stride_tricks.sliding_window_view(padded, (side, side), (2, 3))[:, :, ::stride, ::stride]
-
-  def conv(name, norm, x, stride):
-    kernel, leaves = weights[f'{name}.weight'], ('weight', 'bias', 'running_mean', 'running_var')
-    scale, bias, mean, var = (weights[f'{norm}.{leaf}'][:, None, None] for leaf in leaves)
-    x = np.einsum('nchwij,ocij->nohw', windows(x, kernel.shape[-1], stride), kernel)
-    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
-
   weights = {name: np.float64(array) for name, array in weights.items()}
+
+  def normed(name, norm, x, stride):
+    leaves = ('weight', 'bias', 'running_mean', 'running_var')
+    scale, bias, mean, var = (weights[f'{norm}.{leaf}'] for leaf in leaves)
+    x = conv(x, weights[f'{name}.weight'].transpose(2, 3, 1, 0), stride)
+    return batch_norm(x, {'scale': scale, 'bias': bias}, {'mean': mean, 'var': var}, False)[0]
+
   large = weights['conv1.weight'].shape[-1] == 7
-  x = relu(conv('conv1', 'bn1', images, 2 if large else 1))
+  x = relu(normed('conv1', 'bn1', images.transpose(0, 2, 3, 1), 2 if large else 1))
   x = windows(x, 3, 2, -np.inf).max((4, 5)) if large else x
   found = (re.match(r'layer(\d+)\.(\d+)', name) for name in weights)
   for i, j in sorted({tuple(map(int, match.groups())) for match in found if match}):
     block, y = f'layer{i}.{j}', x
     count, stride = 3 if f'{block}.conv3.weight' in weights else 2, 2 if i > 1 and j == 0 else 1
     for k in range(1, count + 1):  # the 3x3 convolution has the stride; of two, the first
-      y = conv(f'{block}.conv{k}', f'{block}.bn{k}', relu(y) if k > 1 else y, stride if k == count - 1 else 1)
+      y = normed(f'{block}.conv{k}', f'{block}.bn{k}', relu(y) if k > 1 else y, stride if k == count - 1 else 1)
     if f'{block}.downsample.0.weight' in weights:
-      x = conv(f'{block}.downsample.0', f'{block}.downsample.1', x, stride)
+      x = normed(f'{block}.downsample.0', f'{block}.downsample.1', x, stride)
     elif stride > 1:
-      extra = (y.shape[1] - x.shape[1]) // 2
-      x = np.pad(x[:, :, ::2, ::2], ((0, 0), (extra, extra), (0, 0), (0, 0)))
+      x = shortcut(x, stride, y.shape[-1])
     x = relu(x + y)
-  features, head = x.mean((2, 3)), 'fc' if 'fc.weight' in weights else 'linear'
+  features, head = x.mean((1, 2)), 'fc' if 'fc.weight' in weights else 'linear'
   return features, features @ weights[f'{head}.weight'].T + weights[f'{head}.bias']
-
-
-def conv4x4_halving(x, kernel):
-  """x (N, H, W, I), kernel (4, 4, I, O) -> (N, H/2, W/2, O): stride 2, zero padding of one pixel."""
-  height, width = x.shape[1:3]
-  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  return sum(padded[:, u : u + height : 2, v : v + width : 2] @ kernel[u, v] for u in range(4) for v in range(4))
 
 
 def conv4x4_doubling(x, kernel):
@@ -558,7 +534,7 @@ def vae_forward(params, images, noise, start):
   x = images
   for i in range(sum(name.startswith('encoder_') for name in params)):
     layer = params[f'encoder_{i}']
-    x = relu(conv4x4_halving(x, layer['kernel']) + layer['bias'])
+    x = relu(conv(x, layer['kernel'], 2) + layer['bias'])
   x = x.reshape(len(x), -1)
   mean, log_var = head_forward(params['mean'], x), head_forward(params['log_var'], x)
   return vae_decode(params, mean + np.exp(log_var / 2) * noise, start), mean, log_var
@@ -583,9 +559,9 @@ def generator_forward(params, z, stats=None, start=None):
   x = norm(x, 'norm', 1e-5)
   for i in sorted(int(name[4:]) for name in params if re.fullmatch(r'conv\d+', name)):
     x = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
-    x = conv3x3(x, params[f'conv{i}']['kernel']) + params[f'conv{i}']['bias']
+    x = conv(x, params[f'conv{i}']['kernel']) + params[f'conv{i}']['bias']
     x = relu(norm(x, f'norm{i}', 0.8), 0.2)
-  x = np.tanh(conv3x3(x, params['to_image']['kernel']) + params['to_image']['bias'])
+  x = np.tanh(conv(x, params['to_image']['kernel']) + params['to_image']['bias'])
   return norm(x, 'norm_out', 1e-5), moments
 
 
@@ -706,71 +682,3 @@ def golden_maps():
   """R-DFCIL's projections in that example: two of (kernel (4, 8), bias)."""
   index = 4 * np.arange(8) + np.arange(4)[:, None]
   return (np.cos(0.3 * index), np.zeros(8)), (np.sin(0.2 * index), np.zeros(8))
-
-
-def golden_numbers():
-  """List of (name, value here, value of the specification, unit of its last digit)."""
-  features, kernel, bias, teacher_features, prev_kernel, labels, is_real, old, seen = golden_inputs()
-  logits, teacher_logits = features @ kernel + bias, teacher_features @ prev_kernel + bias
-
-  def terms_of(features, kernel, over=None):
-    moved = features @ kernel + bias
-    return abd_terms(features, moved, moved, teacher_features, prev_kernel, labels, is_real, old, seen, over=over)
-
-  def feature_loss(features):
-    terms = terms_of(features, kernel)
-    return terms['local'] + terms['kd']
-
-  def head_loss(kernel):
-    terms = terms_of(features, kernel)
-    return terms['local'] + terms['ft']
-
-  terms = terms_of(features, kernel)
-  gradient, head_gradient = complex_gradient(feature_loss, features), complex_gradient(head_loss, kernel)
-  hidden = np.sin(np.arange(16.0)).reshape(2, 2, 2, 2).transpose(0, 2, 3, 1)
-  stored = {'mean': np.array([0.1, -0.2]), 'var': np.array([0.5, 2.0])}
-  image = np.sin(0.37 * np.arange(108.0)).reshape(1, 3, 6, 6).transpose(0, 2, 3, 1)
-  kd = 0.1 * softmax_kd(logits, teacher_logits, old)
-  task_of_class = np.where(old, 0, np.where(seen, 1, 2))
-  three_tasks = np.array([0, 0, 1, 2, 2, 3, 3, 3])
-  e2e = (logits, teacher_logits, labels, three_tasks, 2)
-  replayed = (logits, teacher_logits, labels, is_real, old, seen)
-  identity = [(1.0, 0.0)] * 2
-  # "All 8 rows" are read by half each: CE and relation by the real ones, L1 by the dreamed ones.
-  terms_of_rdfcil = rdfcil_terms(
-    features, teacher_features, kernel, prev_kernel, golden_maps(), labels, is_real, old, seen
-  )
-  factors = rdfcil_factors(3, 2)
-  return [
-    ('ABD local', terms['local'], 0.02709759, 1e-8),
-    ('ABD ft, all classes', terms['ft'], 1.05771044, 1e-8),
-    ('ABD ft, seen classes', terms_of(features, kernel, seen)['ft'], 0.73103334, 1e-8),
-    ('ABD kd', terms['kd'], 0.000351771, 1e-9),
-    ('ABD total', sum(terms.values()), 1.08515980, 1e-8),
-    ('ABD |d features|', np.linalg.norm(gradient), 0.049057, 1e-6),
-    ('ABD |d features| real', np.linalg.norm(gradient[:4]), 0.048971, 1e-6),
-    ('ABD |d features| synthetic', np.linalg.norm(gradient[4:]), 0.002902, 1e-6),
-    ('ABD |d head kernel|', np.linalg.norm(head_gradient), 0.284680, 1e-6),
-    ('Base', base_cross_entropy(logits, labels, seen), 1.337800, 1e-6),
-    ('LwF', lwf(logits, teacher_logits, labels, old, seen), 2.245054, 1e-6),
-    ('real rows CE', base_cross_entropy(logits[:4], labels[:4], seen), 0.716462, 1e-6),
-    ('LwF-synthetic kd', kd, 0.090725, 1e-6),
-    ('LwF-synthetic', lwf_synthetic(*replayed), 0.807187, 1e-6),
-    ('DeepInversion', deep_inversion(*replayed), 3.081823, 1e-6),
-    ('LwF.MC', lwf_mc(logits, teacher_logits, labels, old, seen), 2.877937, 1e-6),
-    ('E2E stage a', e2e_first(*e2e), 1.685561, 1e-6),
-    ('E2E stage b, as coded', e2e_balanced(logits, None, *e2e[1:], slip=True), 1.757216, 1e-6),
-    ('BiC stage 1', bic_first(logits, teacher_logits, labels, task_of_class, 1, identity), 1.079473, 1e-6),
-    ('DGR classifier', dgr_classifier(*replayed), 1.645263, 1e-6),
-    ('R-DFCIL CE', terms_of_rdfcil[0], 0.0705208, 1e-7),
-    ('R-DFCIL L1', terms_of_rdfcil[1], 0.0532312, 1e-7),
-    ('R-DFCIL angle', terms_of_rdfcil[2], 0.0272296, 1e-7),
-    ('R-DFCIL factor of CE', factors[0], 0.8164966, 1e-7),
-    ('R-DFCIL factor of L1', factors[1], 0.1837117, 1e-7),
-    ('R-DFCIL factor of angle', factors[2], 0.6123724, 1e-7),
-    ('R-DFCIL total', np.dot(factors, terms_of_rdfcil), 0.0840338, 1e-7),
-    ('L_con', content(teacher_logits, old), 1.097043, 1e-6),
-    ('L_div', label_diversity(teacher_logits, old), 0.004914, 1e-6),
-    ('L_stat', stat_alignment({'norm': moments_of(hidden)}, {'norm': stored}), 0.464402, 1e-6),
-    ('L_prior', smoothness(image), 0.50773996, 1e-8),
-  ]

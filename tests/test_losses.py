@@ -39,8 +39,6 @@ class GoldenTest(chex.TestCase):
     golden = {'local': 0.02709759, 'ft': 1.05771044, 'kd': 0.00351771}
     chex.assert_trees_all_close(terms, golden, rtol=1e-4)
     chex.assert_trees_all_close(abd_total(FEATURES, KERNEL), 1.08515980, rtol=1e-4)
-
-  def test_finetuning_over_the_seen_classes(self):
     chex.assert_trees_all_close(abd_terms(FEATURES, KERNEL, SEEN)['ft'], 0.73103334, rtol=1e-4)
 
   def test_gradients_of_always_be_dreaming(self):
@@ -67,11 +65,6 @@ class GoldenTest(chex.TestCase):
     chex.assert_trees_all_close(terms, golden, rtol=1e-4)
 
 
-def test_the_restatement_gives_the_golden_numbers_too():
-  for name, value, golden, digit in reference.golden_numbers():
-    np.testing.assert_allclose(value, golden, rtol=1e-5, atol=digit / 2, err_msg=name)
-
-
 def restated():
   """{name: (ours, theirs, where)}: scalar functions of one array, and an array to compare them at."""
   rng = np.random.default_rng(0)
@@ -92,72 +85,57 @@ def restated():
   pixels, row_weights = rng.normal(size=(6, 2, 4, 1)), rng.uniform(size=6)
   r = reference
 
-  def same(name, *args):
-    """The function of this name here and there, of its first argument."""
-    return (lambda x: getattr(losses, name)(x, *args)), (lambda x: getattr(r, name)(x, *args))
+  def same(x, name, *args, theirs=None):
+    """The functions of `name` here and there, `theirs` if it is another, of their first argument; means over rows."""
+    there = getattr(r, theirs or name)
+    return (lambda x: jnp.mean(getattr(losses, name)(x, *args))), (lambda x: np.mean(there(x, *args))), x
 
   def finetune(where):
-    return lambda w: losses.finetune_cross_entropy(features, w, bias, labels, balance, where)
+    return (
+      lambda w: losses.finetune_cross_entropy(features, w, bias, labels, balance, where),
+      lambda w: r.finetune_cross_entropy(features @ w + bias, labels, class_weights, where),
+      kernel,
+    )
 
   def weighted(reduction):
-    return lambda f: losses.weighted_feature_distillation(f, teacher_features, kernel, old, reduction)
+    return (
+      lambda f: losses.weighted_feature_distillation(f, teacher_features, kernel, old, reduction),
+      lambda f: r.weighted_feature_distillation(f, teacher_features, kernel, old, bias, reduction),
+      features,
+    )
 
   return {
-    'cross_entropy': (
-      lambda z: jnp.mean(losses.cross_entropy(z, labels)),
-      lambda z: np.mean(r.per_sample_cross_entropy(z, labels)),
-      logits,
-    ),
-    'cross_entropy, seen': (
-      lambda z: jnp.mean(losses.cross_entropy(z, labels, seen)),
-      lambda z: r.base_cross_entropy(z, labels, seen),
-      logits,
-    ),
-    'label_diversity': (*same('label_diversity', seen), logits),
+    'cross_entropy': same(logits, 'cross_entropy', labels, theirs='per_sample_cross_entropy'),
+    'cross_entropy, seen': same(logits, 'cross_entropy', labels, seen, theirs='base_cross_entropy'),
+    'label_diversity': same(logits, 'label_diversity', seen),
     'label_diversity, entropy': (
       lambda z: losses.label_diversity(z, seen, normalised=False),
       lambda z: (r.label_diversity(z, seen) - 1) * np.log(5),
       logits,
     ),
-    'content': (*same('content', seen), logits),
-    'content, T=3': (*same('content', seen, 3.0), logits),
+    'content': same(logits, 'content', seen),
+    'content, T=3': same(logits, 'content', seen, 3.0),
     'stat_alignment': (
       lambda x: losses.stat_alignment([(*a, *b) for a, b in zip(x, stored, strict=True)]),
       lambda x: r.stat_alignment(tree(x), tree(stored)),
       layers,
     ),
-    'smoothness': (*same('smoothness'), rng.normal(size=(2, 6, 5, 3))),
-    'distillation': (
-      lambda z: jnp.mean(losses.distillation(z, teacher, old, 2.0)),
-      lambda z: r.softmax_kd(z, teacher, old, 2.0),
-      logits,
-    ),
+    'smoothness': same(rng.normal(size=(2, 6, 5, 3)), 'smoothness'),
+    'distillation': same(logits, 'distillation', teacher, old, 2.0, theirs='softmax_kd'),
     'distillation_by_task': (
       lambda z: jnp.mean(losses.distillation_by_task(z, teacher, task_of_class, 4, task_of_class < 2, 6, 3.0)),
       lambda z: r.kd_by_task(z, teacher, task_of_class, 2, 6, 3.0),
       logits,
     ),
-    'zero_padded_distillation': (
-      lambda z: jnp.mean(losses.zero_padded_distillation(z, teacher, old, seen, 3.0)),
-      lambda z: r.zero_padded_kd(z, teacher, old, seen, 3.0),
-      logits,
-    ),
+    'zero_padded': same(logits, 'zero_padded_distillation', teacher, old, seen, 3.0, theirs='zero_padded_kd'),
     'multi_class_distillation': (
       lambda z: jnp.mean(losses.multi_class_distillation(z, teacher, labels, old, new)),
       lambda z: r.lwf_mc(z, teacher, labels, old, seen),
       logits,
     ),
-    'hard_distillation': (
-      lambda z: losses.hard_distillation(z, teacher, is_real, old),
-      lambda z: r.hard_kd(z, teacher, ~is_real, old),
-      logits,
-    ),
-    'relational_distillation': (
-      lambda f: losses.relational_distillation(f, teacher_features[:, :3]),
-      lambda f: r.relation(f, teacher_features[:, :3]),
-      features,
-    ),
-    'weighted_cross_entropy': (*same('weighted_cross_entropy', labels, np.arange(1.0, 8.0), seen), logits),
+    'hard_distillation': same(logits, 'hard_distillation', teacher, is_real, old, theirs='hard_kd'),
+    'relational_distillation': same(features, 'relational_distillation', teacher_features[:, :3], theirs='relation'),
+    'weighted_cross_entropy': same(logits, 'weighted_cross_entropy', labels, np.arange(1.0, 8.0), seen),
     'variational_bound, reconstruction': (
       lambda x: losses.variational_bound(images, x, *codes, row_weights),
       lambda x: r.variational_bound(images, x, *codes, row_weights),
@@ -168,32 +146,16 @@ def restated():
       lambda x: r.variational_bound(images, pixels, *x, row_weights),
       codes,
     ),
-    'local_cross_entropy': (*same('local_cross_entropy', labels, is_real, new), logits),
+    'local_cross_entropy': same(logits, 'local_cross_entropy', labels, is_real, new),
     'feature_distillation': (
       lambda f: losses.feature_distillation(f, teacher_features),
       lambda f: r.feature_distillation(f, teacher_features, 'sum'),
       features,
     ),
-    'weighted_feature_distillation, mean': (
-      weighted('mean'),
-      lambda f: r.weighted_feature_distillation(f, teacher_features, kernel, old, bias),
-      features,
-    ),
-    'weighted_feature_distillation, sum': (
-      weighted('sum'),
-      lambda f: r.weighted_feature_distillation(f, teacher_features, kernel, old, bias, 'sum'),
-      features,
-    ),
-    'finetune_cross_entropy, all': (
-      finetune(None),
-      lambda w: r.finetune_cross_entropy(features @ w + bias, labels, class_weights),
-      kernel,
-    ),
-    'finetune_cross_entropy, seen': (
-      finetune(seen),
-      lambda w: r.finetune_cross_entropy(features @ w + bias, labels, class_weights, seen),
-      kernel,
-    ),
+    'weighted_feature_distillation, mean': weighted('mean'),
+    'weighted_feature_distillation, sum': weighted('sum'),
+    'finetune_cross_entropy, all': finetune(None),
+    'finetune_cross_entropy, seen': finetune(seen),
   }
 
 
@@ -207,18 +169,10 @@ def test_value_and_gradient_equal_the_restatement(name):
     np.testing.assert_allclose(gradient, reference.complex_gradient(theirs, x), rtol=1e-9, atol=1e-14)
 
 
-class GradientTest(chex.TestCase):
-  def test_finetuning_never_reaches_features(self):
-    balance = np.where(IS_REAL, 0.6, 0.4)
-    loss = lambda *args: losses.finetune_cross_entropy(*args, LABELS, balance, None)
-    features, kernel, bias = jax.jit(jax.grad(loss, (0, 1, 2)))(FEATURES, KERNEL, BIAS)
-    assert not features.any()
-    assert kernel.any(0).all() and bias.all()
-
-  def test_weighted_feature_distillation_never_reaches_the_teachers_head(self):
-    loss = lambda f, kernel: losses.weighted_feature_distillation(f, TEACHER_FEATURES, kernel, OLD)
-    features, kernel = jax.jit(jax.grad(loss, (0, 1)))(FEATURES, KERNEL)
-    assert features.all() and not kernel.any()
+def test_weighted_feature_distillation_never_reaches_the_teachers_head():
+  loss = lambda f, kernel: losses.weighted_feature_distillation(f, TEACHER_FEATURES, kernel, OLD)
+  features, kernel = jax.jit(jax.grad(loss, (0, 1)))(FEATURES, KERNEL)
+  assert features.all() and not kernel.any()
 
 
 def peaked(column, columns=4, rows=3, by=1e4):
@@ -230,24 +184,12 @@ def first(k, columns=4):
   return np.arange(columns) < k
 
 
-SURE = np.array([[1e4, -1e4, 1e4, 1e4]] * 3)
-TINY_STATS = (np.zeros(2), np.ones(2))
+SURE = 1e34 * np.array([[1, -1, 1, 1]] * 3)
 # {name: (loss, where, value)}
 TRAPS = {
   'diversity of one class': (lambda z: losses.label_diversity(z, first(1)), peaked(1), 0.0),
   'diversity, underflow': (lambda z: losses.label_diversity(z, first(3)), peaked(0), 1.0),
-  'diversity, underflow, entropy': (lambda z: losses.label_diversity(z, first(3), False), peaked(0), 0.0),
-  'diversity, uniform': (lambda z: losses.label_diversity(z, first(3)), peaked(3), 0.0),
-  'content, huge logits': (lambda z: losses.content(z, first(3)), peaked(0, by=1e8), 0.0),
-  'distillation, agreeing': (lambda z: losses.distillation(z, peaked(0), first(3)).sum(), peaked(0), 0.0),
   'distillation, at odds': (lambda z: losses.distillation(z, peaked(0), first(3)).mean(), peaked(1), 5e3),
-  'distillation, one class': (lambda z: losses.distillation(z, peaked(1), first(1)).sum(), peaked(0), 0.0),
-  'cross entropy, masked peak': (
-    lambda z: losses.cross_entropy(z, np.zeros(3, int), first(3)).mean(),
-    peaked(3),
-    math.log(3),
-  ),
-  'cross entropy, at odds': (lambda z: losses.cross_entropy(z, np.zeros(3, int)).mean(), peaked(1), 1e4),
   'local, dreams of old classes': (
     lambda z: losses.local_cross_entropy(z, np.array([2, 0, 1]), np.array([True, False, False]), ~first(2)),
     peaked(0),
@@ -258,48 +200,15 @@ TRAPS = {
     peaked(1),
     5e3,
   ),
-  'by task, one class each': (
-    lambda z: losses.distillation_by_task(z, peaked(0), np.arange(4), 4, first(3), 3).mean(),
-    peaked(1),
-    0.0,
-  ),
-  'zero padded, agreeing': (
-    lambda z: losses.zero_padded_distillation(z, peaked(0), first(2), first(3)).mean(),
-    peaked(0),
-    0.0,
-  ),
   'zero padded, new class': (
     lambda z: losses.zero_padded_distillation(z, peaked(0), first(2), first(3)).mean(),
     peaked(2),
     5e3,
   ),
-  'binary, agreeing': (
+  'binary, beyond range': (
     lambda z: losses.multi_class_distillation(z, SURE, np.full(3, 3), first(2), ~first(2)).mean(),
     SURE,
-    1e4,  # of class 2, which is no label and yet sure
-  ),
-  'binary, at odds': (
-    lambda z: losses.multi_class_distillation(z, -SURE, np.full(3, 3), first(2), ~first(2)).mean(),
-    SURE,
-    3e4,
-  ),
-  'binary, beyond range': (
-    lambda z: losses.multi_class_distillation(z, 1e30 * SURE, np.full(3, 3), first(2), ~first(2)).mean(),
-    1e30 * SURE,
-    1e34,
-  ),
-  'hard, no difference': (
-    lambda z: losses.hard_distillation(z, peaked(0), np.zeros(3, bool), first(2)),
-    peaked(0),
-    0.0,
-  ),
-  'angles, all rows alike': (lambda f: jnp.sum(losses.cosine_of_angles(f)), np.ones((4, 3)), 0.0),
-  # Of the 27 triplets, 1 at each of 2 equal rows is between the third row and itself, and 4 are at the third row.
-  'angles, two rows alike': (lambda f: jnp.sum(losses.cosine_of_angles(f)), np.eye(3)[[0, 0, 2]], 6.0),
-  'relation, all rows alike': (
-    lambda f: losses.relational_distillation(f, np.ones((4, 3))),
-    np.ones((4, 3)),
-    0.0,
+    1e34,  # of class 2, which is no label and yet sure
   ),
   'relation, two rows alike': (
     lambda f: losses.relational_distillation(f, np.eye(3)),
@@ -317,11 +226,6 @@ TRAPS = {
     2.5e3 + 0.75 * math.log(2),
   ),
   'statistics, no variance': (
-    lambda v: losses.stat_alignment([(np.zeros(2), v, *TINY_STATS)]),
-    np.zeros(2),
-    0.5e8 + 0.5 * math.log(1e-8),
-  ),
-  'statistics, no variance at all': (
     lambda v: losses.stat_alignment([(np.zeros(2), v, np.zeros(2), np.zeros(2))]),
     np.zeros(2),
     0.0,
@@ -340,15 +244,3 @@ def test_value_and_gradient_are_finite(name):
   value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.float32(x))
   chex.assert_tree_all_finite((value, gradient))
   np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize('num_old, num_new', [(6, 2), (2, 6), (4, 4)])
-def test_task_balance_gives_every_class_the_same_weight(num_old, num_new):
-  classes = np.arange(10)
-  old, seen = classes < num_old, classes < num_old + num_new
-  # As many dreamed rows as real ones, each over its classes evenly.
-  labels = np.concatenate([np.resize(classes[old], 24), np.resize(classes[seen & ~old], 24)])
-  weights = losses.task_balance(labels, old, seen)
-  chex.assert_shape(weights, (48,))
-  per_class = np.bincount(labels, weights)
-  np.testing.assert_allclose(per_class, 24 / (num_old + num_new), rtol=1e-6)

@@ -3,19 +3,21 @@
 from functools import partial
 
 import jax
+import made_up
 import numpy as np
 import pytest
 from conftest import TINY
 
 from abd_jax import methods
+from abd_jax.config import changed, load_config
 from abd_jax.devices.mesh import DataMesh
-from abd_jax.state import Classes, PhaseData, freeze
+from abd_jax.state import freeze
 from abd_jax.steps import inversion, student
-from abd_jax.steps.components import make_components
 from abd_jax.steps.inputs import StudentInputs
 
-SHAPE, CLASSES = (8, 8, 1), 4
-NUMBERS = np.arange(CLASSES, dtype=np.int32)
+SMALL = TINY | {
+  'model.blocks': (1,), 'model.widths': (4,), 'inversion.batch_size': 4, 'dgr.widths': (4, 4), 'dgr.latent': 4,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -24,23 +26,12 @@ def checked():
     yield
 
 
-def scene(method):
-  """(components, method, phase data of the second of two tasks, a student, a generator) on the smallest networks."""
-  from configs.digits import get_config
-
-  config = get_config(f'tasks=3,method={method}').unlock()
-  config.update_from_flattened_dict(TINY | {'model.blocks': (1,), 'model.widths': (4,), 'dgr.widths': (4, 4)})
-  config.update_from_flattened_dict({'dgr.latent': 4, 'inversion.batch_size': 4, 'data.brightness': 0.0})
-  kind, mesh = methods.get(config), DataMesh(jax.local_devices()[:1])
-  components = make_components(config, CLASSES, SHAPE, mesh)
-  learner = student.init_student(components, SHAPE, kind, 0)
-  generator = inversion.init_generator(components, 0, 0)
-  teacher = freeze(learner, generator)
-  images = np.random.default_rng(0).integers(0, 17, (8, *SHAPE), dtype=np.uint8)
-  data = PhaseData(
-    images, np.tile(NUMBERS[2:], 4), Classes(NUMBERS // 2, np.int32(1)), (teacher, teacher), np.uint32(0)
-  )
-  return config, components, kind, data, learner, generator
+def scene(method, **fields):
+  """(config, method, components, student, generator, data of the second of two tasks) on the smallest networks."""
+  config = changed(load_config(f'digits:method={method}'), SMALL | fields)
+  kind, task_of_class = methods.get(config), np.array([0, 0, 1, 1], np.int32)
+  mesh = DataMesh(jax.local_devices()[:1])
+  return config, kind, *made_up.second_task(config, task_of_class, (8, 8, 1), mesh, kind)
 
 
 def test_a_key_that_is_drawn_from_twice_is_noticed():
@@ -57,7 +48,7 @@ OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in methods.availab
 
 @pytest.mark.parametrize('name', ['abd', *OTHERS])
 def test_a_step_of_every_phase_of_a_method(name):
-  _, components, kind, data, learner, _ = scene(name)
+  _, kind, components, learner, _, data = scene(name)
   for phase in {*kind.first, *kind.later}:
     step = jax.jit(student.make_train_step(components, phase))
     inputs = StudentInputs(np.float32(0.1), np.arange(8, dtype=np.int32))
@@ -68,12 +59,9 @@ def test_a_step_of_every_phase_of_a_method(name):
 
 @pytest.mark.parametrize('what', ['generator', 'pixels'])
 def test_a_step_of_inversion_a_picture_and_the_features_of_a_task(what):
-  config, *_ = scene('abd')
-  config.inversion.what = what
-  components = make_components(config, CLASSES, SHAPE, None)
-  learner, generator = student.init_student(components, SHAPE, None, 0), inversion.init_generator(components, 0, 0)
-  data = PhaseData(None, None, Classes(NUMBERS // 2, np.int32(1)), (freeze(learner),), np.uint32(0))
-  jax.jit(inversion.make_inversion_step(components, config.inversion))(generator, np.float32(1e-3), data)
+  config, _, components, learner, generator, data = scene('abd', **{'inversion.what': what})
+  step = jax.jit(inversion.make_inversion_step(components, config.inversion))
+  step(generator, np.float32(1e-3), data.replace(teachers=data.teachers[:1]))
   jax.jit(partial(inversion.picture, components, 4))(generator.variables, data)
-  images = np.zeros((4, *SHAPE), np.uint8)
-  jax.jit(partial(student.embed_by_both, components))(freeze(learner, generator), freeze(learner), images, data, 0)
+  old, new = freeze(learner, generator), freeze(learner)
+  jax.jit(partial(student.embed_by_both, components))(old, new, data.images[:4], data, 0)

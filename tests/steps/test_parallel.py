@@ -6,31 +6,26 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import made_up
 import numpy as np
 import pytest
 
 from abd_jax import methods
-from abd_jax.config import default
+from abd_jax.config import changed, default, load_config
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.methods import base, class_gaussians
 from abd_jax.methods.types import TaskEnd
 from abd_jax.models.kernels import kernels_for
-from abd_jax.state import Classes, PhaseData, freeze
+from abd_jax.state import freeze
 from abd_jax.steps import chunks, inversion, student
-from abd_jax.steps.components import make_components
 from abd_jax.steps.inputs import EpochIndices, rows_of_task
 
-CLASSES, SHAPE, STEPS = 6, (8, 8, 1), 20
-
-
-def tiny_config():
-  c = default()
-  c.model.blocks, c.model.widths = (1,), (4,)
-  c.generator.latent, c.generator.start, c.generator.widths = 8, (4, 4, 8), (4,)
-  c.data.mean, c.data.std, c.data.pad = (0.5,), (0.25,), 1
-  c.student.batch_size, c.student.epochs, c.student.milestones, c.student.lr = 8, 10, (1, 2), 0.02
-  c.inversion.batch_size = 16
-  return c
+STEPS, ROWS, TASK_OF_CLASS = 20, np.arange(20), np.repeat(np.arange(3, dtype=np.int32), 2)
+FIELDS = {
+  'model.blocks': (1,), 'model.widths': (4,), 'generator.latent': 8, 'generator.start': (4, 4, 8),
+  'generator.widths': (4,), 'student.batch_size': 8, 'student.epochs': 10, 'student.milestones': (1, 2),
+  'student.lr': 0.02, 'inversion.batch_size': 16,
+}  # fmt: skip
 
 
 def build(devices, dtype=jnp.float32, kernels='cpu'):
@@ -38,20 +33,12 @@ def build(devices, dtype=jnp.float32, kernels='cpu'):
 
   kernels: those for this kind of device, whatever the devices are.
   """
-  c = tiny_config()
+  c = changed(load_config('digits'), FIELDS)
   mesh = DataMesh(jax.devices()[:devices])
   target = SimpleNamespace(platform=kernels, size=mesh.size, gather=mesh.gather, gather_by_sum=mesh.gather_by_sum)
-  components = make_components(c, CLASSES, SHAPE, mesh, dtype, kernels_for(target))
-  phase = methods.get(c).later[0]
-  learner = student.init_student(components, SHAPE, None, 1)
-  generator = inversion.init_generator(components, 1, 0)
-  teacher = freeze(student.init_student(components, SHAPE, None, 2), generator)
-  rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (20, *SHAPE), np.uint8)
-  labels = rng.integers(2, 4, 20).astype(np.int32)
-  classes = Classes(np.repeat(np.arange(3, dtype=np.int32), 2), np.int32(1))
-  data = mesh.replicate(PhaseData(images, labels, classes, (teacher,), np.uint32(3)))
-  return c, mesh, components, phase, mesh.replicate(learner), mesh.replicate(generator), data
+  given = dict(wide=dtype, kernels=kernels_for(target))
+  components, *states = made_up.second_task(c, TASK_OF_CLASS, (8, 8, 1), mesh, **given)
+  return c, mesh, components, methods.get(c).later[0], *mesh.replicate(states)
 
 
 @functools.cache
@@ -75,7 +62,7 @@ def twenty_steps(devices, chunk_steps, scan_steps, kernels='cpu', dtype=jnp.floa
     *_, (state, _, _) = chunks.run(chunk, state, data, inputs, range(STEPS), chunk_steps)
     return jax.device_get((state.params, state.batch_stats))
 
-  indices = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)
+  indices = EpochIndices((0, 1, 0), ROWS, c.student.batch_size, phase)
   assert indices.steps == STEPS
   rates = lambda start, stop: np.full(stop - start, c.inversion.lr, np.float32)
   return {
@@ -125,7 +112,7 @@ def test_class_statistics_are_the_same_on_eight_devices():
     embed = jax.jit(functools.partial(student.embed_by_both, components), out_shardings=mesh.replicated)
     features = embed(data.teachers[0], freeze(learner), np.asarray(data.images)[:16], data, np.int32(0))
     rows = mesh.replicate(rows_of_task(np.asarray(data.labels)[:16], *jax.device_get(features), 20))
-    rows |= {'classes': data.classes, 'statistics': mesh.replicate(class_gaussians.init(4, CLASSES))}
+    rows |= {'classes': data.classes, 'statistics': mesh.replicate(class_gaussians.init(4, 6))}
     method = class_gaussians.with_gaussians(base.make(default()), default())
     end_task = jax.jit(method.end_task, out_shardings=mesh.replicated)
     found.append(end_task(TaskEnd(**rows)))
@@ -152,11 +139,11 @@ def test_eight_devices_split_the_batch_and_replicate_the_rest():
     phase,
   )
   chunk = chunks.Chunk(step, out_sharding=mesh.replicated)
-  inputs = EpochIndices((0, 1, 0), np.arange(20), c.student.batch_size, phase)(0, 1)
+  inputs = EpochIndices((0, 1, 0), ROWS, c.student.batch_size, phase)(0, 1)
   state, _ = chunk(learner, inputs, data)
   assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == 8
   assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
-  assert (c.student.batch_size, *SHAPE) in seen['constrained']
+  assert (c.student.batch_size, 8, 8, 1) in seen['constrained']
 
 
 @pytest.mark.parametrize('scan_steps', [0, 4])

@@ -54,15 +54,6 @@ def test_streamed_batches_are_the_rows_that_the_indices_name(digits_data):
   assert np.array_equal(labels, pool.labels[: len(labels)])
 
 
-def test_any_chunk_can_be_the_first(options):
-  pool = pool_of(options)
-  with stream_of(pool)[1] as inputs:
-    whole = np.concatenate([inputs(start, start + 4).images for start in range(0, 24, 4)])
-  for start in (0, 4, 12, 20):
-    with stream_of(pool)[1] as inputs:
-      np.testing.assert_array_equal(inputs(start, start + 4).images, whole[start : start + 4])
-
-
 def test_hosts_read_disjoint_shares_of_the_same_batches(options, monkeypatch):
   pool, read = pool_of(options), []
   real = type(pool.source).fill
