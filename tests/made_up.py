@@ -6,11 +6,11 @@ from PIL import Image
 RNG = np.random.default_rng(0)
 
 
-def write(path, shape=(32, 32, 3), value=None, form=None):
-  """Writes an image of noise, or of one value, and returns its pixels."""
+def write(path, shape=(32, 32, 3), value=None, form=None, **given):
+  """Writes an image of noise, or of one value, and returns its pixels. given: to Pillow."""
   path.parent.mkdir(parents=True, exist_ok=True)
   pixels = RNG.integers(0, 256, shape, np.uint8) if value is None else np.full(shape, value, np.uint8)
-  Image.fromarray(pixels).save(path, form)
+  Image.fromarray(pixels).save(path, form, **given)
   return pixels
 
 
