@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import xxhash
 
-from abd_jax.errors import UserError
+from abd_jax.errors import Damaged, UserError
 
 PyTree = Any
 RESULTS_SCHEMA = 1
@@ -47,6 +47,23 @@ def is_intact(record: Any) -> bool:
 def _checksum_of_record(record: dict[str, Any]) -> str:
   content = {name: value for name, value in record.items() if name != 'checksum'}
   return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_sealed(file: Path, schema: int) -> dict:
+  """The content of a JSON file that `write_sealed` wrote. Raises Damaged if it has changed or has another schema."""
+  record = read_json(file)
+  if (found := record.get('schema_version')) != schema:
+    raise Damaged(f'{file} has schema {found}, expected {schema}. Use the version that wrote it.')
+  if not is_intact(record):
+    raise Damaged(f'{file} is damaged: put it back as it was, or choose another --workdir.')
+  return record
+
+
+def write_sealed(file: Path, record: dict[str, Any]) -> dict[str, Any]:
+  """Writes a record as JSON with a checksum, and returns what was written. Raises OSError if it cannot."""
+  record = sealed(record)
+  write_atomically(file, json.dumps(record, indent=2) + '\n')
+  return record
 
 
 def read_json(file: Path) -> dict:
@@ -92,10 +109,5 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 
 
 def read_results(file: Path) -> dict:
-  """The content of a results.json. Raises UserError if it is damaged or has another schema."""
-  results = read_json(file)
-  if (schema := results.get('schema_version')) != RESULTS_SCHEMA:
-    raise UserError(f'{file} has schema {schema}, expected {RESULTS_SCHEMA}. Use the version that wrote it.')
-  if not is_intact(results):
-    raise UserError(f'{file} is damaged: put it back as it was, or choose another --workdir.')
-  return results
+  """The content of a results.json. Raises Damaged as `read_sealed` does."""
+  return read_sealed(file, RESULTS_SCHEMA)

@@ -1,10 +1,9 @@
 """Checkpoints of a run, and its frozen models with their manifests. The only file that imports orbax."""
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import jax
 import orbax.checkpoint as ocp
 from flax.struct import PyTreeNode
 
-from abd_jax.data import memory as memory_lib
 from abd_jax.devices import hosts
 from abd_jax.errors import Damaged, reason
-from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, read_json, sealed, write_atomically
+from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, read_sealed, sealed, write_sealed
 from abd_jax.methods.types import Method
 from abd_jax.run.progress import Progress, progress_from
-from abd_jax.state import TaskSnapshot, freeze
+from abd_jax.state import TaskSnapshot
 from abd_jax.steps.components import Components
 from abd_jax.steps.inversion import init_generator
 from abd_jax.steps.student import init_student
@@ -52,22 +50,6 @@ def checksums(folder: Path) -> dict[str, str]:
   return {file.relative_to(folder).as_posix(): checksum_of_file(file) for file in files}
 
 
-def without(tree: dict[str, Any], fields: Collection[str], prefix: str = '') -> dict[str, Any]:
-  """A nested dict without those of its fields, dotted names."""
-  return {
-    key: without(value, fields, f'{prefix}{key}.') if isinstance(value, dict) else value
-    for key, value in tree.items()
-    if prefix + key not in fields
-  }
-
-
-def write_manifest(folder: Path, description: dict) -> None:
-  """Writes the manifest of a complete `folder`."""
-  write_atomically(
-    manifest_file(folder), json.dumps(sealed(description | {'files': checksums(folder)}), indent=1) + '\n'
-  )
-
-
 def read_manifest(folder: Path, check_files: bool = True) -> dict:
   """The manifest of `folder`. Raises Damaged if it is missing or damaged, or if the files differ from it.
 
@@ -76,13 +58,7 @@ def read_manifest(folder: Path, check_files: bool = True) -> dict:
   file = manifest_file(folder)
   if not file.exists():
     raise Damaged(f'{folder} has no manifest {file.name} beside it. Put it back, or choose another --workdir.')
-  manifest = read_json(file)
-  if manifest.get('schema_version') != SCHEMA:
-    raise Damaged(
-      f'{file} has schema {manifest.get("schema_version")}, expected {SCHEMA}. Use the version that wrote it.'
-    )
-  if not is_intact(manifest):
-    raise Damaged(f'{file} is damaged: put it back as it was, or choose another --workdir.')
+  manifest = read_sealed(file, SCHEMA)
   if not check_files:
     return manifest
   there = checksums(folder)
@@ -185,42 +161,39 @@ class Checkpoints:
     self._stack.close()
 
 
-class TeacherStore:
-  """`teachers/<name>/` in a workdir: frozen models. Reading them changes nothing there."""
+def write_model(folder: Path, snapshot: TaskSnapshot, description: dict) -> None:
+  """Writes a frozen model to teachers/<name>/ and its manifest, and waits for both.
 
-  def __init__(self, workdir: Path, alone: bool = False):
-    """alone: this host reads without waiting for the others."""
-    self._folder, self._stack = workdir.absolute() / 'teachers', ExitStack()
-    self._nameless = self._stack.enter_context(without_name(workdir)) / 'teachers'
-    options, me = ocp.options.MultiprocessingOptions(), jax.process_index()
-    if alone:
-      options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
-    self._checkpointer = ocp.StandardCheckpointer(multiprocessing_options=options)
+  Replaces an old one only when it is complete. description: the manifest without checksums.
+  """
+  fresh = f'{folder.name}.new'
+  with without_name(folder.parent.parent) as workdir, ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(workdir / 'teachers' / fresh, as_stored(snapshot), force=True)
+    checkpointer.wait_until_finished()
+  if hosts.is_main():
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_name(fresh).rename(folder)
+    write_sealed(manifest_file(folder), description | {'files': checksums(folder)})
+  hosts.barrier(f'teacher {folder.name}')
 
-  def save(self, name: str, snapshot: PyTree, description: dict) -> None:
-    """Writes teachers/<name>/ and its manifest, and waits for both. Replaces an old one only when it is complete."""
-    target, fresh = self._folder / name, self._folder / f'{name}.new'
-    self._checkpointer.save(self._nameless / fresh.name, as_stored(snapshot), force=True)
-    self._checkpointer.wait_until_finished()
-    if hosts.is_main():
-      shutil.rmtree(target, ignore_errors=True)
-      fresh.rename(target)
-      write_manifest(target, description)
-    hosts.barrier(f'teacher {name}')
 
-  def load(self, name: str, abstract: PyTree) -> PyTree:
-    """The arrays in teachers/<name>/. Call `read_manifest` first. Raises Damaged if they cannot be read."""
-    path = self._folder / name
-    try:
-      return as_given(self._checkpointer.restore(self._nameless / name, as_stored(abstract)), abstract)
-    except Exception as error:  # as in Checkpoints._restore
-      raise Damaged(
-        f'checkpoint {path} cannot be read ({_reason(error)}). Put it back as it was, or choose another --workdir.'
-      ) from error
+def read_model(folder: Path, abstract: TaskSnapshot) -> TaskSnapshot:
+  """The arrays in teachers/<name>/; this host does not wait for others. Call `read_manifest` first.
 
-  def close(self) -> None:
-    self._checkpointer.close()
-    self._stack.close()
+  abstract: shapes, dtypes and shardings. Raises Damaged if the arrays cannot be read.
+  """
+  me = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+  try:
+    with (
+      without_name(folder) as nameless,
+      ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer,
+    ):
+      return as_given(checkpointer.restore(nameless, as_stored(abstract)), abstract)
+  except Exception as error:  # as in Checkpoints._restore
+    raise Damaged(
+      f'checkpoint {folder} cannot be read ({_reason(error)}). Put it back as it was, or choose another --workdir.'
+    ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -252,12 +225,3 @@ def abstract_states(components: Components, image_shape: tuple[int, ...], method
     'student': abstract_like(lambda: init_student(components, image_shape, method, 0), sharding),
     'generator': abstract_like(lambda: init_generator(components, 0, 0), sharding),
   }
-
-
-def abstract_snapshot(abstract: dict[str, PyTree], dreamed: bool, memory_size: int, image_shape, sharding):
-  """A TaskSnapshot of shapes; abstract: those of 'student' and 'generator'. dreamed: whether it holds a generator."""
-  memory = {}
-  if memory_size:
-    nothing = memory_lib.pad(memory_lib.empty(image_shape), memory_size)
-    memory = abstract_like(lambda: nothing, sharding)
-  return TaskSnapshot(freeze(abstract['student'], abstract['generator'] if dreamed else None), memory)

@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from abd_jax import methods
 from abd_jax.config import Config, changed, default, restored
 from abd_jax.data import folders, prepare
 from abd_jax.data.images import Reading, threads
-from abd_jax.data.memory import capacity
+from abd_jax.data.memory import capacity, empty, pad
 from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
@@ -26,9 +25,9 @@ from abd_jax.files import read_json
 from abd_jax.models import pretrained
 from abd_jax.models.kernels import Kernels
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.checkpoint import TeacherStore, abstract_snapshot, abstract_states, manifest_file, read_manifest
+from abd_jax.run.checkpoint import abstract_like, abstract_states, manifest_file, read_manifest, read_model
 from abd_jax.run.schedule import TeacherId
-from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot
+from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, freeze
 from abd_jax.steps import chunks
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inputs import inversion_inputs
@@ -341,12 +340,12 @@ def load_snapshot(workdir: str | Path, task: int | None = None) -> tuple[Config,
 
 
 def load_teacher(workdir: str | Path, one: TeacherId) -> tuple[Config, dict, TaskSnapshot]:
-  """(config, manifest, arrays) of any frozen model. Raises UserError if it is damaged."""
+  """(config, manifest, arrays on this host's first device) of any frozen model. Raises UserError if it is damaged."""
   pin_numbers()  # dreams depend on them
-  manifest = read_manifest(Path(workdir).absolute() / 'teachers' / one.folder)
+  folder = Path(workdir).absolute() / 'teachers' / one.folder
+  manifest = read_manifest(folder)
   config = restored(manifest['config'])
-  with closing(TeacherStore(Path(workdir), alone=True)) as store:
-    return config, manifest, store.load(one.folder, _abstract(config, manifest, one))
+  return config, manifest, read_model(folder, _abstract(config, manifest, one))
 
 
 def _abstract(config: Config, manifest: dict, one: TeacherId) -> TaskSnapshot:
@@ -356,8 +355,11 @@ def _abstract(config: Config, manifest: dict, one: TeacherId) -> TaskSnapshot:
   components = make_components(config, len(manifest['class_order']['names']), image_shape, None)
   states = abstract_states(components, image_shape, method, sharding)
   dreamed = one.phase is None and method.inverts and one.task + 1 < len(manifest['task_sizes'])
-  memory_size = capacity(config.memory, sum(manifest['task_sizes'])) if method.memory else 0
-  return abstract_snapshot(states, dreamed, memory_size, image_shape, sharding)
+  memory = {}
+  if method.memory:
+    nothing = pad(empty(image_shape), capacity(config.memory, sum(manifest['task_sizes'])))
+    memory = abstract_like(lambda: nothing, sharding)
+  return TaskSnapshot(freeze(states['student'], states['generator'] if dreamed else None), memory)
 
 
 def _why_none(folder: Path) -> str:

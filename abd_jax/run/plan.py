@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from abd_jax import __version__, methods
 from abd_jax import config as config_lib
@@ -23,10 +24,10 @@ from abd_jax.methods.types import Method
 from abd_jax.models import pretrained
 from abd_jax.models.pretrained import Pretrained
 from abd_jax.protocol import metrics
-from abd_jax.run.checkpoint import SCHEMA, abstract_snapshot, abstract_states, without
+from abd_jax.run.checkpoint import SCHEMA, abstract_states
 from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.progress import EvalHistory, Progress
-from abd_jax.run.schedule import Schedule, TeacherId
+from abd_jax.run.schedule import Schedule
 from abd_jax.run.workdir import Workdir
 from abd_jax.state import TaskSnapshot, TrainState, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
@@ -200,14 +201,10 @@ class Plan(NamedTuple):
       batch_stats=with_trunk(student.batch_stats, self.weights.batch_stats),
     )
 
-  def abstract_snapshot(self, one: TeacherId) -> TaskSnapshot:
-    """Shapes, dtypes and placement of a frozen model's arrays."""
-    dreamed = one.phase is None and self.schedule.dreams_after(one.task)
-    size = self.schedule.memory_size
-    return abstract_snapshot(self.abstract, dreamed, size, self.stream.image_shape, self.mesh.replicated)
-
   def manifest(self, task: int) -> dict:
     """All that is needed to use a model frozen during 0-based `task` without its data set."""
+    flat = flatten(self.config.to_dict())
+    fields = {name: value for name, value in flat.items() if name not in config_lib.FREE_FIELDS}
     return {
       'schema_version': SCHEMA,
       'abd_jax': __version__,
@@ -216,7 +213,7 @@ class Plan(NamedTuple):
       'task_sizes': list(self.schedule.tasks.sizes),
       'image_shape': list(self.stream.image_shape),
       'value_range': list(self.stream.dataset.value_range),
-      'config': without(self.config.to_dict(), config_lib.FREE_FIELDS),
+      'config': unflatten_dict(fields, sep='.'),
       'init': pretrained.name_of(self.config.model.init),
     }
 

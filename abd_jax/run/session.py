@@ -17,8 +17,9 @@ from abd_jax.devices.environment import environment, peak_memory
 from abd_jax.errors import Diverged, Paused
 from abd_jax.files import checksum_of_arrays
 from abd_jax.protocol.metrics import Evaluation
-from abd_jax.run.checkpoint import Checkpoints, TeacherStore, manifest_file, read_manifest
+from abd_jax.run.checkpoint import Checkpoints, manifest_file, read_manifest, write_model
 from abd_jax.run.console import Console, PauseSignals
+from abd_jax.run.load import load_teacher
 from abd_jax.run.plan import Plan
 from abd_jax.run.schedule import BASE, NamedPhase, TeacherId
 from abd_jax.run.workdir import Workdir
@@ -57,7 +58,7 @@ class Session:
 
   def __init__(self, files: Workdir, plan: Plan):
     self.files, self._plan, config = files, plan, plan.config
-    self._checkpoints, self._teachers = Checkpoints(files.path), TeacherStore(files.path)
+    self._checkpoints, self._teachers = Checkpoints(files.path), files.path / 'teachers'
     self.states, saved = self._checkpoints.restore(plan.abstract)
     self.progress = saved or plan.begin()
     files.cut_log(self.progress.log_bytes, self.progress.log_checksum)
@@ -84,7 +85,6 @@ class Session:
     self.console.close()
     self._checkpoints.wait()
     self._checkpoints.close()
-    self._teachers.close()
 
   # Time.
 
@@ -117,20 +117,18 @@ class Session:
 
     Also checks the files of the older ones that are still there. Raises UserError for a missing or damaged model.
     """
-    newest, root = frozen[-needed:], self.files.path / 'teachers'
-    for one in frozen:
-      folder = root / one.folder
-      if one != BASE and (one in newest or folder.exists() or manifest_file(folder).exists()):
+    for folder in (self._teachers / one.folder for one in frozen[:-needed] if one != BASE):
+      if folder.exists() or manifest_file(folder).exists():
         read_manifest(folder)
-    load = lambda one: self._teachers.load(one.folder, self._plan.abstract_snapshot(one))
-    return [self._plan.base_snapshot() if one == BASE else load(one) for one in newest]
+    load = lambda one: self._plan.mesh.replicate(load_teacher(self.files.path, one)[2])
+    return [self._plan.base_snapshot() if one == BASE else load(one) for one in frozen[-needed:]]
 
   def store_teacher(self, one: TeacherId, snapshot: TaskSnapshot, no_longer_kept: list[TeacherId]) -> None:
     """Writes a frozen model with its manifest. First removes those that are no longer kept, to make room."""
     if no_longer_kept:
       self._checkpoints.wait()
       self.files.remove_teachers(no_longer_kept)
-    self._teachers.save(one.folder, snapshot, self._plan.manifest(one.task))
+    write_model(self._teachers / one.folder, snapshot, self._plan.manifest(one.task))
 
   # Phases.
 

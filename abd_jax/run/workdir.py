@@ -15,7 +15,7 @@ import xxhash
 from abd_jax.config import FREE_FIELDS, Config, changed, default, flatten, left_open, reads
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
-from abd_jax.files import read_json, read_results, sealed, write_atomically
+from abd_jax.files import read_json, read_results, sealed, write_atomically, write_sealed
 from abd_jax.models import pretrained
 from abd_jax.protocol.tasks import order_text
 from abd_jax.report.figures import save_grid
@@ -99,10 +99,7 @@ class Workdir:
 
   def write_results(self, results: dict) -> dict:
     """Writes them with a checksum, and returns what was written."""
-    results = sealed(results)
-    if self.is_main:
-      write_atomically(self.path / 'results.json', json.dumps(results, indent=2) + '\n')
-    return results
+    return write_sealed(self.path / 'results.json', results) if self.is_main else sealed(results)
 
   def log(self, record: dict) -> tuple[int, str]:
     """Appends a line to metrics.jsonl; returns the file's size in bytes and a checksum of them."""

@@ -11,9 +11,8 @@ from conftest import assert_same_outcome, snapshot
 
 from abd_jax import files
 from abd_jax.errors import UserError, reason, system_errors_explained
-from abd_jax.run import checkpoint as manifest
-from abd_jax.run import workdir
-from abd_jax.run.checkpoint import Checkpoints, TeacherStore
+from abd_jax.run import checkpoint, session, workdir
+from abd_jax.run.checkpoint import Checkpoints
 
 
 @pytest.mark.parametrize(
@@ -71,8 +70,8 @@ def full_once(monkeypatch, owner, name):
   ('owner', 'name'),
   [
     (Checkpoints, 'save'),
-    (TeacherStore, 'save'),
-    (manifest, 'write_atomically'),
+    (session, 'write_model'),
+    (checkpoint, 'write_sealed'),
     (workdir.Workdir, 'log'),
     (workdir.Workdir, 'write_results'),
   ],
@@ -92,11 +91,9 @@ def test_a_teacher_is_not_given_up_before_its_successor_is_complete(learn, tmp_p
   learn(tmp_path)
   (tmp_path / 'results.json').unlink()
   before = snapshot(tmp_path / 'teachers')
-  store = TeacherStore(tmp_path)
-  with monkeypatch.context() as patch:
-    patch.setattr(store._checkpointer, 'save', lambda *_, **__: (_ for _ in ()).throw(FULL))
-    with pytest.raises(OSError):
-      store.save('2', {'a': np.zeros(3)}, {})
+  full_once(monkeypatch, checkpoint.ocp.StandardCheckpointer, 'save')
+  with pytest.raises(OSError):
+    checkpoint.write_model(tmp_path / 'teachers' / '2', {'a': np.zeros(3)}, {})
   assert snapshot(tmp_path / 'teachers') == before
 
 

@@ -11,7 +11,8 @@ from conftest import KILLABLE, REPO, RUN, SMALLEST, assert_same_outcome, command
 
 from abd_jax import methods
 from abd_jax.devices.backend import pin_numbers
-from abd_jax.run.checkpoint import Checkpoints, TeacherStore
+from abd_jax.run import session
+from abd_jax.run.checkpoint import Checkpoints
 from abd_jax.run.workdir import Workdir
 
 
@@ -57,7 +58,7 @@ def test_a_crash_before_or_after_anything_is_written_changes_nothing(learn, undi
   crash_around(monkeypatch, Workdir, 'log', lambda _, record: str((record['task'], record['phase'])), before=False)
   crash_around(monkeypatch, Workdir, 'write_results', lambda *_: None)
   crash_around(monkeypatch, Checkpoints, 'save', lambda _, kind, __, progress: (kind, progress['saves'][kind]))
-  crash_around(monkeypatch, TeacherStore, 'save', lambda _, name, *__: name)
+  crash_around(monkeypatch, session, 'write_model', lambda folder, *_: folder.name)
   crash_around(monkeypatch, Workdir, 'write_dreams', lambda _, task, *__: task, before=False)
   starts = 1
   while True:
