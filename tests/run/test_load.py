@@ -199,7 +199,7 @@ def edit(file, old, new):
   [
     (damage('d/*', 'flip'), 'is damaged'),
     (damage('_METADATA', 'gone'), '_METADATA is missing'),
-    (lambda folder: edit(folder.with_name('2.json'), '"mean": [\n        0.3', '"mean": [\n        0.4'), '2.json is damaged'),
+    (lambda folder: edit(folder.with_name('2.json'), '"task": 2', '"task": 1'), '2.json is damaged'),
     (lambda folder: folder.with_name('2.json').write_text('{"schema_version": 99}'), 'schema 99'),
   ],
 )
