@@ -9,7 +9,7 @@ import ast
 from collections.abc import Collection
 from typing import Any
 
-from abd_jax.errors import UserError, nearest
+from abd_jax.errors import UserError
 
 
 class Field:
@@ -32,6 +32,11 @@ class Field:
 
   def check(self, name: str, value: Any) -> None:
     """Raises UserError for a value that no run can use. name: of the field, with dots."""
+    if not self.fits(value):
+      raise UserError(f'config.{name}={value!r}: expected {self.expected}.')
+
+  def fits(self, value: Any) -> bool:
+    return True
 
 
 class Text(Field):
@@ -53,11 +58,10 @@ class Choice(Field):
   def __init__(self, *values: Any, free: bool = False):
     super().__init__(values[0], free)
     self.values = values
-    self.expected = f'one of {", ".join(map(str, values))}'
+    self.expected = f'one of {", ".join(map(repr, values))}'
 
-  def check(self, name: str, value: Any) -> None:
-    if value not in self.values:
-      raise UserError(f'config.{name}={value!r}: expected {self.expected}.{nearest(str(value), map(str, self.values))}')
+  def fits(self, value: Any) -> bool:
+    return value in self.values
 
 
 class Number(Field):
@@ -69,10 +73,9 @@ class Number(Field):
     kind = 'a whole number' if isinstance(default, int) else 'a number'
     self.expected = f'{kind} {"above" if above else "of at least"} {low:g} and at most {high:g}'
 
-  def check(self, name: str, value: Any) -> None:
+  def fits(self, value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not self.low <= value <= self.high or (self.above and value == self.low):
-      raise UserError(f'config.{name}={value!r}: expected {self.expected}.')
+    return number and self.low <= value <= self.high and not (self.above and value == self.low)
 
 
 class Numbers(Field):
@@ -80,26 +83,20 @@ class Numbers(Field):
 
   def __init__(self, default: tuple, low: float, high: float, lengths: Collection[int] = (), whole: bool = True):
     super().__init__(default)
-    self.low, self.high, self.lengths, self.whole = low, high, lengths, whole
-    kind = 'whole numbers' if whole else 'numbers'
-    self.expected = f"{kind} of at least {low:g} and at most {high:g}, such as '(5, 10)'"
+    self.low, self.high, self.lengths, self.kinds = low, high, lengths, int if whole else (int, float)
+    many = f'{min(lengths)} to {max(lengths)}' if isinstance(lengths, range) else ' or '.join(map(str, lengths))
+    kind = f'{many} {"whole numbers" if whole else "numbers"}'.strip()
+    self.expected = f"{kind} of at least {low:g} and at most {high:g}, written as '(5, 10)'"
 
   def parse(self, text: str) -> tuple:
     value = ast.literal_eval(text)
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
-  def check(self, name: str, value: Any) -> None:
-    if not isinstance(value, (tuple, list)):
-      raise UserError(f'config.{name}={value!r}: expected {self.expected}.')
-    for number in value:
-      good = isinstance(number, int if self.whole else (int, float)) and not isinstance(number, bool)
-      if not good or not self.low <= number <= self.high:
-        raise UserError(f'config.{name}={value!r}: expected {self.expected}, got {number!r}.')
-    if self.lengths and len(value) not in self.lengths:
-      expected = ' or '.join(map(str, self.lengths))
-      if isinstance(self.lengths, range):
-        expected = f'{min(self.lengths)} to {max(self.lengths)}'
-      raise UserError(f'config.{name}={value!r}: expected {expected} numbers, got {len(value)}.')
+  def fits(self, value: Any) -> bool:
+    if not isinstance(value, (tuple, list)) or (self.lengths and len(value) not in self.lengths):
+      return False
+    good = lambda one: isinstance(one, self.kinds) and not isinstance(one, bool) and self.low <= one <= self.high
+    return all(map(good, value))
 
 
 def count(default: int) -> Number:

@@ -34,6 +34,11 @@ def checksum_of_arrays(tree: PyTree) -> str:
   return digest.hexdigest()
 
 
+def as_json(record: dict[str, Any]) -> dict[str, Any]:
+  """The record as JSON gives it back, with lists in place of tuples."""
+  return json.loads(json.dumps(record))
+
+
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
   """A copy of the record, whose values JSON can hold, with its checksum added."""
   return record | {'checksum': _checksum_of_record(record)}

@@ -25,8 +25,9 @@ from abd_jax.methods.types import Phase, TaskEnd
 from abd_jax.protocol import metrics
 from abd_jax.protocol.metrics import Evaluation
 from abd_jax.run import queue
+from abd_jax.run.checkpoint import KINDS
 from abd_jax.run.plan import Plan, build, results_of
-from abd_jax.run.progress import EvalHistory
+from abd_jax.run.progress import Progress
 from abd_jax.run.schedule import NamedPhase, no_longer_kept
 from abd_jax.run.session import Session
 from abd_jax.run.workdir import Workdir, check_path, fixed, read_finished, resolve
@@ -87,17 +88,20 @@ def _learn_tasks(plan: Plan, files: Workdir) -> dict:
     learner = Learner(plan, session.states, session.load_teachers(frozen, schedule.teachers_kept))
     # By now everything that may be damaged has been read.
     plan.stream.on_read(partial(files.append, 'reads.jsonl'))
-    if plan.lacks_old_tests():
+    if 0 in plan.tests_at_hand():  # `build` checks that its own tasks have some
       session.console.line('the test images of the classes learnt before are missing: only new classes are evaluated')
     for task, phase in schedule.from_place(progress.task, progress.phase):
       if phase.index == 0:
-        session.wait()  # the last task is on disk before the next one's images are read, so it is never read again
+        # The last task is on disk before the next one's images are read, so it is never read again.
+        session.checkpoints.wait()
       with learner.begin(task, phase, progress.step) as (step, data, inputs), session.phase(phase):
         step, left = session.traced(step, phase), range(progress.step, inputs.steps)
-        for state, measured, done in chunks.run(step, learner.state(phase), data, inputs, left, config.chunk_steps):
-          learner.keep(phase, state)
+        for state, measured, done in chunks.run(
+          step, learner.states[phase.kind], data, inputs, left, config.chunk_steps
+        ):
+          learner.states[phase.kind] = state
           session.chunk_done(phase, state, measured, done, inputs)
-          session.save_if_due(phase, state)
+          session.save(phase, state, at_end=False)
       if phase.evaluates:
         with session.clock('evaluate'):
           if thin := learner.end_task(task):
@@ -107,15 +111,15 @@ def _learn_tasks(plan: Plan, files: Workdir) -> dict:
         session.collapsed(phase, collapse)
         session.evaluated(found)
       if phase.training is None:
-        dreams, labels = learner.picture(task)
+        dreams, labels, collapse = learner.picture(task)
         files.write_dreams(task, dreams, [plan.stream.class_names[label] for label in labels])
-        session.collapsed(phase, learner.dead(task, dreams, labels))
+        session.collapsed(phase, collapse)
       if phase.frozen:
         old = no_longer_kept(schedule.frozen_before(task, phase.name), learner.teachers_kept)
         session.store_teacher(phase.frozen, learner.freeze(task, phase), old)
-      progress.move_to(*schedule.after(task, phase))
-      session.save(phase, learner.state(phase))
-    return results_of(plan, files, progress.history, progress.seconds, learner.steps(), progress.stretches)
+      progress.task, progress.phase, progress.step = *schedule.after(task, phase), 0
+      session.save(phase, learner.states[phase.kind])
+    return results_of(plan, progress, learner.steps())
 
 
 def _upper_bound(plan: Plan, files: Workdir) -> dict:
@@ -125,33 +129,37 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
 
   planned = queue.upper_bound(config, tasks, plan.seed, root)
   parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()
-  labels, history, stretches = plan.stream.test_labels(tasks.num_tasks - 1), EvalHistory(), []
+  labels, progress = plan.stream.test_labels(tasks.num_tasks - 1), Progress()
+  history = progress.history
   for task, part in enumerate(parts):
-    stretches += [one | {'task': task} for one in part['stretches']]
+    progress.stretches += [one | {'task': task} for one in part['stretches']]
     history.class_accuracy, history.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
     history.accuracy.append(metrics.by_task(history.class_accuracy, labels, tasks.task_of_class))
     history.top5_accuracy.append(metrics.by_task(history.class_top5_accuracy, labels, tasks.task_of_class))
   total: Any = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
-  return results_of(plan, files, history, total('seconds'), total('steps'), stretches)
+  progress.seconds = total('seconds')
+  return results_of(plan, progress, total('steps'))
 
 
 class Learner:
   """The owner of everything that is learnt: student, generator, teachers and memory.
 
-  states: the newest saved state of each kind, if any. frozen: the models that were frozen so far, the newest last.
+  states: kind -> what is trained; at first the newest saved ones, if any. frozen: the models that were frozen so far,
+  the newest last.
   """
 
   def __init__(self, plan: Plan, states: dict[str, TrainState], frozen: list[TaskSnapshot]):
     self.plan, self.config, self.schedule = plan, plan.config, plan.schedule
     self.stream, self.tasks = plan.stream, plan.schedule.tasks
-    self.generator: Any = None  # a TrainState, for methods that invert
-    if plan.method.inverts:
-      self.generator = states.get('generator') or plan.steps.new_generator(0)
+    self.states = dict(states)
+    if plan.method.inverts and 'generator' not in states:
+      self.states['generator'] = plan.steps.new_generator(0)
     self.teachers: tuple[FrozenModel, ...] = ()
     self.memory = memory_lib.empty(self.stream.image_shape)
     for snapshot in frozen:
       self._adopt(snapshot)
-    self.student: TrainState = states.get('student') or self._first_student()
+    if 'student' not in states:
+      self.states['student'] = self._first_student()
     self._pooled: dict[int, Pool] = {}  # of the current task
     tested = self.stream.test(self.tasks.num_tasks - 1)
     self.test_labels = tested.labels
@@ -173,18 +181,11 @@ class Learner:
 
   def steps(self) -> dict[str, int]:
     """How many steps the student and the generator have taken, over the whole run."""
-    return {'student': int(self.student.step), 'generator': int(self.generator.step) if self.generator else 0}
+    return dict.fromkeys(KINDS, 0) | {kind: int(state.step) for kind, state in self.states.items()}
 
-  def state(self, phase: NamedPhase) -> TrainState:
-    """What a phase trains."""
-    return self.student if phase.training else self.generator
-
-  def keep(self, phase: NamedPhase, state: TrainState) -> None:
-    """Replaces what a phase trains."""
-    if phase.training:
-      self.student = state
-    else:
-      self.generator = state
+  @property
+  def student(self) -> TrainState:
+    return self.states['student']
 
   @contextmanager
   def begin(self, task: int, phase: NamedPhase, step: int) -> Iterator[tuple[chunks.Chunk, PhaseData, StepInputs]]:
@@ -199,9 +200,9 @@ class Learner:
   def _begin_learning(self, task: int, index: int, phase: Phase, step: int) -> PhaseData:
     steps = self.plan.steps
     if step == 0 and index == 0 and steps.start_task:
-      self.student = steps.start_task(self.student, np.uint32(self.plan.seed), self._classes(task))
+      self.states['student'] = steps.start_task(self.student, np.uint32(self.plan.seed), self._classes(task))
     if step == 0 and phase.reset_optimizer:
-      self.student = steps.reset_optimizer(self.student)
+      self.states['student'] = steps.reset_optimizer(self.student)
     return self._phase_data(task, self._pool(task)).replace(teachers=self.teachers[: phase.teachers])
 
   def _begin_dreaming(self, task: int, step: int) -> PhaseData:
@@ -209,7 +210,8 @@ class Learner:
     # Pixels always start anew: they are images of these classes, not a way to make images.
     warm = self.config.inversion.warm_start and self.config.inversion.what == 'generator'
     if step == 0 and not warm:
-      self.generator = self.plan.steps.new_generator(task).replace(step=self.generator.step)
+      step_count = self.states['generator'].step
+      self.states['generator'] = self.plan.steps.new_generator(task).replace(step=step_count)
     return self._phase_data(task).replace(teachers=(freeze(self.student),))
 
   def _inputs(self, task: int, index: int, phase: Phase) -> AbstractContextManager[StepInputs]:
@@ -227,7 +229,7 @@ class Learner:
     if not steps.end_task:
       return ''
     pooled, data, batches = self._pool(task), self._phase_data(task), itertools.count()
-    new = freeze(self.student, self.generator)
+    new = freeze(self.student, self.states.get('generator'))
     # The model of the task before, which the statistics are of: whatever was frozen during this task is newer.
     old = self.teachers[sum(phase.freeze_after for phase in self.plan.method.later[:-1])] if task else new
     old = None if self.plan.method.still else old
@@ -236,7 +238,7 @@ class Learner:
     labels = pooled.labels[~pooled.is_memory]
     rows = self.plan.mesh.replicate(rows_of_task(labels, by_old, by_new, max(self.stream.sizes)))
     told = TaskEnd(**rows, classes=data.classes, statistics=self.student.statistics)
-    self.student = self.student.replace(statistics=steps.end_task(told))
+    self.states['student'] = self.student.replace(statistics=steps.end_task(told))
     return metrics.thin(labels, by_new[:, 0])
 
   def evaluate(self, task: int) -> tuple[Evaluation, str]:
@@ -246,27 +248,23 @@ class Learner:
     predict = partial(self.plan.steps.predict, freeze(self.student), classes=self._classes(task))
     logits = in_batches(predict, self.test_images, self.config.eval_batch_size, n)
     found = metrics.evaluate(logits[:, :classes], self.test_labels[:n], self.tasks.task_of_class[:classes])
-    judged = self._learning_steps(task) >= metrics.JUDGED
+    pool, phases = self._pool(task), self.schedule.phases(task)
+    judged = sum(self.schedule.phase_steps(task, phase, pool) for phase in phases) >= metrics.JUDGED
     return found, metrics.at_chance(found.hits, of_task[:n] == task, classes) if judged else ''
 
-  def _learning_steps(self, task: int) -> int:
-    """The student's steps on one task."""
-    pool = self._pool(task)
-    return sum(self.schedule.phase_steps(task, phase, pool) for phase in self.schedule.phases(task))
+  def picture(self, task: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """(images f[n, h, w, c], labels i[n]) that the generator dreams of the student after `task`.
 
-  def picture(self, task: int) -> tuple[np.ndarray, np.ndarray]:
-    """(images f[n, h, w, c], labels i[n]) that the generator dreams of the student after `task`."""
+    The third value is why the generator has collapsed; '' if it has not.
+    """
     data = self._phase_data(task).replace(teachers=(freeze(self.student),))
-    return jax.device_get(self.plan.steps.picture(self.generator.variables, data))
-
-  def dead(self, task: int, dreams: np.ndarray, labels: np.ndarray) -> str:
-    """Why the generator has collapsed, judged by what `picture` gave; '' if it has not."""
+    dreams, labels = jax.device_get(self.plan.steps.picture(self.states['generator'].variables, data))
     judged = self.config.inversion.steps >= metrics.JUDGED
-    return metrics.dead(dreams, labels, sum(self.tasks.sizes[: task + 1])) if judged else ''
+    return dreams, labels, metrics.dead(dreams, labels, sum(self.tasks.sizes[: task + 1])) if judged else ''
 
   def freeze(self, task: int, phase: NamedPhase) -> TaskSnapshot:
     """Makes the student the newest teacher, with the generator that dreams of it; refreshes the memory."""
-    generator = None if phase.training else self.generator
+    generator = None if phase.training else self.states['generator']
     # A copy: the training step reuses the student's buffers.
     model, memory = jax.tree.map(jnp.copy, freeze(self.student, generator)), {}
     if self.plan.method.memory:

@@ -56,7 +56,7 @@ def cli(cli_env):
     ([f'{DIGITS}:qick'], ["'qick'", "'quick'"]),
     ([f'{DIGITS}:tasks=two'], ["'tasks=two'", 'whole number']),
     (['--config=configs/digit.py'], ["'configs/digit.py'", "'digits'"]),
-    ([], ['--config is missing', '--config=configs/digits.py']),
+    ([], ['--config is missing', '--config=digits']),
     ([DIGITS, '--confgi=3'], ['confgi', 'config']),
     ([DIGITS, 'tasks=3'], ["'tasks=3'"]),
     ([f'{DIGITS}:tasks=3', '--config.task_sizes=(5,5)'], ['tasks=3', 'config.task_sizes=(5, 5)']),

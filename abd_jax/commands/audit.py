@@ -10,20 +10,15 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from abd_jax.commands.options import parse
-from abd_jax.errors import UserError
+from abd_jax.commands import parse
 
 FORMATS = ('table', 'arrays', 'json')
 
 
 def run(words: list[str]) -> int:
   """Prints the audit and returns the exit code. Raises UserError."""
-  given = parse(words, ('format',))
+  given = parse(__doc__, words, {'format': FORMATS}, (1,))
   form = given.options.get('format', 'table')
-  if form not in FORMATS:
-    raise UserError(f'--format={form}: expected one of {", ".join(FORMATS)}.')
-  if len(given.rest) != 1:
-    raise UserError('expected the workdir of one run, as in abd-jax audit runs/digits.')
   from abd_jax.analysis.audit import audit
 
   found = audit(given.rest[0])

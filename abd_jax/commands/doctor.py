@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from abd_jax.commands.options import parse
+from abd_jax.commands import parse
 from abd_jax.errors import UserError, reason
 
 MEMORY, DISK = 4, 2  # GB below which a run of the sizes in configs/ may not fit
@@ -31,9 +31,7 @@ class Finding(NamedTuple):
 
 def run(words: list[str]) -> int:
   """Prints all findings; returns 1 if one has a remedy."""
-  given = parse(words, ('data_dir', 'workdir'))
-  if given.rest:
-    raise UserError(f"expected options of doctor, got '{given.rest[0]}'; --help lists them.")
+  given = parse(__doc__, words, {'data_dir': (), 'workdir': ()})
   bad = 0
   for finding in findings(given.options.get('data_dir', ''), Path(given.options.get('workdir') or '.')):
     bad += bool(finding.remedy)

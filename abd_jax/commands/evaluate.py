@@ -25,7 +25,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from abd_jax.commands.options import parse
+from abd_jax.commands import file_to_write, parse
 from abd_jax.commands.predict import open_model
 from abd_jax.data.folders import image_files, natural, own_images, subfolders
 from abd_jax.errors import UserError
@@ -37,12 +37,9 @@ MOST_MISTAKES = 10  # shown of a confusion matrix that is too wide for the termi
 
 def run(words: list[str]) -> None:
   """Prints and writes the numbers. Raises UserError for a mistake; OSError if a file cannot be written."""
-  given = parse(words, ('json', 'csv', 'task', 'data_dir'))
-  if len(given.rest) not in (1, 2):
-    raise UserError('expected a workdir and perhaps a folder, as in abd-jax evaluate runs/birds photos.')
-  for file in (Path(given.options[name]) for name in ('json', 'csv') if name in given.options):
-    if file.is_dir() or not file.absolute().parent.is_dir():
-      raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')
+  given = parse(__doc__, words, {'json': (), 'csv': (), 'task': (), 'data_dir': ()}, (1, 2))
+  for name in given.options.keys() & {'json', 'csv'}:
+    file_to_write(given.options[name])
   workdir = Path(os.path.expanduser(given.rest[0])).absolute()
   folder, of_file = Path(os.path.expanduser(given.rest[-1])).absolute(), workdir.is_file()
   model = open_model(str(workdir), given, sorted(subfolders(folder)) if of_file and given.rest[1:] else ())

@@ -34,25 +34,18 @@ from typing import Any
 import numpy as np
 
 from abd_jax import __version__
-from abd_jax.commands.options import parse
+from abd_jax.commands import file_to_write, parse
 from abd_jax.commands.predict import open_model
-from abd_jax.errors import UserError
 
 DREAMS = 512  # that measure the ranges of activations
 
 
 def run(words: list[str]) -> None:
   """Writes the file. Raises UserError for a mistake; then a file that was there is unchanged."""
-  given = parse(words, ('task', 'format'))
-  if len(given.rest) != 2:
-    raise UserError('expected a workdir and a file, as in abd-jax export runs/digits model.zip.')
-  workdir, file = given.rest[0], Path(given.rest[1])
+  given = parse(__doc__, words, {'task': (), 'format': WRITERS}, (2,))
+  file = file_to_write(given.rest[1])
   form = given.options.get('format', 'onnx' if file.suffix == '.onnx' else 'zip')
-  if form not in WRITERS:
-    raise UserError(f'--format={form}: expected one of {", ".join(WRITERS)}.')
-  if not file.absolute().parent.is_dir() or file.is_dir():
-    raise UserError(f'{file} cannot be written: expected a file in a folder that exists.')
-  model = open_model(workdir, given)
+  model = open_model(given.rest[0], given)
   from abd_jax.files import write_atomically
 
   content = WRITERS[form](model)

@@ -10,21 +10,16 @@ Normalisation, image size and network stay. W2 is an ordinary workdir: the same 
 evaluated if the data of WORKDIR's run are unchanged.
 """
 
-from abd_jax.commands.options import parse
+from abd_jax.commands import parse
 from abd_jax.commands.train import begin, learn
 from abd_jax.config import changed, check, check_read, default, read_fields
 from abd_jax.devices.hosts import all_or_none
-from abd_jax.errors import UserError
 from abd_jax.run.extend import extended_config
 
 
 def run(words: list[str]) -> None:
   """Extends a run. Raises UserError for a mistake; then nothing is written."""
-  given = parse(words, ('workdir', 'method'), fields=True)
-  if len(given.rest) != 1:
-    raise UserError('expected the workdir of one finished run, as in abd-jax extend runs/a --workdir=runs/b.')
-  if not given.options.get('workdir'):
-    raise UserError('--workdir is missing: the folder of the extended run, as in --workdir=runs/b.')
+  given = parse(__doc__, words, {'workdir': (), 'method': ()}, (1,), ('workdir',), fields=True)
   fields = read_fields(given.fields)
   of_cluster = {name: value for name, value in fields.items() if name.startswith(('distributed', 'cluster.'))}
   hosts = changed(default(), of_cluster)

@@ -20,19 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from abd_jax.commands.options import Words, parse
+from abd_jax.commands import Words, parse
 from abd_jax.data import folders
 from abd_jax.errors import UserError
 
 
 def run(words: list[str]) -> None:
   """Prints a row for each image. Raises UserError for a mistake."""
-  given = parse(words, ('format', 'top', 'task'))
+  given = parse(__doc__, words, {'format': PRINTERS, 'top': (), 'task': ()}, range(2, sys.maxsize))
   form, top = given.options.get('format', 'table'), whole(given, 'top', 3)
-  if form not in PRINTERS:
-    raise UserError(f'--format={form}: expected one of {", ".join(PRINTERS)}.')
-  if len(given.rest) < 2:
-    raise UserError('expected a workdir and images, as in abd-jax predict runs/digits photo.png.')
   listed = lambda word: sys.stdin.read().removeprefix('\ufeff').splitlines() if word == '-' else [word]
   files = folders.image_paths([path for word in given.rest[1:] for path in listed(word) if path])
   model = open_model(given.rest[0], given)

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from abd_jax.commands.options import parse
+from abd_jax.commands import parse
 from abd_jax.errors import UserError
 
 NO_RUNS = ('compilation_cache', 'oracles')
@@ -22,11 +22,10 @@ NO_RUNS = ('compilation_cache', 'oracles')
 def run(words: list[str]) -> None:
   """Writes the report. Raises UserError; OSError if the file cannot be written."""
   look = '--no-diagnosis' not in words
-  given = parse([word for word in words if word != '--no-diagnosis'], ('output', 'data_dir'))
+  words = [word for word in words if word != '--no-diagnosis']
+  given = parse(__doc__, words, {'output': (), 'data_dir': ()}, range(1, sys.maxsize))
   named = list(dict.fromkeys(Path(word).absolute() for word in given.rest))
   folders = [one for one in named if one.name not in NO_RUNS or (one / 'config.json').exists()] or named
-  if not folders:
-    raise UserError('expected the workdir of a run, as in abd-jax report runs/digits.')
   common = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
   output = Path(given.options.get('output', common / 'report.html')).absolute()
   if 'output' in given.options:

@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 
 from abd_jax import train as training
-from abd_jax.commands.options import parse
+from abd_jax.commands import parse
 from abd_jax.config import Config, changed, check, load_config
 from abd_jax.devices import backend, hosts
 from abd_jax.devices.environment import check_memory
@@ -34,12 +34,7 @@ from abd_jax.run.workdir import check_path, read_finished, resolve
 
 def run(words: list[str]) -> None:
   """Runs the config that `words` name. Raises UserError for a mistake."""
-  given = parse(words, ('config', 'workdir'), fields=True)
-  if given.rest:
-    raise UserError(f"expected options that begin with --, as in --workdir=runs/digits, got '{given.rest[0]}'.")
-  for name, example in (('config', 'configs/digits.py'), ('workdir', 'runs/digits')):
-    if not given.options.get(name):
-      raise UserError(f'--{name} is missing; give it as in --{name}={example}.')
+  given = parse(__doc__, words, {'config': (), 'workdir': ()}, required=('config', 'workdir'), fields=True)
   config = load_config(given.options['config'], **given.fields)
   check(config)
   begin(config.distributed, config.cluster)

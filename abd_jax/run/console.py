@@ -1,11 +1,10 @@
 """What a run shows on the terminal, and how it answers Ctrl-C and SIGTERM."""
 
 import contextlib
+import io
 import os
-import shutil
 import signal
 import sys
-import textwrap
 import threading
 import time
 from typing import Any
@@ -50,38 +49,31 @@ class Console:
   """
 
   def __init__(self, total: int, done: int, silent: bool = False, every: float = 10.0):
-    self._silent = silent
+    self._silent, self._every, self._last = silent, every, time.monotonic()
     notebook = type(sys.stderr).__module__.startswith('ipykernel')
-    self._plain = not (sys.stderr.isatty() or notebook)
-    self._total, self._done, self._start = total, done, done
-    self._every, self._began, self._last = every, time.monotonic(), time.monotonic()
-    self._compiled, self._where = 0.0, ''
-    self._bar = None
-    if not (self._plain or self._silent):
+    self._plain = silent or not (sys.stderr.isatty() or notebook)
+    look: dict[str, Any] = {'bar_format': '{desc}{n_fmt}/{total_fmt} steps, {remaining} left{postfix}'}
+    if not self._plain:
       colour = None if os.environ.get('NO_COLOR') else 'green'
-      form = '{desc}{percentage:3.0f}% |{bar:15}| {unit}'  # as the unit, for tqdm puts a comma before a postfix
-      self._bar = tqdm(total=total, initial=done, colour=colour, dynamic_ncols=True, bar_format=form, unit='starting')
+      form = '{desc}{percentage:3.0f}% |{bar:15}| {remaining} left{postfix}'
+      look = {'bar_format': form, 'colour': colour, 'dynamic_ncols': True}
+    file = io.StringIO() if self._plain else sys.stderr
+    self._bar = tqdm(total=total, initial=done, file=file, smoothing=0, **look)
 
-  def begin(self, where: str, what: str) -> None:
-    """Shows that the phase `where` begins with `what`, which prints nothing itself."""
-    self._where = where
-    self._show(what)
+  def begin(self, where: str) -> None:
+    """Shows that the phase `where` begins."""
+    self._bar.set_description(where, refresh=False)
+    self._show('first steps')
 
   def compiled(self, seconds: float) -> None:
-    """Adds the seconds that a compilation took, so that the time left does not count them."""
-    self._compiled += seconds
+    """Leaves the seconds that a compilation took out of the time left."""
+    self._bar.start_t += seconds
 
   def step(self, steps: int, metrics: dict[str, float], images_per_second: float) -> None:
     """Shows that `steps` more steps of the phase are done."""
-    self._done += steps
+    self._bar.n += steps
     words = [f'{name}={value:.3g}' for name, value in sorted(metrics.items(), key=lambda item: item[0] != 'loss')]
-    words.append(f'{images_per_second:.0f} images/s')
-    if self._bar is not None:
-      self._bar.n += steps
-      self._show(' '.join([self._left(), 'left', *words]))
-    elif time.monotonic() - self._last >= self._every:
-      self._last = time.monotonic()
-      self.line(f'{self._where}: {" ".join(words)}, {self._done}/{self._total} steps, {self._left()} left')
+    self._show(' '.join([*words, f'{images_per_second:.0f} images/s']))
 
   def line(self, text: str) -> None:
     """Prints a line on stderr, above the bar if there is one."""
@@ -90,20 +82,13 @@ class Console:
         tqdm.write(text, file=sys.stderr)
 
   def _show(self, text: str) -> None:
-    """Shows as many words of `text` after the bar as the terminal has room for."""
-    if self._bar is None:
-      return
-    self._bar.set_description_str(f'{self._where}: ', refresh=False)
-    room = shutil.get_terminal_size().columns - len(f'{self._where}: 100% |{" " * 15}| ')
-    self._bar.unit = textwrap.shorten(text, max(room, 1), placeholder='')
-    with contextlib.suppress(OSError):
-      self._bar.refresh()
-
-  def _left(self) -> str:
-    seconds = max(time.monotonic() - self._began - self._compiled, 1e-3)
-    rate = max(self._done - self._start, 1) / seconds
-    return tqdm.format_interval((self._total - self._done) / rate)
+    self._bar.set_postfix_str(text, refresh=False)
+    if not self._plain:
+      with contextlib.suppress(OSError):
+        self._bar.refresh()
+    elif time.monotonic() - self._last >= self._every:
+      self._last = time.monotonic()
+      self.line(str(self._bar))
 
   def close(self) -> None:
-    if self._bar is not None:
-      self._bar.close()
+    self._bar.close()

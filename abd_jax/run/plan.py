@@ -19,7 +19,7 @@ from abd_jax.devices.backend import pin_numbers
 from abd_jax.devices.environment import check_memory, environment
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
-from abd_jax.files import RESULTS_SCHEMA
+from abd_jax.files import RESULTS_SCHEMA, as_json
 from abd_jax.methods.types import Method
 from abd_jax.models import pretrained
 from abd_jax.models.pretrained import Pretrained
@@ -28,7 +28,6 @@ from abd_jax.run.checkpoint import SCHEMA, abstract_states
 from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.schedule import Schedule
-from abd_jax.run.workdir import Workdir
 from abd_jax.state import TaskSnapshot, TrainState, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
 from abd_jax.steps.components import Components, make_components
@@ -164,19 +163,15 @@ class Plan(NamedTuple):
     task, phase = self.schedule.start
     return Progress(task=task, phase=phase, history=self.base.history() if self.base else EvalHistory())
 
-  def _tests_at_hand(self) -> list[int]:
+  def tests_at_hand(self) -> list[int]:
     """How many test images of each task exist now."""
     tasks = self.schedule.tasks
     of_task = tasks.task_of_class[self.stream.test_labels(tasks.num_tasks - 1)]
     return np.bincount(of_task, minlength=tasks.num_tasks).tolist()
 
-  def lacks_old_tests(self) -> bool:
-    """Whether this run extends one whose test images are missing."""
-    return 0 in self._tests_at_hand()  # `build` checks that its own tasks have some
-
   def test_counts(self) -> list[int]:
     """How many test images each task has. If they are missing: how many the run had that this one extends."""
-    counts = self._tests_at_hand()
+    counts = self.tests_at_hand()
     before = self.base.results.get('test_images', counts) if self.base else counts
     return [count or before[task] for task, count in enumerate(counts)]
 
@@ -225,16 +220,17 @@ def build(config) -> Plan:
   base = read_base(config.extends) if config.extends else None
   weights = None if base else pretrained.of(config)
   stream = open_stream(config, base)
-  _check_classes(stream, len(base.sizes) if base else 0)
+  known = len(base.sizes) if base else 0
+  _check_classes(stream, known)
   config = infer_config(config, stream.dataset, stream.tasks.original_ids(0), weights)
   method = methods.get(config)
   if base and method.offline:
     raise UserError(f"method '{config.method}' learns all classes at once, so it extends no model. Choose another.")
-  mesh = DataMesh(_devices(config.devices))
-  known = len(base.sizes) if base else 0
-  batches = {'student.batch_size': config.student.batch_size, 'inversion.batch_size': config.inversion.batch_size}
-  batches['eval_batch_size'] = config.eval_batch_size
-  _check_batches(batches, stream.sizes[known:], mesh.size)
+  devices = backend.devices()
+  if config.devices > len(devices):
+    raise UserError(f'config.devices={config.devices}, but there are only {len(devices)}. Use 0 for all.')
+  mesh = DataMesh(devices[: config.devices or len(devices)])
+  _check_batches(flatten(config.to_dict()), stream.sizes[known:], mesh.size)
   seed = config.seed if config.seed >= 0 else config.trial
   classes = sum(stream.tasks.sizes)
   memory_size = capacity(config.memory, classes) if method.memory else 0
@@ -275,22 +271,15 @@ def _check_classes(stream: TaskStream, known: int) -> None:
     print(f'classes without test images, so without accuracy: {count} ({some})', file=sys.stderr)
 
 
-def _devices(count: int) -> Sequence[Any]:
-  devices = backend.devices()
-  if count > len(devices):
-    raise UserError(f'config.devices={count}, but there are only {len(devices)}. Use 0 for all.')
-  return devices[: count or len(devices)]
-
-
-def _check_batches(batches: dict[str, int], images: Sequence[int], devices: int) -> None:
+def _check_batches(flat: dict[str, Any], images: Sequence[int], devices: int) -> None:
   """Raises UserError for a batch that does not divide over the devices. Tells of tasks that do not fill one.
 
-  batches: field -> its batch size. images: of each task, for training.
+  flat: a flat config. images: of each task, for training.
   """
-  for name, size in batches.items():
-    if size % devices:
-      raise UserError(f'config.{name}={size}: expected a multiple of {devices}, the number of devices.')
-  batch = batches['student.batch_size']
+  for name in ('student.batch_size', 'inversion.batch_size', 'eval_batch_size'):
+    if flat[name] % devices:
+      raise UserError(f'config.{name}={flat[name]}: expected a multiple of {devices}, the number of devices.')
+  batch = flat['student.batch_size']
   if small := [count for count in images if count < batch]:
     print(
       f'tasks with fewer training images than config.student.batch_size={batch}: {len(small)} of {len(images)}, the '
@@ -299,24 +288,16 @@ def _check_batches(batches: dict[str, int], images: Sequence[int], devices: int)
     )
 
 
-def results_of(
-  plan: Plan,
-  files: Workdir,
-  history: EvalHistory,
-  seconds: dict[str, float],
-  steps: dict[str, int],
-  stretches: list[dict[str, Any]],
-) -> dict[str, Any]:
-  """The keys of results.json; docs/results.md documents them."""
-  tasks = plan.schedule.tasks
-  counts = plan.test_counts()
+def results_of(plan: Plan, progress: Progress, steps: dict[str, int]) -> dict[str, Any]:
+  """The keys of results.json; docs/results.md documents them. steps: of the student and of the generator."""
+  history, counts = progress.history, plan.test_counts()
   unknown = [[None] * (row + 1) for row in range(len(history.accuracy) - len(history.task_aware_accuracy))]
   task_aware = unknown + history.task_aware_accuracy
   return {
     'schema_version': RESULTS_SCHEMA,
     'method': plan.config.method,
     'class_order': plan.class_order(),
-    'task_sizes': list(tasks.sizes),
+    'task_sizes': list(plan.schedule.tasks.sizes),
     'test_images': counts,
     **metrics.summary(history.accuracy, counts),
     'top5_accuracy_matrix': history.top5_accuracy,
@@ -325,10 +306,10 @@ def results_of(
     'final_task_aware_accuracy': metrics.final_accuracy(task_aware, counts),
     'class_accuracy': history.class_accuracy,
     'class_top5_accuracy': history.class_top5_accuracy,
-    'seconds': seconds,
+    'seconds': progress.seconds,
     'steps': steps,
     'seed': plan.seed,
     **environment(plan.mesh.size),
-    'stretches': stretches,
-    'config': files.config,
+    'stretches': progress.stretches,
+    'config': as_json(plan.config.to_dict()),
   }

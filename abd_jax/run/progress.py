@@ -56,10 +56,6 @@ class Progress:
       self.stretches.append({'task': self.task, 'phase': self.phase, 'step': self.step, **environment})
     return changed and len(self.stretches) > 1
 
-  def move_to(self, task: int, phase: str) -> None:
-    """The run goes on with the first step of that phase of 0-based `task`; '' for the task's first."""
-    self.task, self.phase, self.step = task, phase, 0
-
   def next_save(self, kind: str, checksum: str) -> dict[str, Any]:
     """What to write with a save of `kind`, which gets the next number over all kinds. checksum: of its arrays."""
     self.saves[kind] = 1 + max(self.saves.values(), default=0)

@@ -20,6 +20,7 @@ from abd_jax.protocol.metrics import Evaluation
 from abd_jax.run.checkpoint import Checkpoints, manifest_file, read_manifest, write_model
 from abd_jax.run.console import Console, PauseSignals
 from abd_jax.run.load import load_teacher
+from abd_jax.run.logs import confusion_file, write_confusion
 from abd_jax.run.plan import Plan
 from abd_jax.run.schedule import BASE, NamedPhase, TeacherId
 from abd_jax.run.workdir import Workdir
@@ -51,6 +52,7 @@ class Session:
   """The input and output of a run while this process works on it. The learner owns the arrays.
 
   Attributes:
+    checkpoints: where it is saved.
     progress: where the run stands.
     states: the newest saved state of each kind, for the learner to begin with.
     console: what is shown.
@@ -58,8 +60,8 @@ class Session:
 
   def __init__(self, files: Workdir, plan: Plan):
     self.files, self._plan, config = files, plan, plan.config
-    self._checkpoints, self._teachers = Checkpoints(files.path), files.path / 'teachers'
-    self.states, saved = self._checkpoints.restore(plan.abstract)
+    self.checkpoints, self._teachers = Checkpoints(files.path), files.path / 'teachers'
+    self.states, saved = self.checkpoints.restore(plan.abstract)
     self.progress = saved or plan.begin()
     files.cut_log(self.progress.log_bytes, self.progress.log_checksum)
     self._collapse, self._profile = config.collapse, config.profile
@@ -83,8 +85,8 @@ class Session:
     self._signals.__exit__(*exc)
     jax.monitoring.unregister_event_duration_listener(self._on_event)
     self.console.close()
-    self._checkpoints.wait()
-    self._checkpoints.close()
+    self.checkpoints.wait()
+    self.checkpoints.close()
 
   # Time.
 
@@ -97,10 +99,8 @@ class Session:
   def clock(self, what: str) -> Iterator[None]:
     """Adds the block's seconds to progress.seconds[what], those of compiling to 'compile'."""
     self._mark = time.monotonic(), self._compiled
-    try:
-      yield
-    finally:
-      self._count_seconds(what)
+    yield
+    self._count_seconds(what)
 
   def _count_seconds(self, what: str) -> None:
     """Adds the seconds since the last mark, and sets a new mark."""
@@ -126,7 +126,7 @@ class Session:
   def store_teacher(self, one: TeacherId, snapshot: TaskSnapshot, no_longer_kept: list[TeacherId]) -> None:
     """Writes a frozen model with its manifest. First removes those that are no longer kept, to make room."""
     if no_longer_kept:
-      self._checkpoints.wait()
+      self.checkpoints.wait()
       self.files.remove_teachers(no_longer_kept)
     write_model(self._teachers / one.folder, snapshot, self._plan.manifest(one.task))
 
@@ -136,7 +136,7 @@ class Session:
   def phase(self, phase: NamedPhase) -> Iterator[None]:
     """Surrounds the steps of a phase: clocks them, and appends their cost to phases.jsonl."""
     progress = self.progress
-    self.console.begin(f'task {progress.task + 1} {phase.name}', 'first steps')
+    self.console.begin(f'task {progress.task + 1} {phase.name}')
     began, busy, first = time.monotonic(), time.process_time(), progress.step
     self._chunk_began = began, first
     try:
@@ -192,7 +192,10 @@ class Session:
   def evaluated(self, found: Evaluation) -> None:
     """Logs accuracies by task and over all classes; writes the confusion matrix."""
     names, row, seen = self._plan.stream.class_names, found.accuracy, found.seen
-    self.files.write_confusion(self.progress.task, names[: len(found.confusion)], found.confusion)
+    if self.files.is_main:
+      write_confusion(
+        confusion_file(self.files.path, self.progress.task), names[: len(found.confusion)], found.confusion
+      )
     self._log({'phase': 'evaluating', 'accuracy': row, 'seen_accuracy': seen})
     classes, value = ('its own classes', row[-1]) if seen is None else ('all classes seen', seen)
     assert value is not None  # a run's own tasks have test images
@@ -214,25 +217,22 @@ class Session:
 
   # Saving.
 
-  def save_if_due(self, phase: NamedPhase, state: TrainState) -> None:
-    """Saves after config.checkpoint_seconds, or when the run must stop. Raises Paused as `save` does."""
-    if hosts.any_says(time.monotonic() - self._saved >= self._save_every or self._must_stop()):
-      self.save(phase, state)
+  def save(self, phase: NamedPhase, state: TrainState, at_end: bool = True) -> None:
+    """Saves the state that a phase trains, and the progress. Raises Paused, all on disk, if the run must stop.
 
-  def save(self, phase: NamedPhase, state: TrainState) -> None:
-    """Saves the state that a phase trains, and the progress. Raises Paused, all on disk, if the run must stop."""
-    self._checkpoints.save(phase.kind, state, self.progress.next_save(phase.kind, checksum_of_arrays(state)))
+    at_end: of the phase; before, nothing is saved until config.checkpoint_seconds are over or the run must stop.
+    """
+    due = time.monotonic() - self._saved >= self._save_every or self._must_stop()
+    if not (at_end or hosts.any_says(due)):
+      return
+    self.checkpoints.save(phase.kind, state, self.progress.next_save(phase.kind, checksum_of_arrays(state)))
     self._saved = time.monotonic()
     if hosts.any_says(self._must_stop()):
-      self._checkpoints.wait()
+      self.checkpoints.wait()
       why = self._signals.received or f'max_seconds={self._limit:g}'
       at_end = self.progress.task and not (self.progress.phase or self.progress.step)
       where = f'after task {self.progress.task}' if at_end else f'in task {self.progress.task + 1}'
       raise Paused(f'paused ({why}) {where}; the same command resumes it')
 
-  def wait(self) -> None:
-    """Returns once every save is on disk."""
-    self._checkpoints.wait()
-
   def _must_stop(self) -> bool:
-    return bool(self._signals.received) or 0 < self._limit <= time.monotonic() - self._began
+    return bool(self._signals.received or 0 < self._limit <= time.monotonic() - self._began)

@@ -15,11 +15,11 @@ import xxhash
 from abd_jax.config import FREE_FIELDS, Config, changed, default, flatten, left_open, reads
 from abd_jax.devices import hosts
 from abd_jax.errors import InUse, UserError
-from abd_jax.files import read_json, read_results, sealed, write_atomically, write_sealed
+from abd_jax.files import as_json, read_json, read_results, sealed, write_atomically, write_sealed
 from abd_jax.models import pretrained
 from abd_jax.protocol.tasks import order_text
 from abd_jax.report.figures import save_grid
-from abd_jax.run.logs import MetricWriters, confusion_file, write_confusion
+from abd_jax.run.logs import MetricWriters
 from abd_jax.run.schedule import TeacherId
 
 SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
@@ -37,7 +37,7 @@ class Workdir:
     self.is_main = hosts.is_main()  # of several hosts, one writes
     self._writers: MetricWriters | None = None  # made with the first record
     self.on_metrics: Callable[[dict], None] | None = None  # called with each record
-    self.config = json.loads(json.dumps(config_dict))
+    self._config = config_dict
     self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
     self._lock = hosts.all_or_none(self._open)
     try:
@@ -67,13 +67,13 @@ class Workdir:
       ) from error
     file = self.path / 'config.json'
     if file.exists():
-      check_same_config(self.path, self.config)
+      check_same_config(self.path, self._config)
       return self._stamp()
     if others := [name for name in _KEPT if (self.path / name).exists()]:
       raise UserError(
         f'workdir {self.path} has {others[0]} but no config.json. Put config.json back, or choose another --workdir.'
       )
-    write_atomically(file, json.dumps(self.config, indent=2) + '\n')
+    write_atomically(file, json.dumps(self._config, indent=2) + '\n')
     return self._stamp()
 
   def _stamp(self) -> int:
@@ -143,11 +143,6 @@ class Workdir:
         os.truncate(self.log_file, size)
 
     hosts.word_of_main(cut)
-
-  def write_confusion(self, task: int, class_names: Sequence[str], counts: np.ndarray) -> None:
-    """Writes the counts i[c, c] of true and predicted classes after 0-based `task`."""
-    if self.is_main:
-      write_confusion(confusion_file(self.path, task), class_names, counts)
 
   def write_dreams(self, task: int, dreams: np.ndarray, names: list[str]) -> None:
     """Writes a picture of the dreams f[n, h, w, c] in [0, 1] after 0-based `task`, each with its class's name."""
@@ -242,7 +237,7 @@ def fixed(fields: dict) -> dict:
 
   Settings of other methods may change: whoever develops a method changes them.
   """
-  flat = flatten(json.loads(json.dumps(fields)))
+  flat = flatten(as_json(fields))
   method = flat.get('method', '')
   return {name: value for name, value in flat.items() if name not in FREE_FIELDS and reads(method, name)}
 

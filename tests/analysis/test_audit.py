@@ -159,7 +159,12 @@ def test_the_formats(run, capsys):
 
 @pytest.mark.parametrize(
   ('words', 'match'),
-  [([], 'one run'), (['a', 'b'], 'one run'), (['a', '--format=xml'], 'expected one of'), (['a'], 'holds no run')],
+  [
+    ([], 'audit WORKDIR'),
+    (['a', 'b'], 'audit WORKDIR'),
+    (['a', '--format=xml'], 'expected one of'),
+    (['a'], 'holds no run'),
+  ],
 )
 def test_mistakes_are_one_line(words, match):
   with pytest.raises(UserError, match=match):

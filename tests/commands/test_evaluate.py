@@ -131,7 +131,7 @@ def test_tables_show_every_class_and_the_matrix_or_what_it_says(small_run, capsy
 def test_mistakes_are_told_before_any_work(small_run, tmp_path):
   for words, match in (
     (['a', '--json=x', '--jsn=y'], 'not an option'),
-    ([], 'expected a workdir'),
+    ([], 'expected abd-jax evaluate WORKDIR'),
     ([tmp_path], 'no frozen model'),
     ([tmp_path, f'--csv={tmp_path}'], 'cannot be written'),
     ([tmp_path, f'--json={tmp_path / "none" / "x.json"}'], 'cannot be written'),

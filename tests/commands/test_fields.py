@@ -7,7 +7,7 @@ import pytest
 from conftest import refused
 
 import abd_jax.methods as methods
-from abd_jax.commands.options import parse
+from abd_jax.commands import parse
 from abd_jax.config import FIELDS, READERS, changed, check, check_read, read_fields
 from abd_jax.errors import UserError
 from abd_jax.fields import Text
@@ -76,7 +76,7 @@ def test_meaningless_values_are_refused_in_words_before_jax_has_anything_to_do(t
 )
 def test_mistakes_in_fields_are_told_in_words(tiny_config, words, told):
   with refused(*told):
-    fields = read_fields(parse([f'--config.{word}' for word in words], (), fields=True).fields)
+    fields = read_fields(parse('', [f'--config.{word}' for word in words], {}, fields=True).fields)
     check_read('abd', fields)
     check(changed(tiny_config(), fields))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from abd_jax.analysis.records import read_run
-from abd_jax.commands import options
+from abd_jax.commands import parse
 from abd_jax.commands import report as command
 from abd_jax.config import flatten, load_config
 from abd_jax.devices import backend
@@ -45,7 +45,7 @@ def test_the_command_gives_the_same_config(copy):
   (copy / 'config.json').write_text(json.dumps(config | {'max_seconds': 50.5}))
   run = read_run(copy, look=False)
   assert 'task_sizes' in run.changed and 'max_seconds' not in run.changed  # which changes no result
-  given = options.parse(shlex.split(run.command)[3:], ('config', 'workdir'), fields=True)
+  given = parse('', shlex.split(run.command)[3:], {'config': (), 'workdir': ()}, fields=True)
   config = flatten(json.loads(json.dumps(load_config(given.options['config']).to_dict())))
   assert {name for name in config if config[name] != run.config[name]} <= {'data.fingerprint'}
 
@@ -152,7 +152,7 @@ def test_what_is_damaged_is_refused_in_one_line(copy, write, damage, match):
 @pytest.mark.parametrize(
   ('words', 'match'),
   [
-    ([], 'expected the workdir'),
+    ([], 'expected abd-jax report WORKDIR'),
     (['--colour=1', 'a'], '--colour is not an option'),
     (['--output=.', 'nowhere'], 'cannot be written'),
   ],
