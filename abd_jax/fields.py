@@ -6,110 +6,94 @@ Fields stand in the table of abd_jax/config.py and in SETTINGS of a method's fil
 """
 
 import ast
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from abd_jax.errors import UserError
 
 
+@dataclass(frozen=True)
 class Field:
-  """A default and its limits. free: may differ when a run is resumed, since results do not depend on it."""
+  """A default and its limits. The functions below make fields of each type."""
 
-  expected = 'a text'
-
-  def __init__(self, default: Any, free: bool = False):
-    self.default, self.free = default, free
+  default: Any
+  expected: str  # what a value must be, in words
+  parse: Callable[[str], Any]  # the value that a text stands for on a command line
+  fits: Callable[[Any], bool] = lambda value: True  # whether a run can use a value
+  free: bool = False  # may differ when a run is resumed, since results do not depend on it
 
   def read(self, name: str, text: str) -> Any:
-    """The value that `text` stands for on a command line. Raises UserError if it is of another type."""
+    """The value that `text` stands for. Raises UserError if it is of another type. name: of the field, with dots."""
     try:
       return self.parse(text)
     except (ValueError, KeyError, SyntaxError, TypeError, MemoryError, RecursionError):
       raise UserError(f'config.{name}={text}: expected {self.expected}.') from None
 
-  def parse(self, text: str) -> Any:
-    return type(self.default)(text)
-
   def check(self, name: str, value: Any) -> None:
-    """Raises UserError for a value that no run can use. name: of the field, with dots."""
+    """Raises UserError for a value that no run can use. name: as in `read`."""
     if not self.fits(value):
       raise UserError(f'config.{name}={value!r}: expected {self.expected}.')
 
-  def fits(self, value: Any) -> bool:
-    return True
 
-
-class Text(Field):
+def Text(default: str, free: bool = False) -> Field:
   """Any text."""
+  return Field(default, 'a text', str, free=free)
 
 
-class Switch(Field):
+def Switch(default: bool, free: bool = False) -> Field:
   """True or False."""
-
-  expected = 'true or false'
-
-  def parse(self, text: str) -> bool:
-    return {'true': True, 'false': False, '1': True, '0': False}[text.lower()]
+  words = {'true': True, 'false': False, '1': True, '0': False}
+  return Field(default, 'true or false', lambda text: words[text.lower()], free=free)
 
 
-class Choice(Field):
+def Choice(*values: Any, free: bool = False) -> Field:
   """One of several words or whole numbers. The first is the default."""
-
-  def __init__(self, *values: Any, free: bool = False):
-    super().__init__(values[0], free)
-    self.values = values
-    self.expected = f'one of {", ".join(map(repr, values))}'
-
-  def fits(self, value: Any) -> bool:
-    return value in self.values
+  expected = f'one of {", ".join(map(repr, values))}'
+  return Field(values[0], expected, type(values[0]), lambda value: value in values, free)
 
 
-class Number(Field):
+def _within(value: Any, low: float, high: float, kinds: Any = (int, float)) -> bool:
+  return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+
+
+def Number(default: float, low: float, high: float, above: bool = False, free: bool = False) -> Field:
   """A number from `low` to `high`, whole if the default is. above: `low` itself is too low."""
-
-  def __init__(self, default: float, low: float, high: float, above: bool = False, free: bool = False):
-    super().__init__(default, free)
-    self.low, self.high, self.above = low, high, above
-    kind = 'a whole number' if isinstance(default, int) else 'a number'
-    self.expected = f'{kind} {"above" if above else "of at least"} {low:g} and at most {high:g}'
-
-  def fits(self, value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and self.low <= value <= self.high and not (self.above and value == self.low)
+  kind = 'a whole number' if isinstance(default, int) else 'a number'
+  expected = f'{kind} {"above" if above else "of at least"} {low:g} and at most {high:g}'
+  fits = lambda value: _within(value, low, high) and not (above and value == low)
+  return Field(default, expected, type(default), fits, free)
 
 
-class Numbers(Field):
+def Numbers(default: tuple, low: float, high: float, lengths: Collection[int] = (), whole: bool = True) -> Field:
   """A tuple of numbers from `low` to `high`. lengths: how many there may be; whole: no fractions."""
+  many = f'{min(lengths)} to {max(lengths)}' if isinstance(lengths, range) else ' or '.join(map(str, lengths))
+  kind, kinds = ('whole numbers', int) if whole else ('numbers', (int, float))
+  expected = f"{many} {kind} of at least {low:g} and at most {high:g}, written as '(5, 10)'".strip()
 
-  def __init__(self, default: tuple, low: float, high: float, lengths: Collection[int] = (), whole: bool = True):
-    super().__init__(default)
-    self.low, self.high, self.lengths, self.kinds = low, high, lengths, int if whole else (int, float)
-    many = f'{min(lengths)} to {max(lengths)}' if isinstance(lengths, range) else ' or '.join(map(str, lengths))
-    kind = f'{many} {"whole numbers" if whole else "numbers"}'.strip()
-    self.expected = f"{kind} of at least {low:g} and at most {high:g}, written as '(5, 10)'"
-
-  def parse(self, text: str) -> tuple:
+  def parse(text: str) -> tuple:
     value = ast.literal_eval(text)
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
-  def fits(self, value: Any) -> bool:
-    if not isinstance(value, (tuple, list)) or (self.lengths and len(value) not in self.lengths):
+  def fits(value: Any) -> bool:
+    if not isinstance(value, (tuple, list)) or (lengths and len(value) not in lengths):
       return False
-    good = lambda one: isinstance(one, self.kinds) and not isinstance(one, bool) and self.low <= one <= self.high
-    return all(map(good, value))
+    return all(_within(one, low, high, kinds) for one in value)
+
+  return Field(default, expected, parse, fits)
 
 
-def count(default: int) -> Number:
+def count(default: int) -> Field:
   """How many of something: at least one."""
   return Number(default, 1, 10**6)
 
 
-def rate(default: float) -> Number:
+def rate(default: float) -> Field:
   """A learning rate."""
   return Number(default, 0, 100, above=True)
 
 
-def weight(default: float) -> Number:
+def weight(default: float) -> Field:
   """The weight of a term in a loss."""
   return Number(default, 0, 1e6)
 

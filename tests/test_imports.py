@@ -16,7 +16,7 @@ HEAVY = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL', 't
 LAYERS = (
   ('__main__', 'main', 'commands'),
   ('train',),
-  ('analysis', 'onnx'),
+  ('analysis',),
   ('run',),
   ('report',),
   ('config',),

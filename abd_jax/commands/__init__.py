@@ -44,35 +44,31 @@ def parse(
   Raises:
     UserError: any of this is otherwise, or an option has no value or is given twice.
   """
-  given: dict[str, str] = {}
-  rest, words, prefix = [], list(words), 'config.'
+  given, words = Words({}, {}, []), list(words)
   while words:
     word = words.pop(0)
     if not word.startswith('-') or word == '-':
-      rest.append(word)
+      given.rest.append(word)
       continue
     name, equals, value = word.lstrip('-').partition('=')
-    if name not in known and not (fields and name.startswith(prefix)):
+    group = given.fields if fields and name.startswith('config.') else given.options
+    if name not in known and group is given.options:
       raise UserError(f'--{name} is not an option.{nearest(name, known)}')
     if not equals:
       if not words:
         raise UserError(f'--{name} has no value; give one, as in --{name}=...')
       value = words.pop(0)
-    if name in given:
+    if (leaf := name.removeprefix('config.')) in group:
       raise UserError(f'--{name} is given twice. Leave one out.')
     if (values := known.get(name)) and value not in values:
       raise UserError(f'--{name}={value}: expected one of {", ".join(values)}.')
-    given[name] = value
+    group[leaf] = value
   example = (usage or '').partition('    ')[0]
-  if len(rest) not in counts:
-    raise UserError(f'expected {example}, got {" ".join(map(repr, rest)) or "no word"} beside the options.')
-  if missing := [name for name in required if not given.get(name)]:
+  if len(given.rest) not in counts:
+    raise UserError(f'expected {example}, got {" ".join(map(repr, given.rest)) or "no word"} beside the options.')
+  if missing := [name for name in required if not given.options.get(name)]:
     raise UserError(f'--{missing[0]} is missing: expected {example}')
-  return Words(
-    {name: value for name, value in given.items() if not name.startswith(prefix)},
-    {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)},
-    rest,
-  )
+  return given
 
 
 def file_to_write(name: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from abd_jax.config import Config, check, default, flatten, restored
+from abd_jax.config import Config, changed, check, default, flatten, restored
 from abd_jax.data.folders import own_images
 from abd_jax.data.sources import Dataset, TaskStream, extended, open_configured
 from abd_jax.errors import UserError
@@ -19,16 +19,15 @@ from abd_jax.files import read_json, read_results
 from abd_jax.methods.types import Method
 from abd_jax.protocol.tasks import Tasks, parse_class_order, split
 from abd_jax.run.load import load_snapshot
-from abd_jax.run.progress import EvalHistory
 from abd_jax.run.workdir import resolve
 from abd_jax.state import FrozenModel, TaskSnapshot
 
 PyTree = Any
-# Fields without which the model is useless.
-KEPT = (
-  'model.init', 'model.blocks', 'model.widths', 'model.variant', 'dgr.', 'data.mean', 'data.std', 'data.max_value'
+# Fields without which the model is useless, and those that the base and the new data decide.
+DECIDED = (
+  'model.init', 'model.blocks', 'model.widths', 'model.variant', 'dgr.', 'data.mean', 'data.std', 'data.max_value',
+  'tasks', 'first_task_classes', 'class_order', 'extends',
 )  # fmt: skip
-DECIDED = ('tasks', 'first_task_classes', 'class_order', 'extends')  # fields that the base and the new data decide
 _NOT_INHERITED = ('max_seconds', 'devices', 'distributed', 'cluster.')  # where and when the base ran
 
 
@@ -40,16 +39,8 @@ class Base(NamedTuple):
   manifest: dict  # of its last model
   snapshot: TaskSnapshot
   results: dict
-
-  @property
-  def sizes(self) -> tuple[int, ...]:
-    """Classes of each of its tasks."""
-    return tuple(self.manifest['task_sizes'])
-
-  @property
-  def class_names(self) -> tuple[str, ...]:
-    """Of the classes it has learnt, in learning order."""
-    return tuple(self.manifest['class_order']['names'][: sum(self.sizes)])
+  sizes: tuple[int, ...]  # classes of each of its tasks
+  class_names: tuple[str, ...]  # of the classes it has learnt, in learning order
 
   def stored(self, method: Method, memory: Any) -> tuple[int, ...]:
     """The labels of the images in its memory. Raises UserError if `method` needs a memory of another size.
@@ -67,13 +58,6 @@ class Base(NamedTuple):
       )
     return tuple(labels[labels >= 0].tolist())
 
-  def history(self) -> EvalHistory:
-    """The results of its evaluations."""
-    rows = lambda name: list(self.results.get(name, []))  # a base may be older than a key
-    return EvalHistory(
-      rows('accuracy_matrix'), rows('top5_accuracy_matrix'), task_aware_accuracy=rows('task_aware_accuracy_matrix')
-    )
-
 
 def read_base(workdir: str | Path) -> Base:
   """The finished run in `workdir`. Raises UserError if there is none, or its model is damaged."""
@@ -86,7 +70,9 @@ def read_base(workdir: str | Path) -> Base:
   if not (folder / 'teachers').is_dir():
     raise UserError(f"{folder} holds no model: method '{config.method}' keeps none. Extend a run of another method.")
   _, manifest, snapshot = load_snapshot(folder)
-  return Base(folder, config, manifest, jax.device_get(snapshot), read_results(folder / 'results.json'))
+  sizes, results = tuple(manifest['task_sizes']), read_results(folder / 'results.json')
+  names = tuple(manifest['class_order']['names'][: sum(sizes)])
+  return Base(folder, config, manifest, jax.device_get(snapshot), results, sizes, names)
 
 
 def open_stream(config: Config, base: Base | None, prepare: bool = True) -> TaskStream:
@@ -129,16 +115,15 @@ def stream_of_run(workdir: Path, data_dir: str = '') -> TaskStream:
 
   data_dir: where the prepared data are now; '' for where the run found them. Raises UserError if they are not there.
   """
-  config = resolve(restored(read_json(workdir / 'config.json'))).unlock()
-  config.data.dir = data_dir or config.data.dir
-  return open_stream(config.lock(), read_base(config.extends) if config.extends else None, prepare=False)
+  config = restored(read_json(workdir / 'config.json'))
+  config = resolve(changed(config, {'data.dir': data_dir or config.data.dir}))
+  return open_stream(config, read_base(config.extends) if config.extends else None, prepare=False)
 
 
 def old_stream(base: Base) -> TaskStream | None:
   """The base's own data, or None if they are missing or have changed."""
-  config = base.config
   try:
-    return open_stream(resolve(config), read_base(config.extends) if config.extends else None, prepare=False)
+    return stream_of_run(base.workdir)
   except UserError:  # the model may have been trained on some of the changed images
     return None
 
@@ -182,25 +167,19 @@ def extended_config(workdir: str, fields: dict[str, Any], method: str | None = N
   """
   base = read_base(workdir)
   for name in fields:
-    if name.startswith(KEPT):
-      raise UserError(f'config.{name} must stay as in {base.workdir}. Leave it out.')
-    if name in DECIDED:
+    if name.startswith(DECIDED):
       raise UserError(f'config.{name} follows from {base.workdir} and the new data. Leave it out.')
-  config = base.config.copy_and_resolve_references().unlock()
-  config.class_order, config.first_task_classes, config.extends = '', 0, str(base.workdir)
-  config.method, config.task_sizes = method or config.method, base.sizes
-  config.update_from_flattened_dict(
-    {name: value for name, value in flatten(default().to_dict()).items() if name.startswith(_NOT_INHERITED)}
-  )
-  config.data.fingerprint = ''  # of the base's images
-  if own_images(config.data.name) or own_images(fields.get('data.name', '')):
+  values = {name: value for name, value in flatten(default().to_dict()).items() if name.startswith(_NOT_INHERITED)}
+  values |= {'class_order': '', 'first_task_classes': 0, 'task_sizes': base.sizes, 'extends': str(base.workdir)}
+  values |= {'method': method or base.config.method, 'data.fingerprint': ''}  # which is of the base's images
+  if own_images(base.config.data.name) or own_images(fields.get('data.name', '')):
     height, _, channels = base.manifest['image_shape']
-    config.data.size, config.data.channels = height, channels
-    config.data.value_range = tuple(base.manifest.get('value_range', ()))
-  config.update_from_flattened_dict(fields)
+    value_range = tuple(base.manifest.get('value_range', ()))
+    values |= {'data.size': height, 'data.channels': channels, 'data.value_range': value_range}
+  config = changed(base.config, values | fields)
   check(config)
-  config.task_sizes = _grown_sizes(base, config.task_sizes, _open_new(config.data, fields))
-  return resolve(config.lock())
+  sizes = _grown_sizes(base, config.task_sizes, _open_new(config.data, fields))
+  return resolve(changed(config, {'task_sizes': sizes}))
 
 
 def _open_new(data: Config, fields: dict[str, Any]) -> Dataset:

@@ -161,7 +161,11 @@ class Plan(NamedTuple):
   def begin(self) -> Progress:
     """Where the run stands before its first step."""
     task, phase = self.schedule.start
-    return Progress(task=task, phase=phase, history=self.base.history() if self.base else EvalHistory())
+    rows = lambda name: list(self.base.results.get(name, [])) if self.base else []  # a base may be older than a key
+    known = rows('accuracy_matrix'), rows('top5_accuracy_matrix')
+    return Progress(
+      task=task, phase=phase, history=EvalHistory(*known, task_aware_accuracy=rows('task_aware_accuracy_matrix'))
+    )
 
   def tests_at_hand(self) -> list[int]:
     """How many test images of each task exist now."""

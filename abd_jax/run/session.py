@@ -213,7 +213,7 @@ class Session:
     self.console.line(where)
 
   def _log(self, record: dict) -> None:
-    self.progress.log_bytes, self.progress.log_checksum = self.files.log({'task': self.progress.task} | record)
+    self.files.log({'task': self.progress.task} | record)
 
   # Saving.
 
@@ -225,13 +225,14 @@ class Session:
     due = time.monotonic() - self._saved >= self._save_every or self._must_stop()
     if not (at_end or hosts.any_says(due)):
       return
+    self.progress.log_bytes, self.progress.log_checksum = self.files.log_state()
     self.checkpoints.save(phase.kind, state, self.progress.next_save(phase.kind, checksum_of_arrays(state)))
     self._saved = time.monotonic()
     if hosts.any_says(self._must_stop()):
       self.checkpoints.wait()
       why = self._signals.received or f'max_seconds={self._limit:g}'
-      at_end = self.progress.task and not (self.progress.phase or self.progress.step)
-      where = f'after task {self.progress.task}' if at_end else f'in task {self.progress.task + 1}'
+      complete = self.progress.task and not (self.progress.phase or self.progress.step)
+      where = f'after task {self.progress.task}' if complete else f'in task {self.progress.task + 1}'
       raise Paused(f'paused ({why}) {where}; the same command resumes it')
 
   def _must_stop(self) -> bool:

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,6 @@ class Workdir:
     self._writers: MetricWriters | None = None  # made with the first record
     self.on_metrics: Callable[[dict], None] | None = None  # called with each record
     self._config = config_dict
-    self._log_bytes, self._log_digest = 0, xxhash.xxh3_128()
     self._lock = hosts.all_or_none(self._open)
     try:
       stamp = hosts.word_of_main(self._claim)
@@ -56,11 +55,9 @@ class Workdir:
       raise UserError(f'workdir {self.path} cannot be written ({error.strerror}). Choose another --workdir.') from error
 
   def _claim(self) -> int:
-    """Locks the folder, makes sure that it holds this config, and returns what `_stamp` does."""
+    """Locks the folder, makes sure that it holds this config, and returns when config.json was written, in ns."""
     try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise _in_use(self.path) from error
+      _lock(self._lock, fcntl.LOCK_EX, self.path)
     except OSError as error:
       raise UserError(
         f'workdir {self.path} lies on a file system without file locks ({error.strerror}). Choose another --workdir.'
@@ -68,25 +65,18 @@ class Workdir:
     file = self.path / 'config.json'
     if file.exists():
       check_same_config(self.path, self._config)
-      return self._stamp()
-    if others := [name for name in _KEPT if (self.path / name).exists()]:
+    elif others := [name for name in _KEPT if (self.path / name).exists()]:
       raise UserError(
         f'workdir {self.path} has {others[0]} but no config.json. Put config.json back, or choose another --workdir.'
       )
-    write_atomically(file, json.dumps(self._config, indent=2) + '\n')
-    return self._stamp()
-
-  def _stamp(self) -> int:
-    """When config.json was written, in ns; 0 if it is not there."""
-    try:
-      return (self.path / 'config.json').stat().st_mtime_ns
-    except OSError:
-      return 0
+    else:
+      write_atomically(file, json.dumps(self._config, indent=2) + '\n')
+    return file.stat().st_mtime_ns
 
   def _check_shared(self, stamp: int) -> None:
     """Raises UserError unless this host sees the main host's folder: otherwise each would wait for the other."""
-    end = time.monotonic() + SHARED_WITHIN
-    while self._stamp() != stamp:
+    end, file = time.monotonic() + SHARED_WITHIN, self.path / 'config.json'
+    while not file.exists() or file.stat().st_mtime_ns != stamp:
       if time.monotonic() > end:
         raise UserError(f'workdir {self.path} is not the same folder on every host. Name one that they share.')
       time.sleep(0.2)
@@ -101,23 +91,17 @@ class Workdir:
     """Writes them with a checksum, and returns what was written."""
     return write_sealed(self.path / 'results.json', results) if self.is_main else sealed(results)
 
-  def log(self, record: dict) -> tuple[int, str]:
-    """Appends a line to metrics.jsonl; returns the file's size in bytes and a checksum of them."""
-    line = (json.dumps(record) + '\n').encode()
+  def log(self, record: dict) -> None:
+    """Appends a line to metrics.jsonl and what is made of it."""
     if self.is_main:
       self._writers = self._writers or MetricWriters(self.path)
-      with open(self.log_file, 'ab') as file:
-        file.write(line)
-    self._log_bytes += len(line)
-    self._log_digest.update(line)
-    if self._writers:
+      self.append('metrics.jsonl', record)
       self._writers.write(record)
       if self.on_metrics:
         self.on_metrics(record)
-    return self._log_bytes, self._log_digest.hexdigest()
 
   def append(self, name: str, record: dict) -> None:
-    """Appends a line to a log of what this process did: to phases.jsonl or reads.jsonl."""
+    """Appends a line to a log."""
     if self.is_main:
       with open(self.path / name, 'ab', buffering=0) as file:
         size, line = file.tell(), json.dumps(record).encode() + b'\n'
@@ -128,6 +112,11 @@ class Workdir:
           file.truncate(size)  # the disk is full: no half record may stay
           raise
 
+  def log_state(self, size: int | None = None) -> tuple[int, str]:
+    """(size in bytes of metrics.jsonl, or of its first `size` bytes; their checksum)."""
+    content = self.log_file.read_bytes()[:size] if self.log_file.exists() else b''
+    return len(content), xxhash.xxh3_128(content).hexdigest()
+
   def cut_log(self, size: int, checksum: str) -> None:
     """Cuts metrics.jsonl back to `size` bytes, those of the restored step; the rest will be written again.
 
@@ -135,9 +124,7 @@ class Workdir:
     """
 
     def cut() -> None:
-      content = self.log_file.read_bytes()[:size] if self.log_file.exists() else b''
-      self._log_bytes, self._log_digest = size, xxhash.xxh3_128(content)
-      if size and self._log_digest.hexdigest() != checksum:
+      if size and self.log_state(size) != (size, checksum):
         raise UserError(f'{self.log_file} has changed. Put it back as it was, or choose another --workdir.')
       if self.log_file.exists():
         os.truncate(self.log_file, size)
@@ -168,17 +155,17 @@ def at_rest(folder: Path) -> Iterator[None]:
     yield
     return
   with open(folder / '.lock') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise _in_use(folder) from error
-    except OSError:  # a copy on a file system without locks: no run can go on there
-      pass
+    with suppress(OSError):  # a copy on a file system without locks: no run can go on there
+      _lock(lock.fileno(), fcntl.LOCK_SH, folder)
     yield
 
 
-def _in_use(folder: Path) -> InUse:
-  return InUse(f'workdir {folder} is in use by another process. Wait for it, or stop it.')
+def _lock(file: int, kind: int, folder: Path) -> None:
+  """Locks an open file until it is closed. Raises InUse if it is locked, OSError if the file system has no locks."""
+  try:
+    fcntl.flock(file, kind | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise InUse(f'workdir {folder} is in use by another process. Wait for it, or stop it.') from error
 
 
 def check_path(workdir: str) -> None:

@@ -19,7 +19,6 @@ from onnx import load_from_string as load_onnx
 from PIL import Image
 
 import abd_jax
-from abd_jax import onnx
 from abd_jax.commands import export, predict
 from abd_jax.config import changed, default, load_config
 from abd_jax.data import folders, prepare
@@ -305,28 +304,28 @@ def test_an_onnx_file_says_the_same_and_its_int8_form_nearly_so(trained, tmp_pat
   export.run([str(path), str(tmp_path / 'model.onnx')])
   content = (tmp_path / 'model.onnx').read_bytes()
   expected = load_model(path).predict(images)[1]
-  np.testing.assert_allclose(onnx.predict(content, images), expected, atol=1e-5)
+  np.testing.assert_allclose(export.run_onnx(content, images), expected, atol=1e-5)
   about = {entry.key: entry.value for entry in load_onnx(content).metadata_props}
   assert json.loads(about['class_names']) == results['class_order']['names'][:6]
   assert json.loads(about['image_shape']) == [8, 8, 1] and about['max_value'] == '16.0'
   some = images[:2].copy()
   some[0, 0, 0] = 17
-  assert np.isnan(onnx.predict(content, some)).all(1).tolist() == [True, False]
+  assert np.isnan(export.run_onnx(content, some)).all(1).tolist() == [True, False]
 
   before = snapshot(path)
-  monkeypatch.setattr(onnx, 'to_onnx', lambda *given: content)  # seconds
+  monkeypatch.setattr(export, 'onnx_file', lambda model: content)  # seconds
   export.run([str(path), str(tmp_path / 'small'), '--format=int8'])
   assert snapshot(path) == before
   assert 'inverting the model for 6 steps' in capsys.readouterr().out  # LwF trains no generator
   small = (tmp_path / 'small').read_bytes()
   kinds = {node.op_type for node in load_onnx(small).graph.node}
   assert {'QuantizeLinear', 'DequantizeLinear'} <= kinds and not kinds & {'BatchNormalization', 'Sqrt'}
-  close = onnx.predict(onnx.to_int8(content, images), images)  # calibrated on the images that it predicts
+  close = export.run_onnx(export.quantise(content, images), images)  # calibrated on the images that it predicts
   assert 0 < np.abs(close - expected).max() < 0.1
 
   monkeypatch.undo()
   with monkeypatch.context() as patched:
-    patched.setattr(onnx, 'predict', lambda content, images: np.full((len(images), 6), np.nan, np.float32))
+    patched.setattr(export, 'run_onnx', lambda content, images: np.full((len(images), 6), np.nan, np.float32))
     with pytest.raises(UserError, match='differ by nan'):
       export.run([str(path), str(tmp_path / 'other.onnx')])
   monkeypatch.setitem(sys.modules, 'jax2onnx', None)
@@ -347,4 +346,4 @@ def test_every_network_becomes_an_onnx_file_that_says_the_same(variant):
   parts = make_components(config, 3, shape, None)
   model = LoadedModel(config, freeze(init_student(parts, shape, None, 0)), manifest)
   images = np.random.default_rng(0).integers(0, 256, (9, *shape), np.uint8)
-  np.testing.assert_allclose(onnx.predict(onnx.to_onnx(model, {}), images), model.predict(images)[1], atol=1e-5)
+  np.testing.assert_allclose(export.run_onnx(export.onnx_file(model), images), model.predict(images)[1], atol=1e-5)
