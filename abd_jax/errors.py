@@ -111,13 +111,13 @@ def stop_at_once() -> None:
   Some imports swallow KeyboardInterrupt or turn it into another error. Ending at once is safe: files are written
   atomically. While a run is going on, the handlers of `run.console.PauseSignals` are in their place.
   """
+
+  def stop(number: int, frame: object) -> None:
+    say_past_buffers(b'stopped; the same command resumes a run from its newest checkpoint')
+    os._exit(128 + number)
+
   for number in SIGNALS:
-    signal.signal(number, _stop)
-
-
-def _stop(number: int, frame: object) -> None:
-  say_past_buffers(b'stopped; the same command resumes a run from its newest checkpoint')
-  os._exit(128 + number)
+    signal.signal(number, stop)
 
 
 def say_past_buffers(text: bytes) -> None:

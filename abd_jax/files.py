@@ -40,18 +40,14 @@ def as_json(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
-  """A copy of the record, whose values JSON can hold, with its checksum added."""
-  return record | {'checksum': _checksum_of_record(record)}
+  """A copy of the record, whose values JSON can hold, with its checksum added or renewed."""
+  content = {name: value for name, value in record.items() if name != 'checksum'}
+  return content | {'checksum': xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def is_intact(record: Any) -> bool:
   """Whether a record has the checksum that `sealed` gave it."""
-  return isinstance(record, dict) and record.get('checksum') == _checksum_of_record(record)
-
-
-def _checksum_of_record(record: dict[str, Any]) -> str:
-  content = {name: value for name, value in record.items() if name != 'checksum'}
-  return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
+  return isinstance(record, dict) and record.get('checksum') == sealed(record)['checksum']
 
 
 def read_sealed(file: Path, schema: int) -> dict:

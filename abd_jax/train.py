@@ -28,7 +28,7 @@ from abd_jax.run import queue
 from abd_jax.run.checkpoint import KINDS
 from abd_jax.run.plan import Plan, build, results_of
 from abd_jax.run.progress import Progress
-from abd_jax.run.schedule import NamedPhase, no_longer_kept
+from abd_jax.run.schedule import NamedPhase
 from abd_jax.run.session import Session
 from abd_jax.run.workdir import Workdir, check_path, fixed, read_finished, resolve
 from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, TrainState, freeze
@@ -68,7 +68,7 @@ def train_and_evaluate(config, workdir: str, on_metrics: Callable[[dict], None] 
     files.on_metrics = on_metrics
     results = _upper_bound(plan, files) if plan.method.offline else _learn_tasks(plan, files)
     results = files.write_results(results)
-    files.remove_teachers(no_longer_kept(plan.schedule.frozen_before(tasks, ''), config.teachers_kept))
+    files.remove_teachers(plan.superseded(tasks, ''))
   return results
 
 
@@ -115,7 +115,7 @@ def _learn_tasks(plan: Plan, files: Workdir) -> dict:
         files.write_dreams(task, dreams, [plan.stream.class_names[label] for label in labels])
         session.collapsed(phase, collapse)
       if phase.frozen:
-        old = no_longer_kept(schedule.frozen_before(task, phase.name), learner.teachers_kept)
+        old = plan.superseded(task, phase.name, schedule.teachers_kept)
         session.store_teacher(phase.frozen, learner.freeze(task, phase), old)
       progress.task, progress.phase, progress.step = *schedule.after(task, phase), 0
       session.save(phase, learner.states[phase.kind])
@@ -127,7 +127,7 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
   config, tasks = plan.config, plan.schedule.tasks
   root = Path(config.oracle_dir).absolute() if config.oracle_dir else files.path.parent / 'oracles'
 
-  planned = queue.upper_bound(config, tasks, plan.seed, root)
+  planned = queue.upper_bound(config, tasks, plan.schedule.seed, root)
   parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()
   labels, progress = plan.stream.test_labels(tasks.num_tasks - 1), Progress()
   history = progress.history
@@ -174,11 +174,6 @@ class Learner:
     kept = {name: getattr(model, name) for name in ('params', 'batch_stats', 'extra', 'statistics')}
     return student.replace(**kept)
 
-  @property
-  def teachers_kept(self) -> int:
-    """How many of the newest frozen models stay while the run goes on; 0: all."""
-    return max(self.config.teachers_kept, self.schedule.teachers_kept) if self.config.teachers_kept else 0
-
   def steps(self) -> dict[str, int]:
     """How many steps the student and the generator have taken, over the whole run."""
     return dict.fromkeys(KINDS, 0) | {kind: int(state.step) for kind, state in self.states.items()}
@@ -200,7 +195,7 @@ class Learner:
   def _begin_learning(self, task: int, index: int, phase: Phase, step: int) -> PhaseData:
     steps = self.plan.steps
     if step == 0 and index == 0 and steps.start_task:
-      self.states['student'] = steps.start_task(self.student, np.uint32(self.plan.seed), self._classes(task))
+      self.states['student'] = steps.start_task(self.student, np.uint32(self.schedule.seed), self._classes(task))
     if step == 0 and phase.reset_optimizer:
       self.states['student'] = steps.reset_optimizer(self.student)
     return self._phase_data(task, self._pool(task)).replace(teachers=self.teachers[: phase.teachers])
@@ -218,7 +213,7 @@ class Learner:
     """Each step's rows of the images on the devices, or the images themselves."""
     pooled, mesh = self._pool(task), self.plan.mesh
     rows = self.schedule.rows(task, index, pooled)
-    indices = EpochIndices((self.plan.seed, task, index), rows, self.config.student.batch_size, phase)
+    indices = EpochIndices((self.schedule.seed, task, index), rows, self.config.student.batch_size, phase)
     if not pooled.streams:
       return nullcontext(indices)
     return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
@@ -314,5 +309,5 @@ class Learner:
   def _phase_data(self, task: int, pooled: Pool | None = None) -> PhaseData:
     """What all steps of a phase read, on the devices."""
     images, labels = (None, None) if pooled is None or pooled.streams else (pooled.images, pooled.padded_labels())
-    data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.plan.seed))
+    data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.schedule.seed))
     return self.plan.mesh.replicate(data)

@@ -66,8 +66,7 @@ def read_manifest(folder: Path, check_files: bool = True) -> dict:
   for name in sorted(expected.keys() | there.keys()):
     if expected.get(name) != there.get(name):
       what = 'is missing' if name not in there else 'is damaged' if name in expected else 'does not belong there'
-      raise Damaged(f'checkpoint {folder} cannot be read ({name} {what}). Put it back as it was, or choose another '
-                      '--workdir.')  # fmt: skip
+      raise _unreadable(folder, f'{name} {what}')
   return manifest
 
 
@@ -145,10 +144,9 @@ class Checkpoints:
       raise self._damaged(kind, number, _reason(error)) from error
 
   def _damaged(self, kind: str, number: int, what: str) -> Damaged:
-    path = self._root / kind / str(number)
     is_last = all(number >= (manager.latest_step() or 0) for manager in self._managers.values())
-    remedy = 'Delete that folder to resume from the save before it' if is_last else 'Put it back as it was'
-    return Damaged(f'checkpoint {path} cannot be read ({what}). {remedy}, or choose another --workdir.')
+    remedy = {'remedy': 'Delete that folder to resume from the save before it'} if is_last else {}
+    return _unreadable(self._root / kind / str(number), what, **remedy)
 
   def wait(self) -> None:
     """Returns once every save is on disk."""
@@ -191,9 +189,11 @@ def read_model(folder: Path, abstract: TaskSnapshot) -> TaskSnapshot:
     ):
       return as_given(checkpointer.restore(nameless, as_stored(abstract)), abstract)
   except Exception as error:  # as in Checkpoints._restore
-    raise Damaged(
-      f'checkpoint {folder} cannot be read ({_reason(error)}). Put it back as it was, or choose another --workdir.'
-    ) from error
+    raise _unreadable(folder, _reason(error)) from error
+
+
+def _unreadable(folder: Path, why: str, remedy: str = 'Put it back as it was') -> Damaged:
+  return Damaged(f'checkpoint {folder} cannot be read ({why}). {remedy}, or choose another --workdir.')
 
 
 def _reason(error: Exception) -> str:

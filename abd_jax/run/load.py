@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def block_outputs(network: Any, variables: Any, images: jax.Array) -> dict[str, 
   }
 
 
-class ImageFiles:
+class ImageFiles(AbstractContextManager):
   """Files whose slices are images u8[n, h, w, c], read as `reading` says. A terminal shows a bar for many files."""
 
   def __init__(self, files: Sequence[Path], reading: Reading):
@@ -67,9 +68,6 @@ class ImageFiles:
     images = np.stack(list(threads().map(partial(self._reading.read, told=self._done), self._files[part])))
     self._bar.update(len(images))
     return images
-
-  def __enter__(self) -> 'ImageFiles':
-    return self
 
   def __exit__(self, *exc) -> None:
     self._bar.close()

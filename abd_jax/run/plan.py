@@ -27,13 +27,15 @@ from abd_jax.protocol import metrics
 from abd_jax.run.checkpoint import SCHEMA, abstract_states
 from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.progress import EvalHistory, Progress
-from abd_jax.run.schedule import Schedule
+from abd_jax.run.schedule import BASE, Schedule, TeacherId
 from abd_jax.state import TaskSnapshot, TrainState, freeze
 from abd_jax.steps.compiled import CompiledSteps, compile_steps
-from abd_jax.steps.components import Components, make_components
+from abd_jax.steps.components import make_components
 
 _BLOCK = 512  # images decoded at once
 _LARGE = 128  # pixels; from here on networks begin with a strided convolution
+_RESNET_32 = {'model.blocks': (5, 5, 5), 'model.widths': (16, 32, 64)}
+_RESNET_18 = {'model.blocks': (2, 2, 2, 2), 'model.widths': (64, 128, 256, 512), 'model.variant': 'imagenet'}
 
 
 def infer_config(
@@ -50,7 +52,8 @@ def infer_config(
   if 'data.mean' in unknown - fields.keys():
     fields |= _normalisation(data.train(first_task), config.data.max_value)
   if 'model.blocks' in unknown - fields.keys():
-    fields |= _network(max(data.image_shape[:2]), config.model.variant)
+    is_large = max(data.image_shape[:2]) >= _LARGE
+    fields |= _RESNET_18 if is_large else _RESNET_32 | {'model.variant': config.model.variant}
   if 'generator.start' in unknown:
     fields |= _generator(*data.image_shape[:2])
   if 'data.fingerprint' in unknown:
@@ -97,13 +100,6 @@ def _normalisation(images: Source, max_value: float) -> dict:
   return {'data.mean': tuple(mean.tolist()), 'data.std': tuple(np.maximum(spread, 1 / max_value).tolist())}
 
 
-def _network(side: int, variant: str) -> dict:
-  """ResNet-32 for small images, ResNet-18 for large ones."""
-  if side < _LARGE:
-    return {'model.blocks': (5, 5, 5), 'model.widths': (16, 32, 64), 'model.variant': variant}
-  return {'model.blocks': (2, 2, 2, 2), 'model.widths': (64, 128, 256, 512), 'model.variant': 'imagenet'}
-
-
 def _generator(height: int, width: int) -> dict:
   """The paper's generator for 32, 64 and 224 pixels. Other sizes: one that starts at 4 to 8 pixels, or close to it."""
   doublings = 1
@@ -130,16 +126,11 @@ class Plan(NamedTuple):
   method: Method
   stream: TaskStream
   mesh: DataMesh
-  components: Components
   steps: CompiledSteps
   schedule: Schedule
   abstract: dict[str, PyTree]  # shapes, dtypes and placement of 'student' and 'generator'
   base: Base | None  # the run that this one extends
   weights: Pretrained | None  # of config.model.init, if its file is there
-
-  @property
-  def seed(self) -> int:
-    return self.schedule.seed
 
   def class_order(self) -> dict[str, list]:
     """Names and original ids of the classes in learning order."""
@@ -178,6 +169,14 @@ class Plan(NamedTuple):
     counts = self.tests_at_hand()
     before = self.base.results.get('test_images', counts) if self.base else counts
     return [count or before[task] for task, count in enumerate(counts)]
+
+  def superseded(self, task: int, name: str, needed: int = 0) -> list[TeacherId]:
+    """The frozen models that config.teachers_kept gives up when that phase of `task` begins.
+
+    needed: how many of the newest stay in any case.
+    """
+    kept = max(self.config.teachers_kept, needed) if self.config.teachers_kept else None
+    return [one for one in self.schedule.frozen_before(task, name)[:-kept] if one != BASE] if kept else []
 
   def base_snapshot(self) -> TaskSnapshot:
     """The last model of the run that this one extends, its head grown, on the devices."""
@@ -247,7 +246,7 @@ def build(config) -> Plan:
   components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh)
   steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
   abstract = abstract_states(components, stream.image_shape, method, mesh.replicated)
-  plan = Plan(config, method, stream, mesh, components, steps, schedule, abstract, base, weights)
+  plan = Plan(config, method, stream, mesh, steps, schedule, abstract, base, weights)
   check_memory(plan.image_bytes())
   return plan
 
@@ -312,7 +311,7 @@ def results_of(plan: Plan, progress: Progress, steps: dict[str, int]) -> dict[st
     'class_top5_accuracy': history.class_top5_accuracy,
     'seconds': progress.seconds,
     'steps': steps,
-    'seed': plan.seed,
+    'seed': plan.schedule.seed,
     **environment(plan.mesh.size),
     'stretches': progress.stretches,
     'config': as_json(plan.config.to_dict()),

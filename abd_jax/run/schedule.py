@@ -173,8 +173,3 @@ class Schedule:
       if self.method.memory and phase.frozen:
         stored = pool.labels[self.kept_rows(task, phase.index, pool, None, in_order)]
     return steps
-
-
-def no_longer_kept(frozen: list[TeacherId], kept: int) -> list[TeacherId]:
-  """Of frozen models, the newest last, those that are not among the newest `kept`; 0: all are kept."""
-  return [one for one in frozen[:-kept] if one != BASE] if kept else []

@@ -34,18 +34,15 @@ SECONDS_OF = {'student': 'train', 'generator': 'invert'}  # kind of state -> the
 
 
 @jax.jit
-def _finite(leaves: list[jax.Array]) -> jax.Array:
-  """bool[n], one array, so that the host fetches once."""
-  return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves])
+def _are_finite(tree: PyTree) -> PyTree:
+  return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
 
 
 def not_finite(state: TrainState) -> list[str]:
   """Paths of the parameters and statistics that hold a NaN or an infinity, such as 'params.head.bias'."""
   kept = {name: getattr(state, name) for name in ('params', 'batch_stats', 'extra', 'statistics')}
-  paths, leaves = zip(*jax.tree.leaves_with_path(kept), strict=True)
-  good = jax.device_get(_finite(list(leaves)))
-  name = lambda path: jax.tree_util.keystr(path, simple=True, separator='.')
-  return [name(path) for path, one in zip(paths, good, strict=True) if not one]
+  good = jax.tree.leaves_with_path(jax.device_get(_are_finite(kept)))
+  return [jax.tree_util.keystr(path, simple=True, separator='.') for path, one in good if not one]
 
 
 class Session:
@@ -59,13 +56,11 @@ class Session:
   """
 
   def __init__(self, files: Workdir, plan: Plan):
-    self.files, self._plan, config = files, plan, plan.config
+    self.files, self._plan, self._config = files, plan, plan.config
     self.checkpoints, self._teachers = Checkpoints(files.path), files.path / 'teachers'
     self.states, saved = self.checkpoints.restore(plan.abstract)
     self.progress = saved or plan.begin()
     files.cut_log(self.progress.log_bytes, self.progress.log_checksum)
-    self._collapse, self._profile = config.collapse, config.profile
-    self._save_every, self._limit = config.checkpoint_seconds, config.max_seconds
     self._began = self._saved = time.monotonic()
     self._compiled = 0.0
     self._mark = self._began, self._compiled
@@ -173,7 +168,7 @@ class Session:
 
   def traced(self, chunk: Chunk, phase: NamedPhase) -> Any:
     """`chunk`, the second call of which is profiled if config.profile asks for it and this step is new."""
-    if not self._profile or not self.files.is_main or id(chunk) in self._called:
+    if not self._config.profile or not self.files.is_main or id(chunk) in self._called:
       return chunk
     self._called.add(id(chunk))
     folder = self.files.path / 'profile' / f'task_{self.progress.task + 1}_{phase.name}'
@@ -206,7 +201,7 @@ class Session:
     if not why:
       return
     where = f'task {self.progress.task + 1}, {phase.name}, after step {self.progress.step}: {why}'
-    if self._collapse == 'stop':
+    if self._config.collapse == 'stop':
       raise Diverged(
         f'{where}. Choose other rates or weights in another --workdir; --config.collapse=tell resumes nevertheless.'
       )
@@ -222,7 +217,7 @@ class Session:
 
     at_end: of the phase; before, nothing is saved until config.checkpoint_seconds are over or the run must stop.
     """
-    due = time.monotonic() - self._saved >= self._save_every or self._must_stop()
+    due = time.monotonic() - self._saved >= self._config.checkpoint_seconds or self._must_stop()
     if not (at_end or hosts.any_says(due)):
       return
     self.progress.log_bytes, self.progress.log_checksum = self.files.log_state()
@@ -230,10 +225,10 @@ class Session:
     self._saved = time.monotonic()
     if hosts.any_says(self._must_stop()):
       self.checkpoints.wait()
-      why = self._signals.received or f'max_seconds={self._limit:g}'
+      why = self._signals.received or f'max_seconds={self._config.max_seconds:g}'
       complete = self.progress.task and not (self.progress.phase or self.progress.step)
       where = f'after task {self.progress.task}' if complete else f'in task {self.progress.task + 1}'
       raise Paused(f'paused ({why}) {where}; the same command resumes it')
 
   def _must_stop(self) -> bool:
-    return bool(self._signals.received or 0 < self._limit <= time.monotonic() - self._began)
+    return bool(self._signals.received or 0 < self._config.max_seconds <= time.monotonic() - self._began)

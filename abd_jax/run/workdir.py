@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ _KEPT = ('teachers', 'results.json', 'checkpoints', 'metrics.jsonl')  # what a n
 FIRST_REPORTED = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
 
 
-class Workdir:
+class Workdir(AbstractContextManager):
   """One run's directory. Raises UserError if it is unwritable, in use, or another config's."""
 
   def __init__(self, path: str, config_dict: dict):
@@ -136,9 +136,6 @@ class Workdir:
     if self.is_main:
       (self.path / 'dreams').mkdir(exist_ok=True)
       save_grid(dreams, names, self.path / 'dreams' / f'task_{task + 1}.png')
-
-  def __enter__(self) -> 'Workdir':
-    return self
 
   def __exit__(self, *exc) -> None:
     try:
