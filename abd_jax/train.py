@@ -127,7 +127,7 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
   config, tasks = plan.config, plan.schedule.tasks
   root = Path(config.oracle_dir).absolute() if config.oracle_dir else files.path.parent / 'oracles'
 
-  planned = queue.upper_bound(config, tasks, plan.schedule.seed, root)
+  planned = queue.upper_bound(config, tasks, plan.seed, root)
   parts = queue.execute([job(*one) for one in planned], config.max_seconds).complete()
   labels, progress = plan.stream.test_labels(tasks.num_tasks - 1), Progress()
   history = progress.history
@@ -195,7 +195,7 @@ class Learner:
   def _begin_learning(self, task: int, index: int, phase: Phase, step: int) -> PhaseData:
     steps = self.plan.steps
     if step == 0 and index == 0 and steps.start_task:
-      self.states['student'] = steps.start_task(self.student, np.uint32(self.schedule.seed), self._classes(task))
+      self.states['student'] = steps.start_task(self.student, np.uint32(self.plan.seed), self._classes(task))
     if step == 0 and phase.reset_optimizer:
       self.states['student'] = steps.reset_optimizer(self.student)
     return self._phase_data(task, self._pool(task)).replace(teachers=self.teachers[: phase.teachers])
@@ -213,7 +213,7 @@ class Learner:
     """Each step's rows of the images on the devices, or the images themselves."""
     pooled, mesh = self._pool(task), self.plan.mesh
     rows = self.schedule.rows(task, index, pooled)
-    indices = EpochIndices((self.schedule.seed, task, index), rows, self.config.student.batch_size, phase)
+    indices = EpochIndices((self.plan.seed, task, index), rows, self.config.student.batch_size, phase)
     if not pooled.streams:
       return nullcontext(indices)
     return StreamedImages(indices, pooled, mesh.local_rows(indices.batch_size), mesh.split_steps)
@@ -309,5 +309,5 @@ class Learner:
   def _phase_data(self, task: int, pooled: Pool | None = None) -> PhaseData:
     """What all steps of a phase read, on the devices."""
     images, labels = (None, None) if pooled is None or pooled.streams else (pooled.images, pooled.padded_labels())
-    data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.schedule.seed))
+    data = PhaseData(images, labels, self._classes(task), (), np.uint32(self.plan.seed))
     return self.plan.mesh.replicate(data)

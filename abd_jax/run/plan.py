@@ -132,6 +132,10 @@ class Plan(NamedTuple):
   base: Base | None  # the run that this one extends
   weights: Pretrained | None  # of config.model.init, if its file is there
 
+  @property
+  def seed(self) -> int:
+    return self.schedule.seed
+
   def class_order(self) -> dict[str, list]:
     """Names and original ids of the classes in learning order."""
     return {'names': list(self.stream.class_names), 'original_ids': list(self.schedule.tasks.order)}
@@ -311,7 +315,7 @@ def results_of(plan: Plan, progress: Progress, steps: dict[str, int]) -> dict[st
     'class_top5_accuracy': history.class_top5_accuracy,
     'seconds': progress.seconds,
     'steps': steps,
-    'seed': plan.schedule.seed,
+    'seed': plan.seed,
     **environment(plan.mesh.size),
     'stretches': progress.stretches,
     'config': as_json(plan.config.to_dict()),
