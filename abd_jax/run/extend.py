@@ -66,10 +66,7 @@ def read_base(workdir: str | Path) -> Base:
     raise UserError(f'{folder} holds no run. Give the workdir of a finished run.')
   if not (folder / 'results.json').is_file():
     raise UserError(f'the run in {folder} is not finished. Resume it first, with the command that began it.')
-  config = restored(read_json(folder / 'config.json'))
-  if not (folder / 'teachers').is_dir():
-    raise UserError(f"{folder} holds no model: method '{config.method}' keeps none. Extend a run of another method.")
-  _, manifest, snapshot = load_snapshot(folder)
+  config, (_, manifest, snapshot) = restored(read_json(folder / 'config.json')), load_snapshot(folder)
   sizes, results = tuple(manifest['task_sizes']), read_results(folder / 'results.json')
   names = tuple(manifest['class_order']['names'][: sum(sizes)])
   return Base(folder, config, manifest, jax.device_get(snapshot), results, sizes, names)

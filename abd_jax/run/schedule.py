@@ -56,29 +56,17 @@ class NamedPhase(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-  """A method's phases over the tasks.
-
-  Attributes:
-    method: whose phases.
-    tasks: the classes of each task.
-    seed: of the rows that a phase or the memory draws.
-    batch_size: the student's, in real images.
-    inversion_steps: of the generator, after every task but the last.
-    memory_size: images for which the memory has room; 0 for a method that stores none.
-    known: how many tasks another run has learnt, whose last model this one starts from.
-    stored: the labels of the images in that run's memory.
-    per_class: images of each class that the memory keeps; 0: all classes share its room.
-  """
+  """A method's phases over the tasks."""
 
   method: Method
-  tasks: Tasks
-  seed: int
-  batch_size: int
-  inversion_steps: int
-  memory_size: int
-  known: int = 0
-  stored: tuple[int, ...] = ()
-  per_class: int = 0
+  tasks: Tasks  # the classes of each task
+  seed: int  # of the rows that a phase or the memory draws
+  batch_size: int  # the student's, in real images
+  inversion_steps: int  # of the generator, after every task but the last
+  memory_size: int  # images for which the memory has room; 0 for a method that stores none
+  known: int = 0  # how many tasks another run has learnt, whose last model this one starts from
+  stored: tuple[int, ...] = ()  # the labels of the images in that run's memory
+  per_class: int = 0  # images of each class that the memory keeps; 0: all classes share its room
 
   @property
   def start(self) -> tuple[int, str]:

@@ -46,18 +46,12 @@ def not_finite(state: TrainState) -> list[str]:
 
 
 class Session:
-  """The input and output of a run while this process works on it. The learner owns the arrays.
-
-  Attributes:
-    checkpoints: where it is saved.
-    progress: where the run stands.
-    states: the newest saved state of each kind, for the learner to begin with.
-    console: what is shown.
-  """
+  """The input and output of a run while this process works on it. The learner owns the arrays."""
 
   def __init__(self, files: Workdir, plan: Plan):
     self.files, self._plan, self._config = files, plan, plan.config
     self.checkpoints, self._teachers = Checkpoints(files.path), files.path / 'teachers'
+    # The newest saved state of each kind, for the learner to begin with, and where the run stands.
     self.states, saved = self.checkpoints.restore(plan.abstract)
     self.progress = saved or plan.begin()
     files.cut_log(self.progress.log_bytes, self.progress.log_checksum)
