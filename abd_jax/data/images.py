@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,39 +64,31 @@ def _refused(what: str) -> Iterator[None]:
     raise BadImage(f'{what} ({reason(error, 80)})') from error
 
 
-def _load(image: Any) -> Any:
-  """The image with its pixels decoded."""
+def _load(image: Any, encoded: bytes = b'') -> Any:
+  """The image with its pixels decoded. encoded: its file, to check that a PNG has its end: Pillow does not."""
+  if encoded and image.format == 'PNG' and b'IEND\xaeB`\x82' not in encoded[-4096:]:
+    raise BadImage('is cut short')
   with _refused('cannot be decoded'):
     image.load()
   return image
 
 
-def check_stored(encoded: bytes, shape: Sequence[int | None]) -> None:
-  """Raises BadImage unless the header says what `shape` (h, w, c; None: any) does, and the end is there."""
-  _check_end(_open_stored(encoded, shape), encoded)
+def content(file: Path) -> bytes:
+  """The bytes of a file. Raises BadImage."""
+  try:
+    return file.read_bytes()
+  except OSError as error:
+    raise BadImage(f'cannot be opened: {error.strerror}') from error
 
 
 def decode(encoded: bytes, shape: Sequence[int | None]) -> Any:
   """A Pillow image, decoded, as `shape` (h, w, c; None: any) says. Raises BadImage."""
-  return _load(_open_stored(encoded, shape))
-
-
-def _open_stored(encoded: bytes, shape: Sequence[int | None]) -> Any:
   image, (height, width, channels) = _open(io.BytesIO(encoded)), shape
   if (height or image.height, width or image.width) != (image.height, image.width):
     raise BadImage(f'is {image.height}x{image.width}, not {height}x{width} as its features say')
   if image.mode != _MODES[channels or 0]:
     raise BadImage(f"has Pillow's mode {image.mode}, not {_MODES[channels or 0]} as its features say")
-  return image
-
-
-def _check_end(image: Any, encoded: bytes) -> None:
-  """Raises BadImage for a file that is cut short: it lacks the marker at its end. Decodes formats without a marker."""
-  if image.format == 'PNG':  # Pillow decodes the part that is there without an error
-    if b'IEND\xaeB`\x82' not in encoded[-4096:]:
-      raise BadImage('is cut short')
-  elif image.format != 'JPEG' or not encoded.rstrip(b'\0').endswith(b'\xff\xd9'):
-    _load(image)
+  return _load(image, encoded)
 
 
 def pixels(image: Any) -> np.ndarray:
@@ -207,10 +199,9 @@ class Reading(NamedTuple):
     Raises UserError if the file cannot be read, or its size or values are not the model's.
     """
     try:
-      image, done = stored(file.read_bytes(), self.view.stored, self.value_range)
-    except (BadImage, OSError) as error:
-      what = f'it {error}' if isinstance(error, BadImage) else error.strerror or error
-      raise UserError(f'image {file} cannot be read ({what}). Repair it, or leave it out.') from error
+      image, done = stored(content(file), self.view.stored, self.value_range)
+    except BadImage as error:
+      raise UserError(f'image {file} cannot be read (it {error}). Repair it, or leave it out.') from error
     if self.scales:
       image = image.point([round(value * self.white / _WHITE) for value in range(256)] * len(image.getbands()))
     found, expected = self.view.cut(image), self.view.shape
@@ -262,11 +253,10 @@ def plain(encoded: bytes, channels: int = 0, value_range: Sequence[float] = ()) 
   if factor > 1:
     image.draft(None, (image.width // factor, image.height // factor))  # JPEG is decoded at that size
     done.append(f'reduced from over {_LARGE // 10**6} megapixels')
-  _check_end(image, encoded)
   with _refused('has EXIF data that cannot be read'):
     orientation = image.getexif().get(_ORIENTATION, 1)
     done += ['first page of several'] if image.format == 'TIFF' and image.n_frames > 1 else []
-  image = _eight_bits(image, mode, encoded, value_range, done) if mode else _load(image)
+  image = _eight_bits(image, mode, encoded, value_range, done) if mode else _load(image, encoded)
   if orientation != 1:
     image.getexif()[_ORIENTATION] = orientation
     image = ImageOps.exif_transpose(image)
@@ -307,7 +297,7 @@ def _raw_values(image: Any, mode: str, encoded: bytes) -> np.ndarray:
 
   Of 16-bit colours Pillow reads the upper bytes only; a second reading takes the lower ones for the upper.
   """
-  values = pixels(_load(image)).astype(np.float64)
+  values = pixels(_load(image, encoded)).astype(np.float64)
   if mode not in _DEEP:
     lower = _open(io.BytesIO(encoded))
     swapped = lambda args: _LOWER[mode] if isinstance(args, str) else (_LOWER[mode], *args[1:])
@@ -321,7 +311,7 @@ def _raw_values(image: Any, mode: str, encoded: bytes) -> np.ndarray:
 def _eight_bits(image: Any, mode: str, encoded: bytes, value_range: Sequence[float], done: list[str]) -> Any:
   """An image of that `_deep_mode` as grey, RGB or RGBA of 8 bits, as in `plain`. Adds what was done to `done`."""
   if not value_range and mode not in _DEEP:
-    return _load(image)
+    return _load(image, encoded)
   what = _DEEP.get(mode, '16-bit')
   if not value_range and (mode == 'F' or (mode, image.format) == ('I', 'TIFF')):
     raise BadImage(f'has {what} values, whose range is not known')
@@ -330,15 +320,6 @@ def _eight_bits(image: Any, mode: str, encoded: bytes, value_range: Sequence[flo
   done += [what, 'saturated'] if colours.min() < low or colours.max() > high else [what]
   levels = np.clip((colours - low) * (_WHITE / (high - low)), 0, _WHITE) + 0.5
   return from_array(np.concatenate([levels, alpha], -1).astype(np.uint8))
-
-
-def limits(file: Path) -> tuple[float, float] | None:
-  """The lowest and highest raw value of an image with more than 8 bits; None of any other, and if it is damaged."""
-  with suppress(OSError, BadImage), file.open('rb') as opened:
-    if mode := _deep_mode(image := _open(opened)):
-      colours = _raw_values(image, mode, file.read_bytes())[..., :3]
-      return float(colours.min()), float(colours.max())
-  return None
 
 
 def _without_alpha(image: Any) -> Any:
@@ -351,15 +332,21 @@ def _without_alpha(image: Any) -> Any:
   return image.convert('L' if image.mode in ('1', 'LA', 'La') else 'RGB')
 
 
-def header(file: Any) -> tuple[tuple[int, int], bool]:
-  """(height, width) after the rotation that EXIF asks for, and whether an image file, open for reading, has no colour.
+def header(file: Path) -> tuple[tuple[int, int], bool, tuple[float, float] | None]:
+  """What is known of an image file without using its pixels, unless they have more than 8 bits. Raises BadImage.
 
-  Decodes no pixel. Raises BadImage.
+  Returns ((height, width) after the rotation that EXIF asks for, whether it has no colour, and the lowest and highest
+  raw value if it has more than 8 bits).
   """
-  with _open(file) as image, _refused('has EXIF data that cannot be read'):
-    turned = image.getexif().get(_ORIENTATION, 1) >= 5
-    size = (image.width, image.height) if turned else (image.height, image.width)
-    return size, image.mode in ('1', 'L', 'LA', 'La', *_DEEP)
+  with _open(file) as image:
+    mode, grey, size = _deep_mode(image), image.mode in ('1', 'L', 'LA', 'La', *_DEEP), (image.height, image.width)
+    if image.height != image.width:  # to look for EXIF Pillow decodes a PNG
+      with _refused('has EXIF data that cannot be read'):
+        size = size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else size
+    if not mode:
+      return size, grey, None
+    colours = _raw_values(image, mode, content(file))[..., :3]
+    return size, grey, (float(colours.min()), float(colours.max()))
 
 
 def png(image: Any) -> bytes:

@@ -1,7 +1,7 @@
 """Finds the prepared copy of a data set, or has our builder of its name write one; without TensorFlow."""
 
-import contextlib
 import fcntl
+import hashlib
 import importlib
 import io
 import os
@@ -9,7 +9,11 @@ import pkgutil
 import re
 import shutil
 import tempfile
-import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +23,8 @@ from abd_jax.data import builders
 from abd_jax.data.images import Reading, View
 from abd_jax.errors import UserError, nearest, reason
 
-_JUST_BEGUN = 60.0  # seconds in which another process may not have locked the copy that it begins
+_INCOMPLETE = 'incomplete.'  # begins the name of what is being written
+_TIMEOUT = 30.0  # seconds without an answer of a server
 
 
 class Options(NamedTuple):
@@ -50,13 +55,9 @@ class Place(NamedTuple):
 
 
 def find(folder: Path) -> Path | None:
-  """The newest prepared version under `folder`."""
-  versions = [path for path in _versions(folder) if (path / 'dataset_info.json').exists()]
+  """The newest prepared version in `folder`."""
+  versions = [path for path in folder.glob('*') if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
   return max(versions, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
-
-
-def _versions(folder: Path) -> list[Path]:
-  return [path for path in folder.glob('*') if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
 
 
 def _builder_names() -> set[str]:
@@ -82,19 +83,14 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
 
   Raises UserError for no builder of that name, nowhere to write, or an original that is missing or damaged.
   """
-  _remove_abandoned(place.prepared, name)
   builder: Any = builder_class(name)
   of_files = hasattr(builder, 'find')
   key = builder.key(place.folder, options) if of_files else name
   folders = tuple(dict.fromkeys((place.folder / key, place.prepared / key)))
-  for folder in folders:
-    versions = _versions(folder)  # before `find`: another process may complete one meanwhile
-    if found := find(folder):
-      if of_files and key == name:  # any other key depends on the files and the options
-        builder.check_copy(found, place, options)
-      return found
-    if versions:
-      raise UserError(f'{versions[0]} lacks dataset_info.json: it was copied in part. Copy it anew, or delete it.')
+  if found := next(filter(None, map(find, folders)), None):
+    if of_files and key == name:  # any other key depends on the files and the options
+      builder.check_copy(found, place, options)
+    return found
   if not place.prepare:
     where = ' or '.join(map(str, folders))
     raise UserError(f"expected a prepared copy of '{name}' in {where}, got none; name the folder that has one.")
@@ -102,70 +98,81 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
     there = {path.name for path in place.prepared.glob('*') if find(path)}
     hint = nearest(name, there | _builder_names())
     raise UserError(f'no data set {name!r} under {place.prepared} and no builder of that name.{hint}')
-  more = {'files': builder.find(place, options), 'options': options} if of_files else {}
-  return _prepare(name, place, key, lambda folder: builder(data_dir=folder, **more))
-
-
-def _prepare(name: str, place: Place, key: str, make_builder: Any) -> Path:
-  """Writes data set `name` as place.prepared / key and returns its folder. Raises UserError.
-
-  The copy grows in a folder of its own and is renamed when it is complete, so a killed run leaves no partial copy, and
-  of two processes that prepare at the same moment one wins and both read its copy.
-  """
-  root = place.prepared
   try:
-    (root / key).mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f'incomplete.{name}.', dir=root))
-    lock = os.open(scratch / '.lock', os.O_CREAT | os.O_WRONLY)
-  except OSError as error:
-    raise UserError(f'cannot write to {root}: {error.strerror}; choose another --config.data.prepared.') from None
-  with contextlib.suppress(OSError):  # a file system without locks
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  logging.info('Preparing %s under %s', name, root)
-  try:
-    builder = make_builder(scratch)
-    builder.download = place.download
-    _build(builder, place)
-    folder = root / key / str(builder.version)
-    try:
-      os.rename(builder.data_path, folder)
-    except OSError:
-      if not folder.exists():  # otherwise another process was faster
-        raise
-  finally:
-    shutil.rmtree(scratch, ignore_errors=True)
-    os.close(lock)
+    more = {'files': builder.find(place, options), 'options': options} if of_files else {}
+    return _prepare(name, place, place.prepared / key / str(builder.VERSION), partial(builder, **more))
+  except (OSError, RuntimeError) as error:  # array_record's writer raises the latter
+    why = getattr(error, 'strerror', None) or reason(error, 120)
+    raise UserError(
+      f'{name} cannot be prepared under {place.prepared} ({why}). No part of it was kept; make room there, or choose '
+      'another --config.data.prepared.'
+    ) from None
+
+
+def _prepare(name: str, place: Place, folder: Path, make_builder: Callable[..., Any]) -> Path:
+  """Writes data set `name` as `folder`, which it returns. Of two processes one waits and reads the other's copy."""
+  import tensorflow_datasets as tfds
+
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with open(place.prepared / f'.{name}.lock', 'w') as lock:
+    with suppress(OSError):  # a file system without locks
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      for left in place.prepared.glob(f'{_INCOMPLETE}{name}.*'):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    if folder.exists():
+      return folder
+    logging.info('Preparing %s under %s', name, place.prepared)
+    tfds.disable_progress_bar()
+    with arriving(folder, place.prepared, f'{name}.') as scratch:
+      builder = make_builder(data_dir=scratch.parent)
+      builder.download = place.download
+      with redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder
+        builder.download_and_prepare(download_dir=place.downloads, file_format='array_record')
+      os.rename(builder.data_path, scratch)
   if hasattr(builder, 'print_summary'):
     builder.print_summary()
   return folder
 
 
-def _remove_abandoned(root: Path, name: str) -> None:
-  """Removes what killed processes left of their copies: nobody holds their locks."""
-  for folder in root.glob(f'incomplete.{name}.*'):
-    with contextlib.suppress(OSError):  # in use, or another process removes it
-      if time.time() - folder.stat().st_mtime > _JUST_BEGUN:
-        with open(folder / '.lock', 'w') as lock:
-          fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-          shutil.rmtree(folder, ignore_errors=True)
+@contextmanager
+def arriving(path: Path, root: Path | None = None, name: str = '') -> Iterator[Path]:
+  """A path that the block writes to, a file or a folder, which then becomes `path`, unless another process was faster.
+
+  So a process that is killed leaves no partial `path`. root: where the new one grows, on the same disk; by default
+  beside `path`. name: begins the name of that place.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory('', _INCOMPLETE + name, root or path.parent, ignore_cleanup_errors=True) as scratch:
+    yield Path(scratch, path.name)
+    try:
+      os.rename(Path(scratch, path.name), path)
+    except OSError:
+      if not path.exists():
+        raise
 
 
-def _build(builder: Any, place: Place) -> None:
-  """Writes all records and counts them. Raises UserError if the disk refuses, or records are missing."""
-  import tensorflow_datasets as tfds
+def fetch(url: str, md5: str, folder: Path, download: bool) -> Path:
+  """The archive of `url` in `folder`, downloaded unless it is there; its checksum is right.
 
-  tfds.disable_progress_bar()
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, and would name the scratch folder
-      builder.download_and_prepare(download_dir=place.downloads, file_format='array_record')
-  except (OSError, RuntimeError) as error:  # array_record's writer raises the latter
-    why = getattr(error, 'strerror', None) or reason(error, 120)
-    raise UserError(
-      f'{builder.name} cannot be prepared under {place.prepared} ({why}). No part of it was kept; make room there, '
-      'or choose another --config.data.prepared.'
-    ) from None
-  for split in builder.info.splits:
-    check_count(builder, split)
+  Raises:
+    UserError: it is not there and cannot or, without `download`, may not be downloaded; or its checksum is wrong.
+  """
+  path = folder / url.rpartition('/')[-1]
+  if not path.exists():
+    if not download:
+      raise UserError(f'{path} is missing and may not be downloaded here; get it from {url} and place it there.')
+    logging.info('Downloading %s', url)
+    try:  # not by tfds, which without a network retries for minutes
+      with arriving(path) as part, urllib.request.urlopen(url, timeout=_TIMEOUT) as response, part.open('wb') as file:
+        shutil.copyfileobj(response, file)
+    except (OSError, HTTPException) as error:
+      why = getattr(error, 'reason', None) or error
+      raise UserError(f'cannot download {url} ({why}); place that file at {path} by hand.') from None
+  with path.open('rb') as file:
+    actual = hashlib.file_digest(file, 'md5').hexdigest()
+  if actual != md5:
+    raise UserError(f'{path} is damaged: expected MD5 {md5}, got {actual}. Delete it, and run again.')
+  return path
 
 
 def check_count(builder: Any, split: str) -> None:
@@ -173,7 +180,7 @@ def check_count(builder: Any, split: str) -> None:
   from array_record.python import array_record_data_source
 
   described, own = builder.info.splits[split], builder_class(builder.name)
-  expected = getattr(builder, 'expected', own.COUNTS if own else {}).get(split, described.num_examples)
+  expected = getattr(own, 'COUNTS', {}).get(split, described.num_examples)
   try:
     paths = [os.fspath(path) for path in described.filepaths]
     found = len(array_record_data_source.ArrayRecordDataSource(paths))

@@ -1,10 +1,9 @@
 """The images of one split on disk: labels are read at once and kept beside them, images are decoded when asked for."""
 
-import json
-import os
-import zipfile
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from abd_jax.data import images as images_lib
 from abd_jax.data.images import View
-from abd_jax.data.prepare import check_count
+from abd_jax.data.prepare import arriving, check_count
 from abd_jax.errors import UserError, reason
 
 _BLOCK = 1024  # records read at once: the encoded images of a split may not fit in memory
@@ -116,7 +115,7 @@ def open_split(builder: Any, split: str, view: View, num_classes: int | None = N
   check_count(builder, split)
   where, read = f'{builder.data_path}, split {split}', _reader(builder, split)
   count = builder.info.splits[split].num_examples
-  labels = _labels(builder, split, lambda: _scan(read, count, where, view))
+  labels = _labels(builder, split, lambda: _scan(read, count, where))
   if len(wrong := np.flatnonzero((labels < 0) | (labels >= (num_classes or np.inf)))):
     last = f'0..{num_classes - 1}' if num_classes else '0 and above'
     raise bad_record(where, int(wrong[0]), f'its label is {labels[wrong[0]]}, not in {last}')
@@ -141,43 +140,30 @@ def _reader(builder: Any, split: str) -> Read:
   return read
 
 
-def _scan(read: Read, count: int, where: str, view: View) -> np.ndarray:
-  """int32[count]: the labels of all records. Checks each image's header too. Raises UserError."""
-  labels, row = np.empty(count, np.int32), -1
-  try:
-    for first in range(0, count, _BLOCK):
-      for row, record in enumerate(read(list(range(first, min(first + _BLOCK, count)))), first):
-        if isinstance(record['image'], bytes):
-          images_lib.check_stored(record['image'], view.stored)
-        labels[row] = record['label']
-  except images_lib.BadImage as error:
-    raise bad_record(where, row, f'its image {error}') from None
-  except Exception as error:  # tfds and array_record raise many kinds for a record that is not as its features say
-    raise bad_record(where, row + 1, f'it, or one soon after it, cannot be read ({reason(error, 80)})') from None
+def _scan(read: Read, count: int, where: str) -> np.ndarray:
+  """int32[count]: the labels of all records. Raises UserError."""
+  labels = np.empty(count, np.int32)
+  for first in range(0, count, _BLOCK):
+    rows = range(first, min(first + _BLOCK, count))
+    try:
+      labels[rows.start : rows.stop] = [record['label'] for record in read(list(rows))]
+    except Exception as error:  # tfds and array_record raise many kinds for a record that is not as its features say
+      raise bad_record(where, first, f'it, or one soon after it, cannot be read ({reason(error, 80)})') from None
   return labels
 
 
 def _labels(builder: Any, split: str, scan: Callable[[], np.ndarray]) -> np.ndarray:
-  """The labels of a split, from the file that the first reader of this very copy left beside it."""
-  file, stamp = Path(builder.data_path) / f'abd_jax_labels_{split}.npz', _stamp(builder, split)
-  try:
-    with np.load(file, allow_pickle=False) as saved:
-      if str(saved['stamp']) == stamp:
-        return saved['labels'].astype(np.int32)
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-    pass  # there is no such file, or it is damaged
+  """The labels of a split, from the file that the first reader of this very copy left beside it.
+
+  Its name has the names, sizes and times of the split's files: they change when the copy does.
+  """
+  folder = Path(builder.data_path)
+  files = [Path(path) for path in builder.info.splits[split].filepaths] + [folder / 'features.json']
+  stamp = repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+  saved = folder / f'abd_jax_labels_{split}_{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npy'
+  with suppress(OSError, ValueError):  # there is no such file, or it is damaged
+    return np.load(saved, allow_pickle=False)
   labels = scan()
-  try:
-    temporary = file.with_suffix(f'.{os.getpid()}.npz')
-    np.savez(temporary, labels=labels, stamp=np.asarray(stamp))
-    os.replace(temporary, file)
-  except OSError:
-    pass  # a folder that may only be read is scanned each time
+  with suppress(OSError), arriving(saved) as part:  # a folder that may only be read is scanned each time
+    np.save(part, labels)
   return labels
-
-
-def _stamp(builder: Any, split: str) -> str:
-  """Names, sizes and times of a split's files: they change when the copy does."""
-  files = [Path(path) for path in builder.info.splits[split].filepaths]
-  features = Path(builder.data_path) / 'features.json'
-  return json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in (*files, features)])

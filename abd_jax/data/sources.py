@@ -131,9 +131,9 @@ def open_dataset(
 
   if own_images(name) and not data_dir:
     raise UserError('--config.data.dir is missing: the folder of photographs, as in --config.data.dir=PHOTOS.')
-  root = Path(os.path.abspath(os.path.expanduser(data_dir or constants.DATA_DIR)))
-  beside = root.with_name(f'{root.name}.prepared') if own_images(name) else root
-  copies = Path(os.path.abspath(os.path.expanduser(prepared))) if prepared else beside
+  absolute = lambda path: Path(os.path.abspath(os.path.expanduser(path)))
+  root = absolute(data_dir or constants.DATA_DIR)
+  copies = absolute(prepared or (f'{root}.prepared' if own_images(name) else root))
   if own_images(name) and root in (copies, *copies.parents):
     raise UserError(f'--config.data.prepared={prepared} lies within the photographs. Choose a folder outside {root}.')
   folder = find_or_prepare(name, Place(root, copies, download, prepare), options)
@@ -141,19 +141,16 @@ def open_dataset(
     builder = tfds.builder_from_directory(folder)
   except Exception as error:  # tfds raises many kinds for a description that is missing, cut or empty
     raise UserError(
-      f'the description of the data in {folder} cannot be read ({reason(error, 80)}); delete that folder.'
+      f'the description of the data in {folder} cannot be read ({reason(error, 80)}); copy it anew, or delete it.'
     ) from None
+  return _open(name, builder, options, {'folds': folds, 'held_out': fold} if folds else {})
+
+
+def _open(name: str, builder: Any, options: Options, folds: dict[str, int]) -> Dataset:
   test_split = next((split for split in ('test', 'validation', 'val') if split in builder.info.splits), 'test')
-  view = _view(builder, _stored_shape(builder, test_split), options)
-  data = _open(name, builder, view, test_split, {'folds': folds, 'held_out': fold} if folds else {})
-  return replace(data, value_range=data.value_range or tuple(options.value_range))
-
-
-def _open(name: str, builder: Any, view: View, test_split: str, folds: dict[str, int]) -> Dataset:
-  label = builder.info.features['label']
-  count = getattr(label, 'num_classes', None)
-  training = open_split(builder, 'train', view, count)
-  count = count or 1 + int(training.labels.max(initial=-1))
+  view, label = _view(builder, test_split, options), builder.info.features['label']
+  training = open_split(builder, 'train', view, getattr(label, 'num_classes', None))
+  count = getattr(label, 'num_classes', None) or 1 + int(training.labels.max(initial=-1))
   if folds:
     held_out = _deal(training.labels, folds['folds']) == folds['held_out']
     training, testing = training.take(~held_out), training.take(held_out)
@@ -168,7 +165,8 @@ def _open(name: str, builder: Any, view: View, test_split: str, folds: dict[str,
     digest.update(str(files.get(f'{split}_digest', '')).encode())
   value_range = tuple(files.get('value_range') or ())
   digest.update(str(value_range or '').encode())
-  return Dataset(name, class_names, training, testing, digest.hexdigest()[:16], value_range, folds)
+  fingerprint = digest.hexdigest()[:16]
+  return Dataset(name, class_names, training, testing, fingerprint, value_range or tuple(options.value_range), folds)
 
 
 def open_configured(data: Any, prepare: bool = True) -> Dataset:
@@ -178,8 +176,8 @@ def open_configured(data: Any, prepare: bool = True) -> Dataset:
   return open_dataset(data.name, data.dir, **where, options=options)
 
 
-def _stored_shape(builder: Any, test_split: str) -> tuple[int | None, int | None, int]:
-  """(h, w, c) of the images on disk, h and w None where they vary. Raises UserError for what we cannot read."""
+def _view(builder: Any, test_split: str, options: Options) -> View:
+  """How its images become the network's. Raises UserError if we cannot read them, or the options do not say."""
   info, where = builder.info, builder.data_path
   if info.file_format.value != 'array_record':
     raise UserError(f"{where}: expected file_format='array_record', got '{info.file_format.value}', which needs "
@@ -187,28 +185,24 @@ def _stored_shape(builder: Any, test_split: str) -> tuple[int | None, int | None
   if missing := {'train', test_split} - set(info.splits) or {'image', 'label'} - set(info.features):
     raise UserError(f'{where} has no {min(missing)!r}; needed: splits train, test and features image, label.')
   image, label = info.features['image'], info.features['label']
-  shape, dtype = tuple(image.shape or ()), np.dtype(image.np_dtype)
-  if len(shape) != 3 or shape[-1] not in (1, 3) or dtype != np.uint8:
-    raise UserError(f'{where}: expected images uint8[height, width, 1 or 3], got {dtype} of shape {shape}.')
+  stored: Any = tuple(image.shape or ())
+  dtype = np.dtype(image.np_dtype)
+  if len(stored) != 3 or stored[-1] not in (1, 3) or dtype != np.uint8:
+    raise UserError(f'{where}: expected images uint8[height, width, 1 or 3], got {dtype} of shape {stored}.')
   if label.shape != () or not np.issubdtype(label.np_dtype, np.integer):
     raise UserError(f'{where}: expected one integer label an image. Prepare it with ClassLabel.')
-  return shape
-
-
-def _view(builder: Any, stored: tuple[int | None, int | None, int], options: Options) -> View:
-  """How its images become the network's. Raises UserError if the options do not say."""
   height, width, channels = stored
   if options.crop == 'resized':
-    size = options.size or int((builder.info.metadata or {}).get('size', 0))
+    size = options.size or int((info.metadata or {}).get('size', 0))
     if not size:
       raise UserError('config.data.crop=resized needs config.data.size, the side of the square to cut out, in pixels.')
-    return View(stored, (size, size, channels), options.crop)
-  if height is None or width is None:
-    raise UserError(f'{builder.data_path} holds images of varying size; crop squares with --config.data.crop=resized '
+    height, width = size, size
+  elif height is None or width is None:
+    raise UserError(f'{where} holds images of varying size; crop squares with --config.data.crop=resized '
                     '--config.data.size=64, or prepare a copy with all images of one size.')  # fmt: skip
-  if options.size and (height, width) != (options.size, options.size):
-    raise UserError(f'{builder.data_path} holds {height}x{width} images, but config.data.size={options.size}; leave it '
-                    'at 0, or set --config.data.crop=resized.')  # fmt: skip
+  elif options.size and (height, width) != (options.size, options.size):
+    raise UserError(f'{where} holds {height}x{width} images, but config.data.size={options.size}; leave it at 0, or '
+                    'set --config.data.crop=resized.')  # fmt: skip
   return View(stored, (height, width, channels), options.crop)
 
 

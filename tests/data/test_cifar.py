@@ -14,7 +14,6 @@ import tensorflow_datasets as tfds
 from conftest import refused
 
 from abd_jax.data import prepare, sources
-from abd_jax.errors import UserError
 
 COUNTS = {'train': 30, 'test': 20}
 # The catalog's own copy has its first 20 test images in this order (among the others).
@@ -136,43 +135,42 @@ def test_an_archive_placed_by_hand_gives_the_catalogs_features_and_order(case, t
     np.testing.assert_array_equal([record[label] for record in test], case.labels['test'][label][order])
 
 
-def test_download_false_never_touches_the_network(case, network, tmp_path):
-  with refused(place(case, tmp_path), case.url):
-    open_case(case, tmp_path, download=False)
-  assert network.calls == 0
-  assert not list(tmp_path.rglob('*.array_record*')) and not list(tmp_path.glob('incomplete*'))
+class Broken(io.BytesIO):
+  """An answer that fails after a thousand bytes."""
+
+  def __init__(self, content, error):
+    super().__init__(content)
+    self.error = error
+
+  def read(self, size=-1):
+    if self.tell():
+      raise self.error
+    return super().read(1000)
 
 
 @pytest.mark.parametrize(
-  'error, reason',
+  ('error', 'reason', 'answered'),
   [
-    (urllib.error.URLError(OSError(-2, 'Name or service not known')), 'Name or service not known'),
-    (TimeoutError('timed out'), 'timed out'),
-    (BadStatusLine('nonsense'), 'nonsense'),
+    (None, 'may not be downloaded', False),
+    (urllib.error.URLError(OSError(-2, 'Name or service not known')), 'Name or service not known', False),
+    (TimeoutError('timed out'), 'timed out', False),
+    (BadStatusLine('nonsense'), 'nonsense', False),
+    (ConnectionResetError('reset'), 'reset', True),
+    (KeyboardInterrupt(), '', True),
   ],
 )
-def test_no_network(case, network, tmp_path, error, reason):
+def test_a_download_that_fails_is_not_tried_again_and_leaves_nothing(case, network, tmp_path, error, reason, answered):
   def answer():
+    if answered:
+      return Broken(case.archive, error)
     raise error
 
   network.answer = answer
-  with refused(reason, case.url, place(case, tmp_path)):
-    open_case(case, tmp_path)
-  assert network.calls == 1  # No retries.
-
-
-@pytest.mark.parametrize('failure', [ConnectionResetError('reset'), KeyboardInterrupt()])
-def test_broken_download_leaves_nothing(case, network, tmp_path, failure):
-  class Broken(io.BytesIO):
-    def read(self, size=-1):
-      if self.tell():
-        raise failure
-      return super().read(1000)
-
-  network.answer = lambda: Broken(case.archive)
-  with pytest.raises((UserError, KeyboardInterrupt)):
-    open_case(case, tmp_path)
-  assert not [path for path in tmp_path.rglob('*') if path.is_file()] and not list(tmp_path.rglob('incomplete*'))
+  with refused(reason, case.url, place(case, tmp_path)) if reason else pytest.raises(KeyboardInterrupt):
+    open_case(case, tmp_path, download=bool(error))
+  assert network.calls == bool(error)
+  assert [path.name for path in tmp_path.rglob('*') if path.is_file()] == [f'.{case.name}.lock']
+  assert not list(tmp_path.rglob('incomplete*'))
 
 
 def test_wrong_checksum(case, network, tmp_path, monkeypatch):

@@ -2,19 +2,18 @@
 
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from conftest import refused, snapshot
 from made_up import RNG, write, write_classes
 from PIL import Image
 
-from abd_jax.data import folders, sources
-from abd_jax.data.builders import image_folder
+from abd_jax.data import sources
+from abd_jax.data.builders import _files, image_folder
 from abd_jax.data.prepare import Options, Place
-from abd_jax.errors import UserError
 
 
 def open_folder(folder, **options):
@@ -42,21 +41,14 @@ def split_folder(folder):
   return folder, pixels
 
 
-@pytest.mark.parametrize('spilled', [False, True])
-def test_png_of_the_right_size_are_the_very_same_pixels(split_folder, monkeypatch, spilled):
-  """Of more than TFDS holds in memory it would write the rest with TensorFlow."""
-  from tensorflow_datasets.core import shuffle
-
-  usual = shuffle.Shuffler
-  if spilled:
-    monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 100)
+def test_png_of_the_right_size_are_the_very_same_pixels(split_folder, monkeypatch):
+  monkeypatch.setattr(_files, '_SHARD', 4)  # of more images there is another file
   folder, pixels = split_folder
   data = open_folder(folder)
   assert (data.class_names, data.image_shape) == (('ant', 'bee'), (32, 32, 3))
   for split, (images, labels) in (('train', data.train((0, 1)).decode()), ('test', data.test((0, 1)).decode())):
     np.testing.assert_array_equal(images, [image for image, _ in pixels[split]])
     np.testing.assert_array_equal(labels, [label for _, label in pixels[split]])
-  assert shuffle.Shuffler is usual
 
 
 def test_the_copy_is_used_again_until_a_file_changes(split_folder, capsys):
@@ -75,11 +67,14 @@ def test_the_copy_is_used_again_until_a_file_changes(split_folder, capsys):
 
 def test_names_are_ordered_as_people_count(folder):
   for k in (10, 9, 2):
-    write(folder / 'train/a' / f'x{k}.png', value=k)
-    write(folder / 'train/b' / f'x{k + 20}.png', value=k + 20)
-    write(folder / 'test' / 'ab'[k % 2] / f'x{k}.png')
-  train = open_folder(folder).train((0, 1))
-  assert values(train) == [2, 9, 10, 22, 29, 30] and train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    write(folder / 'train/01' / f'x{k}.png', value=k)
+    write(folder / 'train/1' / f'x{k + 20}.png', value=k + 20)
+    write(folder / 'test' / ('1', '01')[k % 2] / f'x{k}.png')
+  write(folder / 'train/1/x02.png', value=3)  # of names that count alike images are ordered by class
+  data = open_folder(folder)
+  train = data.train((0, 1))
+  assert data.class_names == ('01', '1')
+  assert values(train) == [2, 3, 9, 10, 22, 29, 30] and train.labels.tolist() == [0, 1, 0, 0, 1, 1, 1]
 
 
 def test_the_order_does_not_depend_on_the_file_system(folder, tmp_path, monkeypatch):
@@ -101,12 +96,16 @@ def test_the_order_does_not_depend_on_the_file_system(folder, tmp_path, monkeypa
 
 def test_one_folder_of_classes_is_split_by_seed(folder):
   write_classes(folder, 20)
+  write(folder / 'c/1.png')  # one image of a class is for training, and one of two
   tested = lambda data: set(values(data.test((0, 1))))
   data = open_folder(folder)
-  assert np.bincount(data.test((0, 1)).labels).tolist() == [2, 2]
+  assert np.bincount(data.test(range(3)).labels).tolist() == [2, 2]
   assert not tested(data) & set(values(data.train((0, 1))))
   assert tested(open_folder(folder)) == tested(data) != tested(open_folder(folder, split_seed=1))
-  assert len(open_folder(folder, test_fraction=0.5).test((0, 1))) == 10
+  shutil.copy(folder / 'c/1.png', folder / 'c/2.png')
+  data = open_folder(folder, test_fraction=0.9)
+  assert np.bincount(data.train(range(3)).labels).tolist() == [1, 1, 1]
+  assert np.bincount(data.test(range(3)).labels).tolist() == [9, 9, 1]
 
 
 @pytest.mark.parametrize(
@@ -183,30 +182,17 @@ def test_the_range_of_deep_images_is_measured_over_the_training_split(folder, ca
   assert given.value_range == (low, high + 1) and given.fingerprint != data.fingerprint
 
 
-def test_images_of_8_bits_have_no_range_and_stay_as_they_are(folder, capsys):
-  write_classes(folder, 8)
-  data = open_folder(folder)
-  assert data.value_range == () and 'raw values' not in capsys.readouterr().err
-  assert sorted(values(data.train((0, 1))) + values(data.test((0, 1)))) == list(range(8))
-
-
-def test_every_format_of_photographs_that_pillow_opens_is_taken(folder, capsys):
+def test_every_format_of_photographs_that_pillow_opens_is_taken_without_a_range(folder, capsys):
   write_classes(folder, 4)
   kinds = ['jp2', 'tga', 'dib', *(['avif'] if '.avif' in Image.registered_extensions() else [])]
   for kind in kinds:
     write(folder / 'a' / f'x.{kind}', value=99)
   data = open_folder(folder)
-  found = values(data.train((0, 1))) + values(data.test((0, 1)))
+  found = sorted(values(data.train((0, 1))) + values(data.test((0, 1))))
+  assert found[:4] == [0, 1, 2, 3] and data.value_range == ()
   assert sum(abs(value - 99) < 3 for value in found) == len(kinds) == len(found) - 4
-  assert 'passed over' not in capsys.readouterr().err
-
-
-def test_one_image_of_a_class_is_for_training_and_one_of_two_too(folder):
-  write_classes(folder, 4)
-  write(folder / 'c/1.png')
-  data = open_folder(folder, test_fraction=0.9)
-  assert np.bincount(data.train(range(3)).labels).tolist() == [1, 1, 1]
-  assert np.bincount(data.test(range(3)).labels).tolist() == [1, 1]
+  line = capsys.readouterr().err
+  assert 'passed over' not in line and 'raw values' not in line
 
 
 def test_class_folders_are_ordered_as_people_count_and_older_copies_are_made_anew(folder, monkeypatch):
@@ -214,20 +200,12 @@ def test_class_folders_are_ordered_as_people_count_and_older_copies_are_made_ane
     for j in range(2):
       write(folder / str(k) / f'{j}.png', value=k)
   with monkeypatch.context() as patch:  # as prepared until then
-    patch.setattr(image_folder.Builder, 'VERSION', tfds.core.Version('1.0.0'))
+    patch.setattr(image_folder.Builder, 'VERSION', '1.0.0')
     patch.setattr(image_folder, 'in_order', sorted)
     assert open_folder(folder).class_names[:3] == ('0', '1', '10')
   data = open_folder(folder)
   assert data.class_names == tuple(map(str, range(12)))
   assert values(data.train(range(12))) == data.train(range(12)).labels.tolist()
-
-
-def test_of_names_that_count_alike_images_are_ordered_by_class(folder):
-  for split in ('train', 'test'):
-    write(folder / split / '1/01.png')
-    write(folder / split / '01/1.png')
-  data = open_folder(folder)
-  assert data.class_names == ('01', '1') and data.training.labels.tolist() == [0, 1]
 
 
 def test_folders_of_one_name_in_two_forms_of_unicode_are_one_class(folder):
@@ -275,16 +253,19 @@ def test_the_same_bytes_twice_are_counted(split_folder, capsys):
   'names',
   [
     ('Train', 'Test'), ('training', 'valid'), ('TRAIN', 'Validation'), ('training_set', 'test_set'),
-    ('trainset', 'Eval'), ('Train-Images', 'DEV'), ('train data', 'evaluation'),
+    ('trainset', 'Eval'), ('Train-Images', 'DEV'), ('train data', 'evaluation'), ('train/train', 'test/test'),
   ],
 )  # fmt: skip
 def test_splits_are_known_by_several_names(split_folder, names):
   folder, _ = split_folder
   for old, new in zip(('train', 'test'), names, strict=True):
     (folder / old).rename(folder / 'x')
+    (folder / new).parent.mkdir(exist_ok=True)
     (folder / 'x').rename(folder / new)
   if names[1] == 'Test':
     shutil.copytree(folder / 'Train', folder / 'val')  # beside a folder of tests this one is not taken
+  if names[1] == 'valid':
+    write(folder / 'test/1.png')  # and this one is, if that has no classes
   data = open_folder(folder)
   assert data.class_names == ('ant', 'bee')
   assert (len(data.train((0, 1))), len(data.test((0, 1)))) == (6, 4)
@@ -303,36 +284,23 @@ def test_splits_of_other_names_are_refused_until_the_layout_is_said(split_folder
   assert (data.class_names, len(data.training), len(data.testing)) == (('ant', 'bee'), 6, 4)
 
 
-def test_tops_with_one_folder_of_one_name_are_classes(folder):
-  for k in range(6):
-    write(folder / 'ab'[k % 2] / 'images' / f'{k}.png')
-  assert open_folder(folder).class_names == ('a', 'b')
-
-
-@pytest.mark.parametrize('names', [('train', 'bus', 'car'), ('valid', 'invalid'), ('train', 'test')])
-def test_classes_with_names_of_splits(folder, names):
+@pytest.mark.parametrize(
+  ('names', 'within', 'words'),
+  [
+    (('train', 'bus', 'car'), '', ['unlabelled']),
+    (('valid', 'invalid'), '', ['unlabelled']),
+    (('train', 'test'), '', ['unlabelled']),
+    (('a', 'b'), 'day{}', ['day0, day1', '--config.data.layout=a,b']),
+    (('a', 'b'), 'images', []),  # one folder of one name is none
+  ],
+)
+def test_folders_that_may_be_splits_are_classes_if_that_is_said(folder, names, within, words):
   for k in range(8):
-    write(folder / names[k % len(names)] / f'{k}.png')
-  with refused('--config.data.layout=classes'):
+    write(folder / names[k % len(names)] / within.format(k // 4) / f'{k}.png')
+  with refused('--config.data.layout=classes', *words) if words else nullcontext():
     open_folder(folder)
-  assert open_folder(folder, layout='classes').class_names == tuple(sorted(names))
-
-
-def test_groups_within_classes(folder):
-  for k in range(8):
-    write(folder / 'ab'[k % 2] / f'day{k // 4}' / f'{k}.png')
-  with refused('day0, day1', '--config.data.layout=classes', '--config.data.layout=a,b'):
-    open_folder(folder)
-  assert len(open_folder(folder, layout='classes').training) == 6
-
-
-def test_splits_in_a_folder_of_their_own_name_as_archives_unpack(split_folder):
-  folder, _ = split_folder
-  for split in ('train', 'test'):
-    (folder / split).rename(folder / 'x')
-    (folder / split).mkdir()
-    (folder / 'x').rename(folder / split / split)
-  assert len(open_folder(folder).training) == 6
+  data = open_folder(folder, layout='classes')
+  assert data.class_names == tuple(sorted(names)) and len(data.training) + len(data.testing) == 8
 
 
 def test_copies_within_the_photographs_are_refused(split_folder):
@@ -344,38 +312,23 @@ def test_copies_within_the_photographs_are_refused(split_folder):
   assert snapshot(folder) == before
 
 
-def test_a_test_folder_without_classes_gives_way_to_val(split_folder, capsys):
-  folder, _ = split_folder
-  (folder / 'test').rename(folder / 'val')
-  write(folder / 'test/1.png')
-  data = open_folder(folder)
-  assert len(data.testing) == 4 and '1 test/' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('layout', ['class', 'train', 'train,tset', 'train,test,val', ','])
-def test_no_such_layout(split_folder, layout):
-  with refused(f"config.data.layout='{layout}'", "'classes'", 'train,test'):
-    open_folder(split_folder[0], layout=layout)
-
-
 # What is refused.
 
 
-def test_a_folder_must_be_named():
+def test_options_that_cannot_be_right(split_folder):
+  folder, _ = split_folder
   with refused('--config.data.dir'):
     sources.open_dataset('image_folder', '')
+  for layout in ('class', 'train', 'train,tset', 'train,test,val', ','):
+    with refused(f"config.data.layout='{layout}'", "'classes'", 'train,test'):
+      open_folder(folder, layout=layout)
 
 
 @pytest.mark.parametrize(
   ('owner', 'name', 'error', 'words'),
   [
     (Path, 'read_bytes', PermissionError(13, 'Permission denied'), ['train/bee/0.png', 'Permission denied']),
-    (
-      tfds.core.GeneratorBasedBuilder,
-      '_download_and_prepare',
-      OSError(28, 'No space left on device'),
-      ['No space left', '--config.data.prepared'],
-    ),
+    (os, 'rename', OSError(28, 'No space left on device'), ['No space left', '--config.data.prepared']),
   ],
 )
 def test_an_error_of_the_disk_leaves_nothing(split_folder, monkeypatch, owner, name, error, words):
@@ -385,7 +338,8 @@ def test_an_error_of_the_disk_leaves_nothing(split_folder, monkeypatch, owner, n
   monkeypatch.setattr(owner, name, fail)
   with refused(*words):
     open_folder(split_folder[0])
-  assert not [path for path in split_folder[0].with_name('photos.prepared').rglob('*') if path.is_file()]
+  left = [path for path in split_folder[0].with_name('photos.prepared').rglob('*') if path.is_file()]
+  assert [path.name for path in left] == ['.image_folder.lock']
 
 
 def empty_test(folder):
@@ -410,7 +364,6 @@ def put_into_a_folder(folder):
       lambda folder: (folder / 'b').rename(folder / 'train'),
       ['train has no folders of classes', 'data.layout=classes'],
     ),
-    (lambda folder: shutil.copy(folder / 'a/0.png', os.fsencode(folder / 'a') + b'/caf\xe9.png'), ['UTF-8']),
     (lambda folder: (folder / 'a/z.png').symlink_to('nowhere'), ['a/z.png', 'No such file']),
     (lambda folder: (folder / 'a/up').symlink_to(folder), ['a/up', 'is a link to a folder that it lies in']),
     (put_into_a_folder, ["one class, 'q'"]),
@@ -434,14 +387,9 @@ def test_folders_that_cannot_be_used(folder, spoil, words):
     open_folder(folder)
 
 
-def test_text_files_may_begin_with_a_byte_order_mark(tmp_path):
-  (tmp_path / 'wnids.txt').write_text('n1\r\n\r\nn2 \xe9\r\n', encoding='utf-8-sig')
-  assert folders.lines(tmp_path / 'wnids.txt') == ['n1', 'n2 \xe9']
-
-
 def test_a_split_of_damaged_files_alone(split_folder):
   folder, _ = split_folder
   for file in (folder / 'test').rglob('*.png'):
     file.write_bytes(b'no image')
-  with pytest.raises(UserError, match='no test image'):
+  with refused('no test image'):
     open_folder(folder, damaged='skip')

@@ -1,25 +1,17 @@
 """CIFAR-10 as in tfds's own catalog, prepared from the official binary archive without TensorFlow."""
 
-import hashlib
-import os
-import shutil
 import tarfile
-import tempfile
-import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from PIL import Image
 
-from abd_jax.errors import UserError
+from abd_jax.data.prepare import fetch
 
 _SHAPE = (32, 32, 3)
-_TIMEOUT = 30.0  # seconds without an answer
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -71,36 +63,3 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       # A PIL image, because tfds encodes arrays with TensorFlow. One plane per channel in the archive.
       image = Image.fromarray(np.ascontiguousarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0)))
       yield i, {'id': f'{split}_{i:05d}', 'image': image, **dict(zip(self.LABELS, labels.tolist(), strict=True))}
-
-
-def fetch(url: str, md5: str, folder: Path, download: bool) -> Path:
-  """The archive of `url` in `folder`, downloaded unless it is there; its checksum is right.
-
-  Raises:
-    UserError: it is not there and cannot or, without `download`, may not be downloaded; or its checksum is wrong.
-  """
-  path = folder / url.rpartition('/')[-1]
-  if not path.exists():
-    if not download:
-      raise UserError(f'{path} is missing and may not be downloaded here; get it from {url} and place it there.')
-    _download(url, path)
-  with path.open('rb') as file:
-    actual = hashlib.file_digest(file, 'md5').hexdigest()
-  if actual != md5:
-    raise UserError(f'{path} is damaged: expected MD5 {md5}, got {actual}. Delete it, and run again.')
-  return path
-
-
-def _download(url: str, path: Path) -> None:
-  """Fills `path` only when complete. Not by tfds, which without a network retries for minutes."""
-  logging.info('Downloading %s', url)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  try:
-    with tempfile.TemporaryDirectory(prefix='incomplete.', dir=path.parent) as scratch:
-      partial = Path(scratch, path.name)
-      with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, partial.open('wb') as file:
-        shutil.copyfileobj(response, file)
-      os.replace(partial, path)
-  except (OSError, HTTPException) as error:
-    reason = getattr(error, 'reason', None) or error
-    raise UserError(f'cannot download {url} ({reason}); place that file at {path} by hand.') from None

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from abd_jax.data import images as images_lib
@@ -24,23 +23,23 @@ _KNOWN = f'splits are called {", ".join(TRAINS)}; {", ".join(TESTS)}'
 _SAY = 'If these are classes, set --config.data.layout=classes.'
 
 
-class Builder(FileBuilder, skip_registration=True):
+class Builder(FileBuilder):
   """Classes are the folders, by name; images are in the order of their files' names, over all classes."""
 
   name = 'image_folder'
-  VERSION = tfds.core.Version('2.0.0')  # 1.0.0 has class 10 before class 2
+  VERSION = '2.0.0'  # 1.0.0 has class 10 before class 2
 
   @classmethod
   def key(cls, folder: Path, options: Options) -> str:
     """One for each content of the folder, by names, sizes and times, and each way to prepare it."""
+    layout = _layout(folder, options.layout)
+    files = [(split, place, file) for split, place in layout.items() for file, _ in _photos(place, _classes(layout))]
+    stats = [file.stat() if file.exists() else file.lstat() for _, _, file in files]  # of links to nothing, their own
     facts = [
-      (split, str(file.relative_to(place)), *_size_and_time(file))
-      for split, place in _layout(folder, options.layout).items()
-      for folders in subfolders(place).values()
-      for one in folders
-      for file in image_files(one)
+      (split, str(file.relative_to(place)), stat.st_size, stat.st_mtime_ns)
+      for (split, place, file), stat in zip(files, stats, strict=True)
     ]
-    return f'{cls.name}_{digest_of([facts, options, str(cls.VERSION)])}'
+    return f'{cls.name}_{digest_of([facts, options, cls.VERSION])}'
 
   @classmethod
   def stored_size(cls, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
@@ -54,23 +53,19 @@ class Builder(FileBuilder, skip_registration=True):
       passed_over.update(f'{one.name}/' for places in subfolders(folder).values() for one in places if one not in used)
     for one in {folder, *layout.values()}:
       passed_over['images outside the class folders'] += len(image_files(one, passed_over, below=False))
-    names = tuple(in_order({name for classes in layout.values() for name in subfolders(classes)}))
+    names = _classes(layout)
     splits = {split: _photos(classes, names, passed_over) for split, classes in layout.items()}
     if 'test' not in splits:
       splits = _deal(splits['train'], options.test_fraction, options.split_seed)
     check_classes(folder, dict(enumerate(names)), splits, passed_over)
-    size, channels = _size_and_channels([photo for photos in splits.values() for photo in photos], options)
+    size, channels, value_range = _measured(splits, options)
     side = size if options.crop == 'padded' else None
-    value_range = options.value_range or _value_range(splits['train'])
     return Files(names, splits, (side, side, channels), size, value_range, passed_over)
 
 
-def _size_and_time(file: Path) -> tuple[int, int]:
-  try:
-    stat = file.stat()
-  except OSError:  # a link to nothing: reading it will say so
-    return 0, 0
-  return stat.st_size, stat.st_mtime_ns
+def _classes(layout: dict[str, Path]) -> tuple[str, ...]:
+  """The names of all classes, in order."""
+  return tuple(in_order({name for place in layout.values() for name in subfolders(place)}))
 
 
 def _layout(folder: Path, said: str) -> dict[str, Path]:
@@ -141,7 +136,7 @@ def _check_tops(folder: Path, there: dict[str, list[Path]]) -> None:
     )
 
 
-def _photos(place: Path, names: tuple[str, ...], passed_over: Counter[str]) -> list[Photo]:
+def _photos(place: Path, names: tuple[str, ...], passed_over: Counter[str] | None = None) -> list[Photo]:
   """The images of one split. passed_over: counts everything else."""
   folders = subfolders(place)
   of_class = [(label, one) for label, name in enumerate(names) for one in folders.get(name, [])]
@@ -161,29 +156,22 @@ def _deal(photos: list[Photo], fraction: float, seed: int) -> dict[str, list[Pho
   return splits
 
 
-def _size_and_channels(photos: list[Photo], options: Options) -> tuple[int, int]:
-  """Those of the options; where they are 0, what fits the headers of all files. Damaged files are refused later."""
-  if options.size and options.channels:
-    return options.size, options.channels
-  headers = []
-  for photo in photos:
-    with contextlib.suppress(OSError, images_lib.BadImage), photo.path.open('rb') as file:
-      headers.append(images_lib.header(file))
+def _measured(splits: dict[str, list[Photo]], options: Options) -> tuple[int, int, tuple[float, ...]]:
+  """(size, channels, value range) of the options; where these are 0 or empty, what fits all files.
+
+  The value range is that of training images with more than 8 bits. Damaged files are refused later.
+  """
+  photos, headers = [(split, photo.path) for split in splits for photo in splits[split]], []
+  for split, path in tqdm(photos, 'headers', unit='image', disable=None, leave=False):
+    with contextlib.suppress(images_lib.BadImage):
+      headers.append((split, *images_lib.header(path)))
   if not headers:
-    raise UserError(f'no file can be read as an image, of {len(photos)} such as {photos[0].path}. Replace them.')
-  sizes, grey = zip(*headers, strict=True)
-  return options.size or _fitting_size(sizes), options.channels or (1 if all(grey) else 3)
-
-
-def _value_range(photos: list[Photo]) -> tuple[float, ...]:
-  """The lowest and highest raw value of the images with more than 8 bits a channel; () if there are none."""
-  measured = images_lib.threads().map(images_lib.limits, [photo.path for photo in photos])
-  with tqdm(measured, 'raw values', len(photos), unit='image', disable=None, leave=False) as bar:
-    found = [one for one in bar if one]
-  if not found:
-    return ()
-  low, high = min(low for low, _ in found), max(high for _, high in found)
-  return low, max(high, low + 1)
+    raise UserError(f'no file can be read as an image, of {len(photos)} such as {photos[0][1]}. Replace them.')
+  deep = [limits for split, _, _, limits in headers if split == 'train' and limits]
+  low, high = min((low for low, _ in deep), default=0), max((high for _, high in deep), default=0)
+  size = options.size or _fitting_size([shape for _, shape, _, _ in headers])
+  channels = options.channels or (1 if all(grey for _, _, grey, _ in headers) else 3)
+  return size, channels, options.value_range or ((low, max(high, low + 1)) if deep else ())
 
 
 def _fitting_size(shapes: Sequence[tuple[int, int]]) -> int:

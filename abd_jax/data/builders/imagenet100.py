@@ -3,7 +3,7 @@
 from abd_jax.data.builders import imagenet50
 
 
-class Builder(imagenet50.Builder, skip_registration=True):
+class Builder(imagenet50.Builder):
   """The first hundred classes."""
 
   name = 'imagenet100'

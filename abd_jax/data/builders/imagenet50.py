@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, unique_names, words_of
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, of_wnids, unique_names
 from abd_jax.data.folders import image_files, lines, subfolders
 from abd_jax.data.prepare import Options, Place
 from abd_jax.errors import UserError
@@ -18,7 +18,7 @@ KAGGLE = Path('ILSVRC/Data/CLS-LOC')
 SOLUTION, SYNSETS = 'LOC_val_solution.csv', 'imagenet_2012_validation_synset_labels.txt'
 
 
-class Builder(FileBuilder, skip_registration=True):
+class Builder(FileBuilder):
   """The first KEPT classes of the seeded order over all sorted WordNet ids, with labels among all of them.
 
   Images keep their sizes: the host cuts the network's out of them. The folder holds train/WNID/*, and val/WNID/* or
@@ -32,8 +32,6 @@ class Builder(FileBuilder, skip_registration=True):
   def find(cls, place: Place, options: Options) -> Files:
     folder = place.folder
     root = folder / KAGGLE if (folder / KAGGLE).is_dir() else folder
-    if not (root / 'train').is_dir():
-      raise UserError(f'{root} has no folder train. Give an ILSVRC 2012 folder as --config.data.dir.')
     wnids = list(subfolders(root / 'train'))
     chosen = np.random.RandomState(SEED).permutation(len(wnids))[: cls.KEPT].tolist()
     if len(chosen) < cls.KEPT:
@@ -41,7 +39,7 @@ class Builder(FileBuilder, skip_registration=True):
     label = {wnids[k]: k for k in sorted(chosen)}
     train = [Photo(file, k) for wnid, k in label.items() for file in image_files(root / 'train' / wnid)]
     splits = {'train': train, 'test': _validation(folder, root / 'val', label)}
-    names = unique_names(wnids, words_of(folder / 'LOC_synset_mapping.txt', ' '))
+    names = unique_names(wnids, folder / 'LOC_synset_mapping.txt', ' ')
     check_classes(root / 'train', {k: names[k] for k in label.values()}, splits)
     return Files(names, splits, (None, None, 3))
 
@@ -61,17 +59,12 @@ def _validation(folder: Path, place: Path, label: dict[str, int]) -> list[Photo]
     there = [wnid for wnid in label if (place / wnid).is_dir()]
     return [Photo(file, label[wnid]) for wnid in there for file in image_files(place / wnid)]
   files = image_files(place)
-  listed = next((where / SYNSETS for where in (place.parent, folder) if (where / SYNSETS).is_file()), None)
-  if (folder / SOLUTION).is_file():
-    listed = folder / SOLUTION
-    of_file = {row[0]: row[1].split()[0] for row in csv.reader(lines(listed)[1:]) if row[1:] and row[1].split()}
-    wnids = [of_file[file.stem] for file in files if file.stem in of_file]
-    complete = len(of_file) == len(wnids) == len(files)
-  elif listed:
-    wnids = lines(listed)
-    complete = len(wnids) == len(files)
-  else:
-    raise UserError(f'{place} has no folders of classes, and {folder} neither {SOLUTION} nor {SYNSETS}. Add one.')
-  if not complete:
-    raise UserError(f'{place} has {len(files)} images, but {listed} lists others. Copy them all.')
-  return [Photo(file, label[wnid]) for file, wnid in zip(files, wnids, strict=True) if wnid in label]
+  if (source := folder / SOLUTION).is_file():
+    listed = {row[0]: row[1].split()[0] for row in csv.reader(lines(source)[1:]) if row[1:] and row[1].split()}
+    return of_wnids(files, listed, source, label)
+  for source in (place.parent / SYNSETS, folder / SYNSETS):
+    if source.is_file():  # the classes of all images in order
+      wnids = lines(source)
+      listed = dict(zip((file.stem for file in files), wnids, strict=False)) if len(wnids) == len(files) else {}
+      return of_wnids(files, listed, source, label)
+  raise UserError(f'{place} has no folders of classes, and {folder} neither {SOLUTION} nor {SYNSETS}. Add one.')

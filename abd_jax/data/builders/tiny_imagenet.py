@@ -1,21 +1,18 @@
 """Tiny-ImageNet in its official layout: downloaded, or a folder tiny-imagenet-200 placed in data.dir by hand."""
 
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
-from abd_jax.data.builders._files import FileBuilder, Files, Photo, unique_names, words_of
-from abd_jax.data.builders.cifar10 import fetch
+from abd_jax.data.builders._files import FileBuilder, Files, Photo, check_classes, of_wnids, unique_names
 from abd_jax.data.folders import image_files, lines
-from abd_jax.data.prepare import Options, Place
+from abd_jax.data.prepare import Options, Place, arriving, fetch
 from abd_jax.errors import UserError
 
 FOLDER = 'tiny-imagenet-200'
 _SHAPE = (64, 64, 3)
 
 
-class Builder(FileBuilder, skip_registration=True):
+class Builder(FileBuilder):
   """100,000 training and 10,000 test images uint8[64, 64, 3] of 200 classes; a part of the classes will do.
 
   Labels are positions among the sorted WordNet ids. The official validation split is the test split.
@@ -27,41 +24,34 @@ class Builder(FileBuilder, skip_registration=True):
 
   @classmethod
   def find(cls, place: Place, options: Options) -> Files:
-    root = _root(place) or _unpacked(fetch(cls.URL, cls.MD5, place.downloads, place.download))
+    root = cls._root(place)
     wnids = sorted(lines(root / 'wnids.txt'))
     label = {wnid: k for k, wnid in enumerate(wnids)}
     train = [Photo(path, label[wnid]) for wnid in wnids for path in _of_class(root / 'train' / wnid)]
-    names = unique_names(wnids, words_of(root / 'words.txt', '\t'))
-    return Files(names, {'train': train, 'test': _annotated(root / 'val', label)}, _SHAPE)
+    annotations, images = root / 'val/val_annotations.txt', image_files(root / 'val/images')
+    listed = {Path(name).stem: wnid for name, wnid, *_ in (line.split('\t') for line in lines(annotations))}
+    test = of_wnids([file for file in images if file.stem in listed], listed, annotations, label)
+    names = unique_names(wnids, root / 'words.txt', '\t')
+    check_classes(root, dict(enumerate(names)), splits := {'train': train, 'test': test})
+    return Files(names, splits, _SHAPE)
 
   @classmethod
   def stored_size(cls, size: tuple[int, int], crop: str) -> tuple[int, int] | None:
     return _SHAPE[:2]
 
   @classmethod
-  def check_copy(cls, copy: Path, place: Place, options: Options) -> None:
-    if _root(place):  # the archive is not unpacked for that
-      super().check_copy(copy, place, options)
-
-
-def _root(place: Place) -> Path | None:
-  """The folder of the files, or None."""
-  folders = (place.folder, place.folder / FOLDER, place.downloads / FOLDER)
-  return next((folder for folder in folders if (folder / 'wnids.txt').is_file()), None)
-
-
-def _unpacked(archive: Path) -> Path:
-  """The folder of `archive`, unpacked beside it. Raises UserError if there is no room for it."""
-  target = archive.with_name(FOLDER)
-  try:
-    with tempfile.TemporaryDirectory(prefix='incomplete.', dir=archive.parent) as scratch:
-      with zipfile.ZipFile(archive) as content:
-        content.extractall(scratch)
-      os.replace(Path(scratch, FOLDER), target)
-  except OSError as error:
-    if not target.exists():  # otherwise another process was faster
-      raise UserError(f'{archive} cannot be unpacked ({error.strerror}). Make room there.') from None
-  return target
+  def _root(cls, place: Place) -> Path:
+    """The folder of the files, unpacked if need be. Raises UserError if there is none, or no room for it."""
+    target = place.downloads / FOLDER
+    for folder in (place.folder, place.folder / FOLDER, target):
+      if (folder / 'wnids.txt').is_file():
+        return folder
+    if not place.prepare:
+      raise UserError(f'{target} is missing.')
+    archive = fetch(cls.URL, cls.MD5, place.downloads, place.download)
+    with arriving(target) as folder, zipfile.ZipFile(archive) as content:
+      content.extractall(folder.parent)
+    return target
 
 
 def _of_class(folder: Path) -> list[Path]:
@@ -71,18 +61,4 @@ def _of_class(folder: Path) -> list[Path]:
   listed = {line.split('\t')[0] for line in lines(boxes)} if boxes.is_file() else set()
   if missing := listed - {path.name for path in there}:
     raise UserError(f'{place / min(missing)} is missing, with {len(missing) - 1} more of that class. Copy them all.')
-  if not there:
-    raise UserError(f'{place} has no images. Copy the data set anew.')
   return there
-
-
-def _annotated(folder: Path, label: dict[str, int]) -> list[Photo]:
-  """The test images with the labels that val_annotations.txt gives them."""
-  file, photos = folder / 'val_annotations.txt', []
-  for number, line in enumerate(lines(file), 1):
-    name, wnid, *_ = [*line.split('\t'), '']
-    if wnid not in label or not (folder / 'images' / name).is_file():
-      what = f"'{wnid}' is not in wnids.txt" if wnid not in label else f'there is no {folder / "images" / name}'
-      raise UserError(f'{file}, line {number}: {what}. Copy the data set anew.')
-    photos.append(Photo(folder / 'images' / name, label[wnid]))
-  return photos
