@@ -5,6 +5,7 @@
   search       settings compared on folds of the training split
   replay       settings of class Gaussians compared on the models of finished runs
   hardware     what a step costs here, and compiled for GPUs and TPUs that are not here
+  pytorch      our steps timed beside the same steps in PyTorch, on this machine's CPU
   page         experiments/README.md and the README's tables, from experiments/results/
   demo         digits in five tasks, with and without dreams, in a few minutes on a CPU
 
@@ -19,7 +20,7 @@ from absl import logging
 
 from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops, stop_at_once
 
-VERBS = ('table', 'figure', 'search', 'replay', 'hardware', 'page', 'demo')
+VERBS = ('table', 'figure', 'search', 'replay', 'hardware', 'pytorch', 'page', 'demo')
 
 
 def run(words: list[str]) -> None:
