@@ -32,7 +32,8 @@ def run(words: list[str]) -> None:
   from experiments.options import Parser
 
   parser = Parser(verb, module.__doc__ or '')
-  module.add_arguments(parser)
+  if verb != 'page':  # which has no options
+    module.add_arguments(parser)
   module.main(parser.parse_args(rest, argparse.Namespace(words=words)))
 
 

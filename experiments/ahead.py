@@ -112,20 +112,13 @@ def _in_a_process(topology: str, name: str, precision: str) -> dict[str, Any]:
 def render(found: list[dict[str, Any]]) -> str:
   """A table of several topologies: one step on one device."""
   header = ('hardware', 'step', 'kernels', 'collectives', 'their kB', 'GB moved', 'temporaries MB')
-  return table(header, [_cells(one['topology'], row) for one in found for row in one['rows']])
-
-
-def _cells(topology: str, row: dict[str, Any]) -> list[str]:
-  collectives, moved, temporaries = row['collectives'], row['gb_moved_a_device'], row['bytes_a_device']['temp']
-  return [
-    topology,
-    row['step'],
-    str(row['kernels']),
-    str(collectives['count']),
-    f'{collectives["bytes"] / 1e3:.0f}',
-    f'{moved:.2f}' if moved else '-',
-    f'{temporaries / 1e6:.0f}',
-  ]
+  rows = []
+  for topology, row in [(one['topology'], row) for one in found for row in one['rows']]:
+    counts, moved = (row['kernels'], row['collectives']['count']), row['gb_moved_a_device']
+    megabytes = f'{row["bytes_a_device"]["temp"] / 1e6:.0f}'
+    kilobytes = f'{row["collectives"]["bytes"] / 1e3:.0f}'
+    rows.append([topology, row['step'], *map(str, counts), kilobytes, f'{moved:.2f}' if moved else '-', megabytes])
+  return table(header, rows)
 
 
 if __name__ == '__main__':

@@ -7,17 +7,18 @@ from pathlib import Path
 from abd_jax.analysis.diagnose import diagnose
 from abd_jax.report import figures
 from abd_jax.report.runs import Group, RunRecord
+from abd_jax.report.tables import mean_std as percent
 from abd_jax.report.tables import table as markdown
-from abd_jax.run import queue
 from abd_jax.run.queue import Job
 from experiments import runs
 from experiments.paper import MEASURED_METHODS, PAPER_RATIOS, TABLES
 from experiments.plan import Planned, by_cell, plan
 from experiments.runs import job, tell
 from experiments.store import RESULTS, add_run, read_runs
-from experiments.summary import mean_std, percent, plus_minus
+from experiments.summary import mean_std, plus_minus
 
 TABLE = 'methods'  # the table whose runs are measured
+Numbers = tuple[tuple[str, ...], list[tuple[str, ...]]]  # the header and the rows of a table
 MEASURED = ('task_sizes', 'distances', 'cka', 'probe')  # of diagnosis.json
 OF_DREAMS = ('task', 'agreement', 'chance', 'judge_accuracy', 'confidence', 'diversity', 'suspicious')
 
@@ -44,16 +45,7 @@ def missing(planned: Sequence[Planned], file: Path) -> list[Planned]:
   return [one for one in planned if one.name not in known]
 
 
-def execute(planned: Sequence[Planned], file: Path, arguments: argparse.Namespace) -> queue.Outcome:
-  """Measures what is not measured yet, within --max_runs and --max_seconds; skips what another process runs."""
-  jobs = [_job(one, file, arguments) for one in missing(planned, file)]
-  outcome = queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell)
-  if outcome.pause:
-    tell(str(outcome.pause))
-  return outcome
-
-
-def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:
+def measuring(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:
   """Does the run, or what is left of it, measures its models, and keeps the numbers."""
 
   def run(max_seconds: float) -> dict:
@@ -62,18 +54,15 @@ def _job(planned: Planned, file: Path, arguments: argparse.Namespace) -> Job:
     found, _ = diagnose(workdir, arguments.data_dir, tell)
     kept = {'schema_version': runs.SCHEMA}
     kept |= {key: results[key] for key in ('final_accuracy', 'versions', 'device', 'commit')}
-    kept |= {'command': planned.command, 'config': runs.fields_of(config), 'diagnosis': _kept(found, planned.trial)}
+    kept |= {'command': planned.command, 'config': runs.fields_of(config)}
+    kept['diagnosis'] = {key: found[key] for key in MEASURED} | {
+      'dreams': [{key: one[key] for key in OF_DREAMS} for one in found['dreams']],
+      'plane': None if planned.trial else found['plane'],  # Figure C shows trial 0
+    }
     add_run(file, planned.name, kept)
     return kept
 
   return Job(planned.name, run)
-
-
-def _kept(found: dict, trial: int) -> dict:
-  """The part of a diagnosis that figures and tables need; features on a plane only of trial 0, which Figure C shows."""
-  kept = {key: found[key] for key in MEASURED}
-  dreams = [{key: one[key] for key in OF_DREAMS} for one in found['dreams']]
-  return kept | {'dreams': dreams, 'plane': None if trial else found['plane']}
 
 
 def measured(config: str) -> tuple[list[Planned], dict[str, dict]]:
@@ -85,17 +74,13 @@ def measured(config: str) -> tuple[list[Planned], dict[str, dict]]:
 
 def groups(planned: Sequence[Planned], found: dict[str, dict]) -> list[Group]:
   """The trials of each method that have been measured, under the name of its row."""
-  cells = by_cell(list(planned), found)
-  named = [(cell.row, trials) for cell, trials in cells.items() if trials]
+  known = [(cell.row, trials) for cell, trials in by_cell(list(planned), found).items() if trials]
+  record = lambda method, trial, kept: RunRecord(
+    method, kept['config'] | {'method': method, 'trial': trial}, diagnosis=kept['diagnosis']
+  )
   return [
-    Group(row.name, [_record(row.method, trial, kept) for trial, kept in trials.items()], k)
-    for k, (row, trials) in enumerate(named)
+    Group(row.name, [record(row.method, *one) for one in trials.items()], k) for k, (row, trials) in enumerate(known)
   ]
-
-
-def _record(method: str, trial: int, kept: dict) -> RunRecord:
-  config = kept['config'] | {'method': method, 'trial': trial}
-  return RunRecord(method, config, diagnosis=kept['diagnosis'])
 
 
 def dreaming(of: Sequence[Group]) -> list[Group]:
@@ -109,8 +94,8 @@ def planes(of: Sequence[Group]) -> dict[str, str]:
   return {method: figures.plane(run) for method, run in firsts}
 
 
-def distances(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-  """(header, rows) of what Figures 2 ('mid') and B ('mmd2') show: from old images, after the second task."""
+def distances(of: Sequence[Group], distance: str) -> Numbers:
+  """What Figures 2 ('mid') and B ('mmd2') show: from old images, after the second task."""
   rows = []
   for group in of:
     values = [figures.final_layer(one['distances'][0])[distance] for one in group.diagnoses]
@@ -120,7 +105,7 @@ def distances(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list
   return ('method', 'to dreamed old classes', 'to real new classes', 'ratio', "paper's ratio"), rows
 
 
-def ratios(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def ratios(of: Sequence[Group], distance: str) -> Numbers:
   """(header, rows) of distance(old, dreamed) / distance(old, new) after each task, 'mid' or 'mmd2'."""
   rows, tasks = [], 0
   for group in dreaming(of):
@@ -134,12 +119,11 @@ def ratios(of: Sequence[Group], distance: str) -> tuple[tuple[str, ...], list[tu
 
 def _mean(values: Sequence[float | None]) -> str:
   """'0.42 ± 0.03' over trials."""
-  mean, std = mean_std([value for value in values if value is not None])
-  return '-' if mean is None else f'{mean:.2f}' + ('' if std is None else f' ± {std:.2f}')
+  return plus_minus(*mean_std(values), form='.2f')
 
 
-def probes(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-  """(header, rows): the head of each method beside a linear probe on its features, percent."""
+def probes(of: Sequence[Group]) -> Numbers:
+  """The head of each method beside a linear probe on its features, percent."""
   rows = []
   for group in of:
     read = lambda kind, group=group: [one['probe'][kind]['all'] for one in group.diagnoses]
@@ -151,8 +135,8 @@ def probes(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
   return ('method', 'its own head, %', 'a linear probe, %', 'probe - head', 'CKA, last task'), rows
 
 
-def agreements(of: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-  """(header, rows): how often the independent classifier sees in a dream what the teacher sees, by task, percent."""
+def agreements(of: Sequence[Group]) -> Numbers:
+  """How often the independent classifier sees in a dream what the teacher sees, by task, percent."""
   rows, chance = [], []
   for group in dreaming(of):
     by_task = zip(*([entry['agreement'] for entry in one['dreams']] for one in group.diagnoses), strict=True)

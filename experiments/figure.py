@@ -116,12 +116,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--tasks', type=options.at_least(1), default=0, metavar='N', help=tasks)
   runs.add_arguments(parser)
   table.add_choice(parser)
-  parser.set_defaults(output=Path('runs/figures'))
+  parser.set_defaults(table=diagnosis.TABLE, rows=(), output=Path('runs/figures'))
 
 
 def ask(arguments: argparse.Namespace) -> table.Asked:
   """The runs that the figure shows. Raises UserError if the table has no split of --tasks."""
-  asked = table.ask(diagnosis.TABLE, arguments)
+  asked = table.ask(arguments)
   splits = list(dict.fromkeys(one.tasks for one in asked.planned))
   tasks = arguments.tasks or splits[0]
   if tasks not in splits:
@@ -139,7 +139,9 @@ def main(arguments: argparse.Namespace) -> None:
   if arguments.print_commands:
     lacking = diagnosis.missing(wanted, measured) if of_models else runs.missing(wanted, arguments.results)
     return table.print_commands(asked, lacking, arguments)
-  outcome = diagnosis.execute(wanted, measured, arguments) if of_models else runs.execute(wanted, arguments)
+  if of_models:
+    jobs = [diagnosis.measuring(one, measured, arguments) for one in diagnosis.missing(wanted, measured)]
+  outcome = runs.in_turn(jobs, arguments) if of_models else runs.execute(wanted, arguments)
   drawn = (_of_models if of_models else _of_results)(asked, arguments)
   stem = f'figure_{arguments.figure}_{asked.config}_{asked.planned[0].tasks}_tasks'
   files = {arguments.output / f'{stem}{end}.svg': picture for end, picture in drawn.pictures.items()}

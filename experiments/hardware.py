@@ -198,12 +198,6 @@ def protocol(arguments: argparse.Namespace) -> list[Planned]:
   return found
 
 
-def run_protocol(planned: list[Planned], arguments: argparse.Namespace) -> None:
-  jobs = runs.jobs(planned, arguments)[: arguments.max_runs]
-  queue.execute(jobs, arguments.max_seconds, tell=tell).complete()
-  runs.tell_missing(planned, arguments.results)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--rounds', type=options.at_least(1), default=5, metavar='N', help='how often each step is timed')
   parser.add_argument('--forms', action='store_true', help='time the forms of operations against the plain ones')
@@ -233,4 +227,5 @@ def main(arguments: argparse.Namespace) -> None:
       write_json(file, found)
       print(f'{rendered(found)}\nwrote {file}', flush=True)
   if planned:
-    run_protocol(planned, arguments)
+    queue.execute(runs.jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell).complete()
+    runs.tell_missing(planned, arguments.results)

@@ -10,13 +10,14 @@ from pathlib import Path
 from abd_jax import methods
 from abd_jax.config import READERS, load_config
 from abd_jax.errors import UserError
+from abd_jax.files import read_json
 from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
 from experiments import ahead, diagnosis, hardware, runs, search
 from experiments.paper import TABLES
 from experiments.picture import GROUPS, Bar, results_svg
 from experiments.plan import Planned, by_cell, plan
-from experiments.store import RESULTS, ROOT, read_json, write
+from experiments.store import RESULTS, ROOT, write
 from experiments.summary import as_markdown, summarise, with_notes
 
 PAGE, FIGURES = ROOT / 'experiments/README.md', ROOT / 'docs/images'
@@ -200,11 +201,6 @@ def rendered() -> dict[Path, str]:
   return files
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  del parser
-
-
-def main(arguments: argparse.Namespace) -> None:
-  del arguments
+def main(_: argparse.Namespace) -> None:
   for file, text in rendered().items():
     write(file, text)

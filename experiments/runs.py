@@ -14,7 +14,7 @@ from abd_jax.run.workdir import FREE_FIELDS
 from abd_jax.train import train_and_evaluate
 from experiments import options
 from experiments.plan import Planned
-from experiments.store import add_run, read_runs, read_runs_of
+from experiments.store import add_run, read_runs
 
 CACHE = 'compilation_cache'  # beside the workdirs that share it
 SCHEMA = 1  # of a run's results, as this file reads and writes them
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def stored(planned: Sequence[Planned], results: Path) -> dict[str, dict]:
   """Name -> results of every run in the files that these belong to."""
-  return read_runs_of(results, (one.file for one in planned))
+  files = sorted({one.file for one in planned})
+  return {name: content for file in files for name, content in read_runs(results / file).items()}
 
 
 def gather(planned: Sequence[Planned], results: Path) -> tuple[dict[str, dict], list[str]]:
@@ -103,7 +104,8 @@ def _job(planned: Planned, arguments: argparse.Namespace) -> Job:
     known = read_runs(file)
     if planned.name in known:  # another process was faster
       return known[planned.name]
-    config = _config(planned, arguments)
+    oracles = str((arguments.runs / 'oracles').absolute())
+    config = planned.load({'data.dir': arguments.data_dir, 'oracle_dir': oracles})
     found = job(config, arguments.runs / planned.name).run(max_seconds)
     kept = {key: found[key] for key in KEPT} | {'command': planned.command, 'config': fields_of(config)}
     add_run(file, planned.name, kept)
@@ -111,11 +113,6 @@ def _job(planned: Planned, arguments: argparse.Namespace) -> Job:
     return kept
 
   return Job(planned.name, run)
-
-
-def _config(planned: Planned, arguments: argparse.Namespace) -> Config:
-  """A run's config, with the paths of this machine."""
-  return planned.load({'data.dir': arguments.data_dir, 'oracle_dir': str((arguments.runs / 'oracles').absolute())})
 
 
 def execute(planned: Sequence[Planned], arguments: argparse.Namespace) -> queue.Outcome:
@@ -130,7 +127,12 @@ def execute(planned: Sequence[Planned], arguments: argparse.Namespace) -> queue.
     codes = queue.run_copies(words, queue.shares(at_once, places), tell)
     failed = {f'process {k}': f'exit code {code}; its message stands above' for k, code in enumerate(codes) if code}
     return queue.Outcome(failed=failed)
-  outcome = queue.execute(jobs(planned, arguments), arguments.max_seconds, arguments.max_runs, tell)
+  return in_turn(jobs(planned, arguments), arguments)
+
+
+def in_turn(jobs: list[Job], arguments: argparse.Namespace) -> queue.Outcome:
+  """Runs jobs one after another, within --max_runs and --max_seconds; tells of a pause."""
+  outcome = queue.execute(jobs, arguments.max_seconds, arguments.max_runs, tell)
   if outcome.pause:
     tell(str(outcome.pause))
   return outcome

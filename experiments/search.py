@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 from abd_jax.config import Config, load_config
 from abd_jax.devices.environment import environment
 from abd_jax.errors import UserError, nearest
-from abd_jax.report.tables import table
+from abd_jax.report.tables import mean_std, table
 from abd_jax.run import queue
 from abd_jax.run.extend import open_stream
 from experiments import options
 from experiments.paper import SETTINGS, TABLE_F
 from experiments.runs import job, tell
 from experiments.store import write_json
-from experiments.summary import percent
 
 Fields = dict[str, Any]  # dotted field of the config -> value
 
@@ -111,7 +110,8 @@ def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dic
   points = []
   for one in comparison.points:
     names = [workdir_name(comparison, one, condition) for condition in comparison.conditions]
-    points.append(one | {'accuracy': [_accuracy(outcome.results.get(name)) for name in names]})
+    found = [outcome.results.get(name, {}).get('final_accuracy') for name in names]
+    points.append(one | {'accuracy': found})
   if 'name' not in points[0]:
     points.sort(key=lambda one: -sum(value or 0.0 for value in one['accuracy']))
   return {
@@ -123,10 +123,6 @@ def compare(comparison: Comparison, runs: Path, max_seconds: float = 0.0) -> dic
     'read': _read([runs / one.name for one in jobs], comparison.folds),
     **environment(),
   }
-
-
-def _accuracy(results: dict | None) -> float | None:
-  return None if results is None else results['final_accuracy']
 
 
 def workdir_name(comparison: Comparison, one: dict, condition: Condition) -> str:
@@ -165,9 +161,8 @@ def render(found: dict) -> str:
 
 def _shown(accuracy: list[float | None]) -> str:
   """'81.2 ± 1.9', and how many of them diverged."""
-  known = [value for value in accuracy if value is not None]
-  diverged = f', {len(accuracy) - len(known)} diverged' if len(known) < len(accuracy) else ''
-  return percent(known) + diverged
+  diverged = accuracy.count(None)
+  return mean_std(accuracy) + (f', {diverged} diverged' if diverged else '')
 
 
 def parse_grid(words: list[str]) -> dict[str, tuple]:

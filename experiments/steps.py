@@ -55,8 +55,10 @@ def setting(
   """
   config, mesh = load_config('cifar100', **fields), DataMesh(devices)
   components = make_components(config, CLASSES, IMAGE, mesh, kernels=kernels)
-  place = partial(_shapes, mesh) if only_shapes else mesh.replicate
-  made = lambda init, *arguments: place((jax.eval_shape if only_shapes else _call)(partial(init, *arguments)))
+  shape = lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=mesh.replicated)
+  place = partial(jax.tree.map, shape) if only_shapes else mesh.replicate
+  call = jax.eval_shape if only_shapes else lambda function: jax.jit(function)()
+  made = lambda init, *arguments: place(call(partial(init, *arguments)))
   generator = made(init_generator, components, 0, 0)
   student, taught = (made(init_student, components, IMAGE, None, seed) for seed in (0, 1))
   rng = np.random.default_rng(0)
@@ -65,15 +67,6 @@ def setting(
   classes = Classes(np.repeat(np.arange(10, dtype=np.int32), 10), np.int32(1))
   data = place(PhaseData(images, labels, classes, (), np.uint32(0))).replace(teachers=(freeze(taught, generator),))
   return Setting(config, components, student, generator, data, images)
-
-
-def _call(function: Callable[[], PyTree]) -> PyTree:
-  return jax.jit(function)()
-
-
-def _shapes(mesh: DataMesh, tree: PyTree) -> PyTree:
-  """The tree's shapes, replicated over the devices."""
-  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=mesh.replicated), tree)
 
 
 class Part(NamedTuple):

@@ -2,9 +2,7 @@
 
 import fcntl
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from abd_jax.errors import UserError
 from abd_jax.files import write_atomically
@@ -26,14 +24,6 @@ def write_json(file: Path, content: dict) -> None:
   write(file, json.dumps(content, indent=1) + '\n')
 
 
-def read_json(file: Path) -> Any:
-  """Raises UserError if the file is missing or is not JSON."""
-  try:
-    return json.loads(file.read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(f'{file} is missing or damaged; restore it') from error
-
-
 def read_runs(file: Path) -> dict[str, dict]:
   """Name of a run -> its results, of a file with one run a line; {} if there is no such file.
 
@@ -50,11 +40,6 @@ def read_runs(file: Path) -> dict[str, dict]:
     except (ValueError, KeyError, TypeError, AttributeError):
       raise UserError(f'{file}, line {number}: expected the JSON of a run with its name; delete the line') from None
   return runs
-
-
-def read_runs_of(folder: Path, files: Iterable[str]) -> dict[str, dict]:
-  """The runs of several files of a folder."""
-  return {name: content for file in sorted(set(files)) for name, content in read_runs(folder / file).items()}
 
 
 def add_run(file: Path, name: str, content: dict) -> None:

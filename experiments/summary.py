@@ -28,20 +28,19 @@ def _line(table: Table, cell: Cell, cells: dict[Cell, Trials], planned: list[Pla
   line['spread'] = max(accuracies) - min(accuracies) if len(trials) > 1 else None
   line |= _named('omega', [_omega(trials[trial], upper[trial], table.metric) for trial in trials if trial in upper])
   for key in ('average_accuracy', 'forgetting'):
-    line |= _named(key, [100 * result[key] for result in results if result[key] is not None])  # of one task
-  line |= _against(row, trials, _trials_of(row.reference, cell.tasks, cells), table.metric)
+    line |= _named(key, [result[key] and 100 * result[key] for result in results])  # None of one task
+  reference = next(
+    (those for (of, tasks), those in cells.items() if (of.name, tasks) == (row.reference, cell.tasks)), {}
+  )
+  line |= _against(row, trials, reference, table.metric)
   line |= _papers(row, table.splits.index(cell.tasks) if own else None)
-  line['deviation'] = _difference(line['accuracy'], line['paper_accuracy'])
+  line['deviation'] = line['accuracy'] - line['paper_accuracy'] if line['n'] and line['paper_accuracy'] else None
   seconds = [sum(result['seconds'].values()) for result in results]
   line['seconds'] = min(seconds, default=None)  # other work beside a run slows it down, or stops it for hours
   line['devices'] = sorted({machine(result) for result in results})
   line['commits'] = sorted({short_commit(result) for result in results})
   line['command'] = next(one.command for one in planned if Cell(one.row, one.tasks) == cell)
   return line
-
-
-def _trials_of(name: str, tasks: int, cells: dict[Cell, Trials]) -> Trials:
-  return next((trials for cell, trials in cells.items() if (cell.row.name, cell.tasks) == (name, tasks)), {})
 
 
 def _papers(row: Row, split: int | None) -> dict:
@@ -56,7 +55,8 @@ def _against(row: Row, trials: Trials, reference: Trials, metric: str) -> dict:
   differences = []
   if row.name != row.reference:
     differences = [100 * (trials[k][metric] - reference[k][metric]) for k in trials if k in reference]
-  mean, error = paired(differences)
+  mean, std = mean_std(differences)
+  error = None if std is None else std / (len(differences) - 1) ** 0.5  # the sample's deviation over sqrt(n)
   return {
     'reference': row.reference if differences else '',
     'difference': mean,
@@ -66,22 +66,15 @@ def _against(row: Row, trials: Trials, reference: Trials, metric: str) -> dict:
   }
 
 
-def paired(differences: Sequence[float]) -> tuple[float | None, float | None]:
-  """Mean and standard error (sample std / sqrt(n)); None of no differences, no error of one."""
-  mean, std = mean_std(differences)
-  if mean is None or std is None:
-    return mean, None
-  return mean, std / (len(differences) - 1) ** 0.5  # of the population: n - 1 makes it the sample's over sqrt(n)
-
-
 def _omega(result: dict, upper: dict, metric: str) -> float:
   """Percent."""
   matrix = 'top5_accuracy_matrix' if 'top5' in metric else 'accuracy_matrix'
   return 100 * metrics.omega(*(metrics.seen_accuracy(one[matrix], one['test_images']) for one in (result, upper)))
 
 
-def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-  """Mean and population standard deviation, as in the paper; None of no values, no deviation of one."""
+def mean_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+  """Mean and population standard deviation of those known, as in the paper; None of no values, no deviation of one."""
+  values = [value for value in values if value is not None]
   mean = sum(values) / len(values) if values else None
   if mean is None or len(values) < 2:
     return mean, None
@@ -90,10 +83,6 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 def _named(name: str, values: Sequence[float]) -> dict:
   return dict(zip((name, f'{name}_std'), mean_std(values), strict=True))
-
-
-def _difference(ours: float | None, theirs: float | None) -> float | None:
-  return None if ours is None or theirs is None else ours - theirs
 
 
 def machine(result: dict) -> str:
@@ -108,16 +97,9 @@ def short_commit(result: dict) -> str:
   return commit if commit == 'unknown' else commit[:7] + '+' * commit.endswith('+')
 
 
-def plus_minus(mean: float | None, std: float | None, sign: str = '') -> str:
+def plus_minus(mean: float | None, std: float | None, sign: str = '', form: str = '.1f') -> str:
   """'81.2 ± 1.9'; sign '+': '+81.2 ± 1.9'."""
-  if mean is None:
-    return '-'
-  return f'{mean:{sign}.1f}' if std is None else f'{mean:{sign}.1f} ± {std:.1f}'
-
-
-def percent(fractions: Sequence[float]) -> str:
-  """Their mean and deviation."""
-  return plus_minus(*mean_std([100 * value for value in fractions]))
+  return _number(mean, sign + form) + ('' if std is None else f' ± {std:{form}}')
 
 
 def _number(value: float | None, form: str) -> str:

@@ -55,9 +55,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-  if not (arguments.table or arguments.rows):
-    raise UserError('which table? Give --table=1 or another one, or --rows=abd,lwf --config=digits')
-  asked = ask_rows(arguments) if arguments.rows else ask(arguments.table, arguments)
+  asked = ask(arguments)
   wanted = chosen(asked, arguments)
   if arguments.print_commands:
     return print_commands(asked, runs.missing(wanted, arguments.results), arguments)
@@ -75,24 +73,20 @@ def main(arguments: argparse.Namespace) -> None:
   outcome.check_sound()
 
 
-def ask(name: str, arguments: argparse.Namespace) -> Asked:
-  """A table of the paper on the config's data. Raises UserError for a config it has no splits for."""
-  table = TABLES[name]
-  config, known = arguments.config or table.config, (table.config, *SPLITS)
-  if config not in known:
-    raise UserError(f"--config='{config}' has no splits for table {name}.{nearest(config, known)}")
-  return _asked(name, table, config, f'--table={name}', arguments)
-
-
-def ask_rows(arguments: argparse.Namespace) -> Asked:
-  """A table of any methods."""
-  if not arguments.config:
-    raise UserError('--rows needs --config as well, as in --config=digits.')
-  methods = arguments.rows
-  return _asked('rows', ad_hoc(methods, arguments.config), arguments.config, f'--rows={",".join(methods)}', arguments)
-
-
-def _asked(name: str, table: Table, config: str, word: str, arguments: argparse.Namespace) -> Asked:
+def ask(arguments: argparse.Namespace) -> Asked:
+  """A table of the paper on the config's data, or one of any methods. Raises UserError for a config without splits."""
+  name, config = arguments.table or 'rows', arguments.config
+  if arguments.rows:
+    if not config:
+      raise UserError('--rows needs --config as well, as in --config=digits.')
+    table, word = ad_hoc(arguments.rows, config), f'--rows={",".join(arguments.rows)}'
+  else:
+    if name not in TABLES:
+      raise UserError('which table? Give --table=1 or another one, or --rows=abd,lwf --config=digits')
+    table, word = TABLES[name], f'--table={name}'
+    config, known = config or table.config, (table.config, *SPLITS)
+    if config not in known:
+      raise UserError(f"--config='{config}' has no splits for table {name}.{nearest(config, known)}")
   trials = arguments.trials or table.trials
   planned = _named_by_photographs(plan(table, config, trials, arguments.variant), arguments.data_dir)
   words = ['table', word, f'--config={config}', f'--trials={trials}']

@@ -122,7 +122,7 @@ def examine(
     'task_sizes': list(last.tasks.sizes[: last.task + 1]),
     'distances': [distances for distances, _, _ in compared],
     'cka': [cka for _, cka, _ in compared],
-    'plane': plane(compared[0][2], 1) if compared else None,
+    'plane': plane(compared[0][2]) if compared else None,
     'probe': probe(last, real),
     'carried': [drift(model, real) for model in models[1:] if model.class_means is not None],
     'dreams': [entry for entry, _ in quality],
@@ -150,11 +150,9 @@ def compare(
     images['dreamed'] = dreams[0]
   features = {kind: after.layers(those) for kind, those in images.items()}
   old, old_before = features['old'], before.layers(images['old'])
-
-  def far(distance: Callable[..., float], layer: str) -> dict[str, float | None]:
-    known = {kind: _number(distance(old[layer], of[layer])) for kind, of in features.items() if kind != 'old'}
-    return {'new': None, 'dreamed': None} | known
-
+  far = lambda distance, layer: {
+    kind: distance(old[layer], features[kind][layer]) if kind in features else None for kind in ('new', 'dreamed')
+  }
   layers = {
     layer: {
       'mid': far(distances_lib.mid, layer),
@@ -164,25 +162,20 @@ def compare(
     }
     for layer, values in old.items()
   }
-  cka = {layer: _number(distances_lib.cka(old_before[layer], values)) for layer, values in old.items()}
   return (
     {'task': after.task, 'images': {kind: len(those) for kind, those in images.items()}, 'layers': layers},
-    {'task': after.task, 'layers': cka},
+    {'task': after.task, 'layers': {layer: distances_lib.cka(old_before[layer], old[layer]) for layer in old}},
     {kind: list(of.values())[-1] for kind, of in features.items()},
   )
 
 
-def _number(value: float) -> float | None:
-  return None if np.isnan(value) else value
-
-
-def plane(features: dict[str, np.ndarray], task: int) -> dict | None:
+def plane(features: dict[str, np.ndarray]) -> dict | None:
   """t-SNE of f[n, d] features of each kind of image: points [x, y] (Figure C). None for fewer than three."""
   sets = {kind: evenly(those, PLANE_POINTS) for kind, those in features.items() if len(those)}
   if sum(map(len, sets.values())) < 3:
     return None
   placed = distances_lib.tsne(list(sets.values()))
-  return {'task': task, **{kind: np.round(points, 2).tolist() for kind, points in zip(sets, placed, strict=True)}}
+  return {'task': 1, **{kind: np.round(points, 2).tolist() for kind, points in zip(sets, placed, strict=True)}}
 
 
 def drift(model: LoadedModel, real: RealImages) -> dict:
@@ -190,9 +183,9 @@ def drift(model: LoadedModel, real: RealImages) -> dict:
 
   In units of the class's deviation, the root of the trace of its covariance. None for a class that has none.
   """
-  most, apart = dreams_lib.FEATURE_IMAGES, []
-  features, labels = model.features(evenly(real.train, most)), evenly(real.train_labels, most)
+  features, labels = training_features(model, real)
   assert model.class_means is not None
+  apart = []
   for c in np.flatnonzero(model.task_of_class < model.task):
     mine = features[labels == c].astype(np.float64)
     deviation = np.sqrt(np.sum(np.var(mine, axis=0)))
@@ -201,14 +194,19 @@ def drift(model: LoadedModel, real: RealImages) -> dict:
   return {'task': model.task, 'by_class': apart}
 
 
+def training_features(model: LoadedModel, real: RealImages) -> tuple[np.ndarray, np.ndarray]:
+  """(features f32[n, d], labels i32[n]) of evenly spaced training images."""
+  most = dreams_lib.FEATURE_IMAGES
+  return model.features(evenly(real.train, most)), evenly(real.train_labels, most)
+
+
 def probe(model: LoadedModel, real: RealImages) -> dict:
   """Test accuracy of a linear probe on a model's features, beside that of its own head: by task, and over all.
 
   The probe is trained on training images of all tasks: what it finds and the head does not is still in the features.
   None for a task without test images, and for a probe of one class.
   """
-  most = dreams_lib.FEATURE_IMAGES
-  reader = distances_lib.linear_probe(model.features(evenly(real.train, most)), evenly(real.train_labels, most))
+  reader = distances_lib.linear_probe(*training_features(model, real))
   names, tasks = np.asarray(model.class_names), model.task + 1
   of_task = model.task_of_class[real.test_labels]
   shares = lambda hit: {'all': float(hit.mean()), 'by_task': metrics.accuracy_row(hit, of_task, tasks)}

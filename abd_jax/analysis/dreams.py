@@ -42,11 +42,8 @@ def quality(
   of_dreams, of_test = features(dreams), features(model.normalise(test_raw))
   of_train = features(model.normalise(evenly(train_raw, FEATURE_IMAGES)))
   by_pixels, distance, nearest = privacy(pixels, train, test)
-  scaled_dreams, scaled_train, scaled_test = in_deviations(of_train, of_dreams, of_train, of_test)
-  by_features, _, _ = privacy(scaled_dreams, scaled_train, scaled_test)
-  variety = diversity(of_dreams, labels, of_test, test_labels)
-  first = np.argsort(distance)[:PAIRS]
-  confidence = probabilities.max(1)
+  by_features, _, _ = privacy(*in_deviations(of_train, of_dreams, of_train, of_test))
+  first, confidence = np.argsort(distance)[:PAIRS], probabilities.max(1)
   per_class = [confidence[labels == label] for label in range(classes)]
   pictures = {f'dreamed_{model.task}_{label}': pixels[labels == label][:SHOWN] for label in range(classes)}
   pictures[f'nearest_dreamed_{model.task}'] = pixels[first]
@@ -60,7 +57,7 @@ def quality(
     'confidence': float(confidence.mean()),
     'class_confidence': [float(one.mean()) if len(one) else None for one in per_class],
     'histogram': [len(one) for one in per_class],
-    'diversity': None if np.isnan(variety) else variety,
+    'diversity': diversity(of_dreams, labels, of_test, test_labels),
     **by_pixels,
     'features': by_features,
     'pair_distances': distance[first].tolist(),
@@ -82,7 +79,7 @@ def picture(pixels: np.ndarray) -> np.ndarray:
   return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
-def judge(images: np.ndarray, labels: np.ndarray, seed: int = 0) -> Any:
+def judge(images: np.ndarray, labels: np.ndarray) -> Any:
   """A classifier of images f[n, h, w, c] that shares nothing with the network: `predict(f[m, h, w, c]) -> i[m]`.
 
   scikit-learn's support vector machine with a Gaussian kernel on the pixels, larger images averaged down to about
@@ -92,7 +89,7 @@ def judge(images: np.ndarray, labels: np.ndarray, seed: int = 0) -> Any:
   from sklearn.preprocessing import FunctionTransformer
   from sklearn.svm import SVC
 
-  rows = np.random.default_rng(seed).permutation(len(images))[:JUDGE_IMAGES]
+  rows = np.random.default_rng(0).permutation(len(images))[:JUDGE_IMAGES]
   if len(np.unique(labels[rows])) < 2:
     return None
   machine = make_pipeline(FunctionTransformer(_small), SVC(C=10.0, gamma='scale'))
@@ -107,29 +104,28 @@ def _small(images: np.ndarray) -> np.ndarray:
   return cut.reshape(n, height // by, by, width // by, by, channels).mean((2, 4)).reshape(n, -1)
 
 
-def diversity(dreamed: np.ndarray, dreamed_labels: np.ndarray, real: np.ndarray, real_labels: np.ndarray) -> float:
+def diversity(
+  dreamed: np.ndarray, dreamed_labels: np.ndarray, real: np.ndarray, real_labels: np.ndarray
+) -> float | None:
   """Variance of features f[n, d] within a class: that of dreams as a share of that of real images.
 
-  The mean over the classes with two of each; nan if there is none, or real images do not vary.
+  The mean over the classes with two of each; None if there is none, or real images do not vary.
   """
   ratios = []
   for label in np.unique(real_labels):
     ours, theirs = dreamed[dreamed_labels == label], real[real_labels == label]
     if min(len(ours), len(theirs)) >= 2 and theirs.var(0).sum() > 0:
       ratios.append(ours.var(0).sum() / theirs.var(0).sum())
-  return float(np.mean(ratios)) if ratios else float('nan')
+  return float(np.mean(ratios)) if ratios else None
 
 
-def privacy(
-  dreamed: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0
-) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+def privacy(dreamed: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
   """How near dreams are to training images: root-mean-square difference of pixels in [0, 1], or of features.
 
   Args:
     dreamed: of a model of the images `train`; like the others pixels f[n, h, w, c] or features f[n, d].
     train: training images.
     test: other images of the same kind, which nobody copied.
-    seed: draws as many training images as test images for `closer`.
 
   Returns:
     (summary for JSON, f[n] distance of each dream to the nearest training image, i[n] its row). The summary has the
@@ -137,31 +133,26 @@ def privacy(
     `suspicious`, the share of dreams nearer to a training image than 99 % of test images are, expected about 0.01; and
     `closer`, the share of dreams nearer to a training image than to any of as many test images; ties count half.
   """
+  from sklearn.metrics import pairwise_distances_argmin_min
+
   dreamed, train, test = (np.reshape(images, (len(images), -1)).astype(np.float32) for images in (dreamed, train, test))
-  distance, nearest = _nearest(dreamed, train)
-  unseen, _ = _nearest(test, train)
-  rng, count = np.random.default_rng(seed), min(len(train), len(test))
+
+  def nearest(images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows, distances = pairwise_distances_argmin_min(images, among)
+    return distances / among.shape[1] ** 0.5, rows
+
+  (distance, rows), unseen = nearest(dreamed, train), nearest(test, train)[0]
+  rng, count = np.random.default_rng(0), min(len(train), len(test))
   drawn = [images[rng.permutation(len(images))[:count]] for images in (train, test)]
-  to_train, to_test = (_nearest(dreamed, images)[0] for images in drawn)
+  to_train, to_test = (nearest(dreamed, images)[0] for images in drawn)
   quantiles = lambda values: np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
-  return (
-    {
-      'nearest_dreamed': quantiles(distance),
-      'nearest_unseen': quantiles(unseen),
-      'suspicious': float(np.mean(distance < np.quantile(unseen, 0.01))),
-      'closer': float(np.mean(to_train < to_test) + np.mean(to_train == to_test) / 2),
-    },
-    distance,
-    nearest,
-  )
-
-
-def _nearest(images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(f[n] root-mean-square distance of each of f[n, d] to the nearest of f[m, d], i[n] its row)."""
-  from sklearn.neighbors import NearestNeighbors
-
-  distance, row = NearestNeighbors(n_neighbors=1, algorithm='brute').fit(among).kneighbors(images)
-  return distance[:, 0] / among.shape[1] ** 0.5, row[:, 0]
+  summary = {
+    'nearest_dreamed': quantiles(distance),
+    'nearest_unseen': quantiles(unseen),
+    'suspicious': float(np.mean(distance < np.quantile(unseen, 0.01))),
+    'closer': float(np.mean(to_train < to_test) + np.mean(to_train == to_test) / 2),
+  }
+  return summary, distance, rows
 
 
 def in_deviations(reference: np.ndarray, *sets: np.ndarray) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ GREY = -1  # the look of a reference line
 COLOURS = 6
 DASHES = ('', ' stroke-dasharray="5 3"', ' stroke-dasharray="1.5 2.5"')
 INK, FAINT = 'var(--ink, #1a1a1a)', 'var(--line, #d0d0d0)'
-WIDTH, LEFT, RIGHT, TOP = 360, 46, 12, 26
+WIDTH, LEFT, RIGHT, TOP, HEIGHT = 360, 46, 12, 26, 180
 CHARACTER = 6.0  # approximate width of a letter in pixels, at font size 11
 
 Row = Sequence[float | None]  # None where a value is not known
@@ -56,10 +56,10 @@ def circle(x: float, y: float, radius: float, style: str) -> str:
   return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" {style}/>'
 
 
-def svg(height: float, body: Sequence[str], title: str) -> str:
+def svg(height: float, body: Sequence[str], title: str, width: int = WIDTH) -> str:
   """The picture around `body`. title: what a screen reader says."""
   return (
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" role="img" '
     f'font-family="system-ui, sans-serif" font-size="11"><title>{escape(title)}</title>{"".join(body)}</svg>'
   )
 
@@ -112,17 +112,15 @@ def tick_labels(labels: Sequence[str], xs: np.ndarray, room: float, top: float) 
 
 
 class Frame:
-  """The axes of a chart between `low` and `high`, with ticks at round values, and `count` equal parts of the x axis."""
+  """The axes of a chart between `low` and `high`, with ticks at round values, and a part of the x axis per name."""
 
-  height, bottom = 180, TOP + 180
-
-  def __init__(self, low: float, high: float, count: int, y_label: str, unit: str):
+  def __init__(self, low: float, high: float, names: Sequence[str], y_label: str, unit: str):
     high = high if high > low else low + 1.0
     power = 10.0 ** np.floor(np.log10(max((high - low) / 4, 1e-12)))
     step = next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= (high - low) / 4 * (1 - 1e-9))
     self.low, self.high = np.floor(low / step + 1e-9) * step, np.ceil(high / step - 1e-9) * step
-    self.room = (WIDTH - LEFT - RIGHT) / count
-    self.xs = LEFT + (np.arange(count) + 0.5) * (WIDTH - LEFT - RIGHT) / count  # f[count]: the middle of each part
+    self.names, self.room = names, (WIDTH - LEFT - RIGHT) / len(names)
+    self.xs = LEFT + (np.arange(len(names)) + 0.5) * (WIDTH - LEFT - RIGHT) / len(names)  # the middle of each part
     self.parts = [text(2, 12, y_label)]
     for value in np.arange(self.low, self.high + step / 2, step):
       y = self.y(value)
@@ -130,11 +128,11 @@ class Frame:
       self.parts.append(text(LEFT - 6, y + 4, f'{value:.10g}{unit}', 'end'))
 
   def y(self, value: float) -> float:
-    return TOP + self.height * (1 - (value - self.low) / (self.high - self.low))
+    return TOP + HEIGHT * (1 - (value - self.low) / (self.high - self.low))
 
-  def finished(self, series: Sequence[Series], ticks: Sequence[str], x_label: str, title: str) -> str:
-    """The chart with the names of the ticks, of the x axis and of the series."""
-    labels, below = tick_labels(ticks, self.xs, self.room, self.bottom)
+  def finished(self, series: Sequence[Series], title: str, x_label: str = '') -> str:
+    """The chart with the names of the parts, of the x axis and of the series."""
+    labels, below = tick_labels(self.names, self.xs, self.room, TOP + HEIGHT)
     if x_label:
       labels.append(text(WIDTH - RIGHT, below + 10, x_label, 'end'))
       below += 14
@@ -144,21 +142,21 @@ class Frame:
 
 def curves(
   series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '', top=None,
-  reference: Series | None = None,
+  level: tuple[str, float] | None = None,
 ) -> str:  # fmt: skip
   """Means over trials with bands of one standard deviation; '' if no series has a value.
 
   A series without values is left out. A curve that a later one covers is drawn wider, so that it shows on both sides.
-  top: the end of the y axis; by default that of the highest band. reference: a line to compare with.
+  top: the end of the y axis; by default that of the highest band. level: name and value of a line to compare with.
   """
-  series = [one for one in series if any(value is not None for row in one.trials for value in row)]
+  series = [one for one in series if np.isfinite(one.mean_std()[0]).any()]
   if not series:
     return ''
-  series += [reference] if reference else []
+  series += [Series(level[0], [[level[1]] * len(ticks)], GREY)] if level else []
   moments = [one.mean_std() for one in series]
   ends = np.concatenate([edge for mean, std in moments for edge in (mean - std, mean + std)])
-  frame = Frame(min(0.0, np.nanmin(ends)), top or np.nanmax(ends), len(ticks), y_label, unit)
-  pixel = (frame.high - frame.low) / frame.height
+  frame = Frame(min(0.0, np.nanmin(ends)), top or np.nanmax(ends), ticks, y_label, unit)
+  pixel = (frame.high - frame.low) / HEIGHT
   for order, (one, (mean, std)) in enumerate(zip(series, moments, strict=True)):
     covered = sum(
       mean.shape == later.shape and np.allclose(mean, later, rtol=0, atol=pixel, equal_nan=True)
@@ -172,10 +170,10 @@ def curves(
     style = f'fill="none" stroke="{colour(one.look)}" stroke-width="{2 + 3 * covered}"{dash(one.look)}'
     frame.parts.append(f'<polyline points="{" ".join(points(mean))}" {style}/>')
     frame.parts += [circle(frame.xs[k], frame.y(mean[k]), 2.6, f'fill="{colour(one.look)}"') for k in here]
-  return frame.finished(series, ticks, x_label, title)
+  return frame.finished(series, title, x_label)
 
 
-def bars(series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: str, title: str, unit: str = '') -> str:
+def bars(series: Sequence[Series], ticks: Sequence[str], y_label: str, title: str, unit: str = '') -> str:
   """A bar of each series at each tick, the mean over trials; with several trials, a dot for each.
 
   '' if no series has a value.
@@ -183,22 +181,22 @@ def bars(series: Sequence[Series], ticks: Sequence[str], x_label: str, y_label: 
   values = [value for one in series for row in one.trials for value in row if value is not None]
   if not values:
     return ''
-  frame = Frame(min(0.0, *values), max(0.0, *values), len(ticks), y_label, unit)
+  frame = Frame(min(0.0, *values), max(0.0, *values), ticks, y_label, unit)
   wide = min(frame.room * 0.8 / len(series), 34)
   ring = f'fill="var(--page, #ffffff)" stroke="{INK}" stroke-width="0.8"'
   for k, one in enumerate(series):
-    lefts, faded = frame.xs + (k - len(series) / 2) * wide, 0.6 if one.look >= COLOURS else 1
+    lefts = frame.xs + (k - len(series) / 2) * wide
     for left, value in zip(lefts, one.mean_std()[0], strict=False):
       if np.isfinite(value):
         first, last = sorted((frame.y(value), frame.y(0)))
         frame.parts.append(
           f'<rect x="{left + 0.5:.1f}" y="{first:.1f}" width="{wide - 1:.1f}" height="{last - first:.1f}" '
-          f'fill="{colour(one.look)}" opacity="{faded}"/>'
+          f'fill="{colour(one.look)}"/>'
         )
     for row in one.trials if len(one.trials) > 1 else ():
       dots = [(left + wide / 2, y) for left, y in zip(lefts, row, strict=False) if y is not None]
       frame.parts += [circle(x, frame.y(y), 2, ring) for x, y in dots]
-  return frame.finished(series, ticks, x_label, title)
+  return frame.finished(series, title)
 
 
 def heat(
@@ -241,14 +239,14 @@ def scatter(sets: Sequence[tuple[str, Sequence[Sequence[float]], int]], title: s
 
   The plane is turned so that the points vary most along x: its own directions have no meaning.
   """
-  points = np.concatenate([np.asarray(one[1], float).reshape(-1, 2) for one in sets])
+  points = np.concatenate([np.asarray(one[1], float) for one in sets])
   turn = np.linalg.eigh(np.cov(points.T, bias=True))[1][:, ::-1]  # the direction of most variance first
   points = points @ turn
   low, extent = points.min(0), np.ptp(points, axis=0)
   span, side = max(float(extent.max()), 1e-9), WIDTH - 2 * RIGHT
   parts = []
   for _, members, look in sets:
-    places = (RIGHT + (np.asarray(point, float) @ turn - low) / span * side for point in members)
+    places = RIGHT + (np.asarray(members, float) @ turn - low) / span * side
     path = ''.join(SHAPES[look % 3].format(x=x, y=y) for x, y in places)
     parts.append(f'<path d="{path}" fill="{colour(look)}" fill-opacity="0.75"/>')
   bottom = RIGHT + float((extent[1] / span) * side) + 10

@@ -20,7 +20,7 @@ def _over_tasks(
 ) -> str:
   """A curve for each group, of the rows of its trials over the tasks from `first` on. more: for charts.curves."""
   series = [Series(group.name, trials(group), group.look) for group in groups]
-  ticks = [str(first + k) for k in range(max(len(row) for one in series for row in one.trials))]
+  ticks = [str(first + k) for k in range(max((len(row) for one in series for row in one.trials), default=0))]
   return charts.curves(series, ticks, 'tasks learnt', label, title, **more)
 
 
@@ -42,10 +42,12 @@ def final_layer(entry: dict[str, Any]) -> Any:
 def _bars(
   groups: Sequence[Group], kinds: dict, value: Callable[[Any, str], Any], label: str, title: str, unit: str = ''
 ) -> str:
-  """Bars for each group: one for each kind (key -> name, look), the mean of value(diagnosis, key) over trials."""
-  rows = lambda key: itertools.zip_longest(*([value(one, key) for one in group.diagnoses] for group in groups))
-  series = [Series(name, list(rows(key)), look) for key, (name, look) in kinds.items()]
-  return charts.bars(series, [group.name for group in groups], '', label, title, unit)
+  """Bars for each group with values: one for each kind (key -> name, look), the mean of value(diagnosis, key)."""
+  rows = {group.name: {key: [value(one, key) for one in group.diagnoses] for key in kinds} for group in groups}
+  known = {name: row for name, row in rows.items() if any(one is not None for key in kinds for one in row[key])}
+  trials = lambda key: list(itertools.zip_longest(*(row[key] for row in known.values())))
+  series = [Series(name, trials(key), look) for key, (name, look) in kinds.items()]
+  return charts.bars(series, list(known), label, title, unit)
 
 
 def distance_bars(groups: Sequence[Group], distance: str) -> str:
@@ -63,26 +65,18 @@ def distance_ratios(group: Group, distance: str = 'mid') -> list[list[float | No
 
 def ratio_curves(groups: Sequence[Group]) -> str:
   """The ratios of MID over the tasks, with a line at 1, of groups that dream; '' if none does."""
-  tasks = max(len(row) for group in groups for row in distance_ratios(group))
-  line = Series('equally far', [[1.0] * tasks], charts.GREY)
-  return _over_tasks(groups, distance_ratios, 2, 'MID dreamed / MID new', 'MID ratio', reference=line)
+  level = ('equally far', 1.0)
+  return _over_tasks(groups, distance_ratios, 2, 'MID dreamed / MID new', 'MID ratio', level=level)
 
 
 def layer_curves(group: Group, distance: str) -> str:
-  """A distance layer by layer, mean over tasks. The group has at least one diagnosis of two tasks."""
-  known = [run.diagnosis['distances'] for run in group.diagnosed('distances')]
-  layers = list(known[0][0]['layers'])
-  mean = lambda of, layer, kind: _mean([one['layers'][layer][distance][kind] for one in of])
-  series = [
-    Series(name, [[mean(of, layer, kind) for layer in layers] for of in known], look)
-    for kind, (name, look) in KINDS.items()
-  ]
+  """A distance layer by layer, mean over tasks; '' without a diagnosis of two tasks."""
+  known = [one['distances'] for one in group.diagnoses if one['distances']]
+  layers = list(known[0][0]['layers']) if known else []
+  rows = lambda of, kind: [[one['layers'][layer][distance][kind] for layer in layers] for one in of]
+  mean = lambda of, kind: Series('', rows(of, kind), 0).mean_std()[0].tolist()
+  series = [Series(name, [mean(of, kind) for of in known], look) for kind, (name, look) in KINDS.items()]
   return charts.curves(series, layers, '', LABELS[distance], f'{group.name}: {LABELS[distance]} by layer')
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-  known = [value for value in values if value is not None]
-  return sum(known) / len(known) if known else None
 
 
 def alignment_curves(groups: Sequence[Group]) -> str:

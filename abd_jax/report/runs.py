@@ -1,7 +1,7 @@
 """One run as its files describe it, and the trials of one config as a group."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,9 +39,11 @@ class Group(NamedTuple):
   def diagnoses(self) -> list[Mapping[str, Any]]:
     return [run.diagnosis for run in self.runs if run.diagnosis]
 
-  def diagnosed(self, key: str) -> list[RunRecord]:
-    """The runs whose diagnosis has something under `key`."""
-    return [run for run in self.runs if run.diagnosis and run.diagnosis[key]]
+
+def firsts(groups: Sequence[Group], has: Callable[[RunRecord], Any] = bool) -> list[tuple[str, RunRecord]]:
+  """(name of the group, the first of its runs of which `has` is true), of each group that has one."""
+  found = [(group.name, next(filter(has, group.runs), None)) for group in groups]
+  return [(name, run) for name, run in found if run]
 
 
 def grouped(runs: Sequence[RunRecord]) -> list[Group]:

@@ -5,7 +5,7 @@ Of HTML, arguments named `words` are text, and are escaped; `part` and `parts` a
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -16,6 +16,7 @@ from abd_jax.report.runs import RunRecord
 METRICS = {
   'final_accuracy': 'final %', 'average_accuracy': 'average %', 'forgetting': 'forgetting', 'backward_transfer': 'BWT',
 }  # fmt: skip
+SIDE = 48
 SUMMARY = ('method', *METRICS.values(), 'seconds')
 
 
@@ -58,17 +59,8 @@ def summary_line(results: dict) -> list[str]:
   return [results['method'], *(percent(results[key]) for key in METRICS), f'{sum(results["seconds"].values()):.0f}']
 
 
-def section(title: str, *parts: str) -> str:
-  """A part of the page with a heading; '' if all of its parts are empty."""
-  return f'<h2>{escape(title)}</h2>\n' + '\n'.join(filter(None, parts)) if any(parts) else ''
-
-
-def paragraph(words: str) -> str:
-  return f'<p>{escape(words)}</p>'
-
-
-def heading(words: str) -> str:
-  return f'<h3>{escape(words)}</h3>'
+class Part(str):
+  """HTML, which a cell of a table shows as it is."""
 
 
 def figure(part: str, words: str, wide: bool = False) -> str:
@@ -76,47 +68,47 @@ def figure(part: str, words: str, wide: bool = False) -> str:
   return part and f'<figure{" class=wide" if wide else ""}>{part}<figcaption>{escape(words)}</figcaption></figure>'
 
 
-def side_by_side(*parts: str) -> str:
-  """Figures, as many to a row as fit."""
-  return f'<div class="charts">{"".join(filter(None, parts))}</div>' if any(parts) else ''
+def side_by_side(parts: Iterable[str]) -> str:
+  """Figures, as many to a row as fit; '' if there are none."""
+  joined = ''.join(parts)
+  return joined and f'<div class="charts">{joined}</div>'
 
 
-def details(words: str, *parts: str, opened: bool = False) -> str:
-  return f'<details{" open" if opened else ""}><summary>{escape(words)}</summary>{"".join(parts)}</details>'
+def details(words: str, part: str, opened: bool = False) -> str:
+  """A part that folds; '' for an empty one."""
+  return part and f'<details{" open" if opened else ""}><summary>{escape(words)}</summary>{part}</details>'
 
 
-def folded(runs: Sequence[tuple[str, RunRecord]], part: Callable[[RunRecord], str], opened: int) -> list[str]:
+def folded(runs: Sequence[tuple[str, RunRecord]], part: Callable[[RunRecord], str], opened: int) -> str:
   """A part for each (name of its group, run). If there are several, each folds, and the first `opened` are open."""
   if len(runs) == 1:
-    return [part(runs[0][1])]
-  return [
-    details(f'{name}, trial {run.config["trial"]}', part(run), opened=k < opened) for k, (name, run) in enumerate(runs)
-  ]
+    return part(runs[0][1])
+  words = lambda name, run: f'{name}, trial {run.config["trial"]}'
+  return '\n'.join(details(words(*one), part(one[1]), opened=k < opened) for k, one in enumerate(runs))
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
-  """An HTML table of text. numbers: whether all columns but the first are numbers, set to the right."""
+  """An HTML table; '' without rows. numbers: whether all columns but the first are numbers, set to the right."""
   kind = lambda k: ' class="n"' if k and numbers else ''
+  shown = lambda cell: cell if isinstance(cell, Part) else escape(cell)
   head = ''.join(f'<th{kind(k)}>{escape(cell)}</th>' for k, cell in enumerate(header))
   body = ''.join(
-    '<tr>' + ''.join(f'<td{kind(k)}>{escape(cell)}</td>' for k, cell in enumerate(row)) + '</tr>' for row in rows
+    '<tr>' + ''.join(f'<td{kind(k)}>{shown(cell)}</td>' for k, cell in enumerate(row)) + '</tr>' for row in rows
   )
-  return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+  return body and f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def picture(images: np.ndarray, words: str, side: int = 48) -> str:
-  """Images u8[n, h, w, c], c 1 or 3, in a row as one embedded picture, at most `side` high. words: its description."""
+def picture(images: np.ndarray, words: str) -> Part:
+  """Images u8[n, h, w, c], c 1 or 3, in a row as one embedded picture, at most SIDE pixels high. words: about it."""
   from PIL import Image
 
   n, height, width, _ = images.shape
-  strip = np.zeros((n, height, width + 1, 4), np.uint8)  # a transparent column after each image
-  strip[:, :, :width] = np.concatenate(
-    [np.broadcast_to(images, (n, height, width, 3)), np.full((n, height, width, 1), 255, np.uint8)], axis=-1
-  )
+  opaque = np.pad(np.broadcast_to(images, (n, height, width, 3)), [(0, 0)] * 3 + [(0, 1)], constant_values=255)
+  strip = np.pad(opaque, [(0, 0), (0, 0), (0, 1), (0, 0)])  # a transparent column after each image
   shown = Image.fromarray(strip.swapaxes(0, 1).reshape(height, -1, 4)[:, :-1])
-  if height > side:
-    shown = shown.resize((shown.width * side // height, side))
+  if height > SIDE:
+    shown = shown.resize((shown.width * SIDE // height, SIDE))
   file, kind = io.BytesIO(), 'webp' if height > 16 else 'png'  # PNG keeps each of few pixels
   shown.save(file, kind, quality=85)
   data = base64.b64encode(file.getvalue()).decode()
-  return f'<img src="data:image/{kind};base64,{data}" alt="{escape(words)}" title="{escape(words)}">'
+  return Part(f'<img src="data:image/{kind};base64,{data}" alt="{escape(words)}" title="{escape(words)}">')

@@ -8,11 +8,12 @@ import pytest
 from fakes import names, tiny_runs
 
 from abd_jax.errors import Paused, UserError
+from abd_jax.files import read_json
 from abd_jax.models.kernels import Kernels
 from abd_jax.models.moments import in_sums
 from experiments import __main__ as command
 from experiments import ahead, hardware, hlo, steps
-from experiments.store import RESULTS, read_json
+from experiments.store import RESULTS
 
 NETWORKS = {
   'model.blocks': (1, 1, 1), 'model.widths': (4, 4, 4), 'generator.latent': 8, 'generator.start': (8, 8, 4),

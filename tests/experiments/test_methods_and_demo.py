@@ -8,10 +8,11 @@ from conftest import TINY
 
 from abd_jax import methods
 from abd_jax.config import load_config
+from abd_jax.files import read_json
 from abd_jax.train import train_and_evaluate
 from experiments import __main__ as command
 from experiments import demo
-from experiments.store import RESULTS, read_json
+from experiments.store import RESULTS
 
 
 @pytest.mark.slow

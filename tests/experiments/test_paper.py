@@ -6,9 +6,10 @@ import pytest
 
 from abd_jax import methods
 from abd_jax.config import load_config
+from abd_jax.files import read_json
 from experiments.paper import SETTINGS, SPLITS, TABLE_F, TABLES, under_other_weight
 from experiments.plan import ad_hoc, plan, rows_on, splits_on
-from experiments.store import RESULTS, read_json
+from experiments.store import RESULTS
 
 
 def where_it_runs(table):

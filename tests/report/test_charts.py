@@ -68,10 +68,10 @@ def test_a_curve_beneath_another_shows_on_both_of_its_sides():
 
 
 def test_bars_stand_on_zero_and_reach_their_value():
-  drawing = charts.bars([Series('a', [[4.0]], 0), Series('b', [[-2.0]], 1)], ['x'], '', 'y', 't')
+  drawing = charts.bars([Series('a', [[4.0]], 0), Series('b', [[-2.0]], 1)], ['x'], 'y', 't')
   sizes = [float(h) for h in re.findall(r'<rect[^>]*height="([\d.]+)" fill="var', drawing)]
   assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.01)
-  drawing = charts.bars([Series('a', [[0.1], [9.0], [0.2]], 0)], ['x'], '', 'y', 't')  # a deviation reaches below 0
+  drawing = charts.bars([Series('a', [[0.1], [9.0], [0.2]], 0)], ['x'], 'y', 't')  # a deviation reaches below 0
   assert '>-' not in drawing and '>10<' in drawing
 
 
@@ -87,7 +87,7 @@ def test_points_are_turned_to_lie_flat_and_keep_their_distances():
 
 def test_long_names_do_not_leave_the_picture():
   names = [f'a very long name {k}' for k in range(12)]
-  drawing = charts.bars([Series('a', [[1.0] * 12], 0)], names, '', 'y', 't')
+  drawing = charts.bars([Series('a', [[1.0] * 12], 0)], names, 'y', 't')
   turned = re.findall(r'<text x="([\d.]+)" [^>]*rotate[^>]*>([^<]+)<', drawing)
   assert len(turned) == 12
   assert all(len(words) * charts.CHARACTER * np.cos(np.radians(35)) < float(x) for x, words in turned)

@@ -161,7 +161,7 @@ def test_a_sweep_has_short_names_that_differ():
 def test_means_name_how_many_runs_they_are_of():
   begun = record(trial=2, finished=False)  # its seconds are by phase
   assert '2 of 3' in check(report([record(), record(trial=1), begun, record('lwf', dreams=False)]))
-  text = ''.join(costs(grouped([record(), record(trial=1), begun])))
+  text = costs(grouped([record(), record(trial=1), begun]))['seconds']
   assert all(cell in text for cell in ('<td class="n">2.0</td>', '<td class="n">1.5</td>')), text
 
 
