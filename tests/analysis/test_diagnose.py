@@ -12,7 +12,7 @@ from abd_jax.analysis.diagnose import diagnose, examine, read_images
 from abd_jax.analysis.dreams import PAIRS, SHOWN
 from abd_jax.config import default
 from abd_jax.data.sources import open_configured
-from abd_jax.errors import Paused, UserError
+from abd_jax.errors import UserError
 from abd_jax.protocol.tasks import class_order
 from abd_jax.run.load import load_model
 
@@ -65,19 +65,6 @@ def test_a_run_without_dreams_has_distances_to_new_classes_only_and_says_what_it
   assert final['mid']['dreamed'] is None and final['mid']['new'] > 0 and found['dreams'] == []
   assert 'dreamed' not in found['plane'] and 'generator' not in found['kept_bytes']
   assert found['kept_images'] == 30 and found['kept_bytes']['images'] == 30 * (8 * 8 + 4)
-
-
-def test_a_run_under_way_is_looked_at_as_far_as_it_came(learn, few_dreams, tmp_path):
-  with pytest.raises(Paused):
-    learn(tmp_path, max_seconds=0.001)
-  with pytest.raises(UserError, match='no frozen model'):
-    diagnose(tmp_path)
-  while not (tmp_path / 'teachers' / '0.json').exists():
-    with pytest.raises(Paused):
-      learn(tmp_path, max_seconds=0.001)
-  found, _ = diagnose(tmp_path)
-  assert found['class_names'] == ['7', '8'] and found['distances'] == [] and found['plane'] is None
-  assert len(found['dreams']) == 1
 
 
 def test_one_class_leaves_nothing_to_tell_apart(learn, few_dreams, tmp_path):

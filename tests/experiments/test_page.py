@@ -34,29 +34,6 @@ def test_what_has_not_run_is_one_line_for_each_table(results):
   assert '| no crop ' in text and '| rank ' in text
 
 
-def test_what_has_run_is_shown_with_its_differences_machine_and_commit(results):
-  planned = plan(TABLES['3'], 'digits', 3)
-  for one in planned:
-    if one.row.name in ('Full method', 'standard cross-entropy'):
-      device = {'kind': 'cpu', 'cpu_model': 'A Chip'}
-      accuracy = 0.8 - (0.2 + 0.01 * one.trial) * bool(one.row.overrides)
-      write(results, one, accuracy, device=device, commit='abcdef0123456+')
-  text = page.page()
-  (row,) = [line for line in text.splitlines() if line.startswith('| standard cross-entropy ') and 'abcdef0+' in line]
-  assert '| -21.0 ± 0.6 (3), lower |' in row and '| A Chip |' in row and '`python -m abd_jax.main' in row
-  table = text.partition('## Table 3, digits')[2].partition('\n## ')[0]
-  assert 'not run' not in table and 'Upper bound' not in table
-  assert '- Table 3, digits: 11 of 13 rows not run:' in text
-
-
-def test_as_many_trials_are_shown_as_the_table_has(results):
-  for one in plan(TABLES['3'], 'digits', 11):
-    if one.row.name == 'Full method':
-      write(results, one, 0.5 + 0.01 * one.trial)
-  table = page.page().partition('## Table 3, digits')[2].partition('\n## ')[0]
-  assert '| Full method ' in table and '| 10 | 54.5 ± 2.9 ' in table
-
-
 def test_blocks_are_exchanged_and_nothing_else_or_nothing_is_written(results, tmp_path, monkeypatch):
   documents = {name: tmp_path / name for name in page.blocks()}
   for name, file in documents.items():

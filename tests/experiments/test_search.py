@@ -6,11 +6,9 @@ import json
 import pytest
 from conftest import TINY
 
-from abd_jax.config import load_config
-from abd_jax.data.sources import TaskStream, open_dataset
 from abd_jax.errors import Paused, UserError
 from abd_jax.files import read_json
-from abd_jax.protocol.tasks import Tasks, class_order
+from abd_jax.protocol.tasks import class_order
 from abd_jax.run.queue import Job
 from experiments import __main__ as command
 from experiments import search
@@ -28,18 +26,6 @@ def test_grid_words():
   }
   with pytest.raises(UserError, match='needs values'):
     search.parse_grid(['student.lr'])
-
-
-def test_the_source_of_a_search_refuses_later_tasks_and_the_test_split(digits_data):
-  half = search.first_half(load_config('digits'))
-  assert half == {'tasks': 2, 'first_task_classes': 0, 'task_sizes': (2, 2)}
-  dataset = open_dataset('digits', '', folds=3, fold=1)
-  stream = TaskStream(dataset, Tasks(class_order(10, 0), half['task_sizes']))
-  with pytest.raises(IndexError):
-    stream.task(2)
-  with pytest.raises(IndexError):
-    stream.test(2)
-  assert stream.task(1).split == stream.test(1).split == 'train'
 
 
 def test_a_grid_is_ranked_tells_what_it_read_and_uses_finished_runs_again(tmp_path, digits_data, compile_once):
@@ -67,19 +53,6 @@ def test_a_point_that_diverges_is_a_result_too(tmp_path, digits_data, compile_on
   good, bad = found['points']
   assert good['point'] == {'student.lr': 0.01} and bad['accuracy'] == [None, None]
   assert [line.split('|')[-2].strip() for line in search.render(found).splitlines()[3:]] == ['-, 2 diverged']
-
-
-@pytest.mark.parametrize(
-  ('field', 'message'),
-  [
-    ('abd.kd_weight', r"config\.abd\.kd_weight is not read by method 'lwf'"),
-    ('student.rl', r"config\.student\.rl is not a field\. Did you mean 'student\.lr'"),
-  ],
-)
-def test_a_field_that_no_run_could_use_is_refused(field, message, digits_data, tmp_path):
-  comparison = search.of_grid('digits', 'method=lwf', {field: (1.0,)}, 2, {})
-  with pytest.raises(UserError, match=message):
-    search.compare(comparison, tmp_path)
 
 
 def test_named_settings_run_each_trial_on_a_fold_of_its_own(tmp_path, monkeypatch, capsys, digits_data, compile_once):
