@@ -53,14 +53,6 @@ def test_omega_takes_the_upper_bound_of_the_same_trial(planned, tmp_path):
   assert lines['Base']['n'] == 0 and lines['Base']['accuracy'] is None and lines['Base']['spread'] is None
 
 
-def test_seconds_are_the_least_over_trials_and_a_run_of_one_task_has_no_forgetting(tmp_path):
-  planned = plan(TABLES['1'], 'digits', trials=3)
-  for trial, spent in enumerate((11.0, 9000.0, 10.0)):
-    write(tmp_path, one_of(planned, 'abd', trial), seconds={'train': spent, 'evaluate': 1.0}, forgetting=None)
-  ours = lines_of(planned, tmp_path)[0]['Always Be Dreaming']
-  assert ours['seconds'] == 11 and ours['forgetting'] is None
-
-
 def test_differences_are_paired_by_trial(tmp_path):
   planned = plan(TABLES['1'], 'digits', trials=4)
   of = {'abd': (0.80, 0.70, 0.90, 0.60), 'lwf': (0.70, 0.64, 0.78, None), 'base': (0.8, 0.6, None, None)}
@@ -119,19 +111,6 @@ def test_a_result_of_another_config_is_named_and_fields_added_since_count_as_the
   for config in (stored | {'a.field.of.old': 1}, without('lwf.weight')):
     write(tmp_path, first, config=config)  # replaces the line
     assert lines_of(planned, tmp_path)[0]['Upper bound']['n'] == 1
-
-
-def test_machine_and_commit_are_shown_and_rows_without_results_say_so(planned, tmp_path):
-  chip = {'kind': 'cpu', 'cpu_model': 'A Chip @ 2 GHz'}
-  write(tmp_path, one_of(planned, 'base'), device={'kind': 'cpu'}, commit=None)
-  write(tmp_path, one_of(planned, 'lwf'), device=chip, commit='abcdef0123456+')
-  write(tmp_path, one_of(planned, 'abd'), device=chip | {'kind': 'NVIDIA H100'})
-  lines, _ = lines_of(planned, tmp_path)
-  shown = lambda name: [summary.COLUMNS[column](lines[name]) for column in ('on', 'commit', 'n')]
-  assert shown('Base') == ['cpu', 'unknown', '1']
-  assert shown('LwF') == ['A Chip @ 2 GHz', 'abcdef0+', '1']
-  assert shown('Always Be Dreaming') == ['NVIDIA H100', 'abcdef0', '1']
-  assert shown('DGR') == ['-', '-', 'not run']
 
 
 def test_papers_numbers_stand_beside_ours_on_its_own_data_only(tmp_path):
