@@ -23,7 +23,7 @@ import numpy as np
 from abd_jax.config import changed
 from abd_jax.methods import class_gaussians
 from abd_jax.methods.types import TaskEnd
-from abd_jax.report.tables import table
+from abd_jax.report.tables import mean_std, table
 from abd_jax.run.load import load_snapshot
 from abd_jax.run.plan import Plan, build
 from abd_jax.state import Classes, FrozenModel, PhaseData
@@ -32,7 +32,6 @@ from abd_jax.steps.student import in_batches
 from experiments import options
 from experiments.search import parse_grid
 from experiments.store import write
-from experiments.summary import percent
 
 Statistics = dict[str, Any]  # what class_gaussians.init made, on the host
 SETTINGS = ('dreams', 'measured', 'distance_shrinkage', 'ridge', 'own_share', 'head_shrinkage')
@@ -148,5 +147,5 @@ def main(arguments: argparse.Namespace) -> None:
   write(arguments.output, ''.join(json.dumps(of_runs | record) + '\n' for record in records))
   words = lambda record: ', '.join(f'{k}={v}' for k, v in record.get('setting', {}).items()) or record['what']
   apart = lambda record: f'{np.mean(record["drift"]):.2f}' if 'drift' in record else '-'
-  rows = [(words(one), percent(one['accuracy']), apart(one)) for one in records]
+  rows = [(words(one), mean_std(one['accuracy']), apart(one)) for one in records]
   print(table(('setting', 'final accuracy %', 'drift of means'), rows))
