@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -109,7 +111,7 @@ def stop_at_once() -> None:
   """Makes each of SIGNALS end the process with one line and the usual exit code of a signal.
 
   Some imports swallow KeyboardInterrupt or turn it into another error. Ending at once is safe: files are written
-  atomically. While a run is going on, the handlers of `run.console.PauseSignals` are in their place.
+  atomically. While a run is going on, the handlers of `PauseSignals` are in their place.
   """
 
   def stop(number: int, frame: object) -> None:
@@ -118,6 +120,31 @@ def stop_at_once() -> None:
 
   for number in SIGNALS:
     signal.signal(number, stop)
+
+
+class PauseSignals:
+  """Inside the block the first of SIGNALS sets `received` to its name. The next one finds the old handlers.
+
+  Python runs a handler between two instructions of its own, so the answer may come only after a step.
+  """
+
+  def __init__(self):
+    self.received = ''
+    self._handlers: dict[int, Any] = {}
+
+  def __enter__(self) -> 'PauseSignals':
+    if threading.current_thread() is threading.main_thread():  # no other thread receives signals
+      self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+    return self
+
+  def __exit__(self, *exc: object) -> None:
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+
+  def _on_signal(self, number: int, _frame: object) -> None:
+    self.received = signal.Signals(number).name
+    self.__exit__()
+    say_past_buffers(b'pausing after this chunk; again to stop now')
 
 
 def say_past_buffers(text: bytes) -> None:

@@ -1,43 +1,13 @@
-"""What a run shows on the terminal, and how it answers Ctrl-C and SIGTERM."""
+"""What a run shows on the terminal."""
 
 import contextlib
 import io
 import os
-import signal
 import sys
-import threading
 import time
 from typing import Any
 
 from tqdm import tqdm
-
-from abd_jax.errors import SIGNALS, say_past_buffers
-
-
-class PauseSignals:
-  """Inside the block the first of SIGNALS sets `received` to its name. The next one finds the old handlers.
-
-  Python runs a handler between two instructions of its own, so the answer may come only after a step.
-  """
-
-  def __init__(self):
-    self.received = ''
-    self._handlers: dict[int, Any] = {}
-
-  def __enter__(self) -> 'PauseSignals':
-    if threading.current_thread() is threading.main_thread():  # no other thread receives signals
-      self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-    return self
-
-  def __exit__(self, *exc: object) -> None:
-    for number, handler in self._handlers.items():
-      signal.signal(number, handler)
-
-  def _on_signal(self, number: int, _frame: object) -> None:
-    self.received = signal.Signals(number).name
-    for each, handler in self._handlers.items():
-      signal.signal(each, handler)
-    say_past_buffers(b'pausing after this chunk; again to stop now')
 
 
 class Console:

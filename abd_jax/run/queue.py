@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from abd_jax.config import FREE_FIELDS, Config, default, flatten
-from abd_jax.errors import Diverged, InUse, Paused, UserError
+from abd_jax.errors import Diverged, InUse, Paused, PauseSignals, UserError
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.console import PauseSignals
 
 
 class Job(NamedTuple):

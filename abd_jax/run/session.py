@@ -14,11 +14,11 @@ import numpy as np
 
 from abd_jax.devices import hosts
 from abd_jax.devices.environment import environment, peak_memory
-from abd_jax.errors import Diverged, Paused
+from abd_jax.errors import Diverged, Paused, PauseSignals
 from abd_jax.files import checksum_of_arrays
 from abd_jax.protocol.metrics import Evaluation
 from abd_jax.run.checkpoint import Checkpoints, manifest_file, read_manifest, write_model
-from abd_jax.run.console import Console, PauseSignals
+from abd_jax.run.console import Console
 from abd_jax.run.load import load_teacher
 from abd_jax.run.logs import confusion_file, write_confusion
 from abd_jax.run.plan import Plan

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import REPO
 
-from abd_jax.run.console import PauseSignals
+from abd_jax.errors import PauseSignals
 
 
 def test_a_full_stdout_is_one_line():
