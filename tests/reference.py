@@ -520,24 +520,19 @@ def conv4x4_doubling(x, kernel):
   return painted[:, 1:-1, 1:-1]
 
 
-def vae_decode(params, code, start):
-  """code (N, Z) -> logits of images (N, H, W, C); start: (h0, w0, c0)."""
-  x = head_forward(params['expand'], code).reshape(len(code), *start)
-  for i in range(sum(name.startswith('decoder_') for name in params)):
-    layer = params[f'decoder_{i}']
-    x = conv4x4_doubling(relu(x) if i else x, layer['kernel']) + layer['bias']
-  return x
-
-
 def vae_forward(params, images, noise, start):
-  """-> (logits of the reconstruction, mean, log variance); noise (N, Z) standard normal."""
+  """-> (logits of the reconstruction, mean, log variance); noise (N, Z) standard normal; start: (h0, w0, c0)."""
   x = images
   for i in range(sum(name.startswith('encoder_') for name in params)):
     layer = params[f'encoder_{i}']
     x = relu(conv(x, layer['kernel'], 2) + layer['bias'])
   x = x.reshape(len(x), -1)
   mean, log_var = head_forward(params['mean'], x), head_forward(params['log_var'], x)
-  return vae_decode(params, mean + np.exp(log_var / 2) * noise, start), mean, log_var
+  x = head_forward(params['expand'], mean + np.exp(log_var / 2) * noise).reshape(len(x), *start)
+  for i in range(sum(name.startswith('decoder_') for name in params)):
+    layer = params[f'decoder_{i}']
+    x = conv4x4_doubling(relu(x) if i else x, layer['kernel']) + layer['bias']
+  return x, mean, log_var
 
 
 def generator_forward(params, z, stats=None, start=None):

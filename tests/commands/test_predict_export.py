@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import snapshot
 from jax import export as jax_export
+from made_up import write
 from onnx import load_from_string as load_onnx
 from PIL import Image
 
@@ -22,10 +23,10 @@ import abd_jax
 from abd_jax.commands import export, predict
 from abd_jax.config import changed, default, load_config
 from abd_jax.data import folders, prepare
-from abd_jax.data.sources import TaskStream, open_configured, open_dataset
+from abd_jax.data.sources import open_configured
 from abd_jax.errors import UserError
 from abd_jax.models import BACKBONES
-from abd_jax.protocol.tasks import Tasks
+from abd_jax.run.extend import stream_of_run
 from abd_jax.run.load import LoadedModel, load_model
 from abd_jax.state import freeze
 from abd_jax.steps.components import make_components
@@ -43,34 +44,26 @@ def trained(root, learnt):
   u8[n, 8, 8, 1] of 0 to 16)."""
   path = learnt('lwf')
   results = json.loads((path / 'results.json').read_text())
-  order = results['class_order']
-  stream = TaskStream(open_dataset('digits', ''), Tasks(tuple(order['original_ids']), tuple(results['task_sizes'])))
-  images, labels = stream.test(2).decode()
+  images, labels = stream_of_run(path).test(2).decode()
   folder = root / 'images'
   if not folder.exists():
-    folder.mkdir()
     for k, (image, label) in enumerate(zip(images, labels, strict=True)):
-      pixels = np.round(image[..., 0] * (255 / 16)).astype(np.uint8)
-      Image.fromarray(pixels).save(folder / f'{k:04}_{order["names"][label]}.png')
+      pixels, name = np.round(image[..., 0] * (255 / 16)), results['class_order']['names'][label]
+      write(folder / f'{k:04}_{name}.png', (8, 8), pixels.astype(np.uint8))
   return path, results, folder, images
 
 
-def test_predictions_of_files_are_as_accurate_as_the_run_says_exactly(trained, capsys):
+def test_predictions_of_files_are_as_accurate_as_the_run_says_exactly_also_in_python(trained, capsys):
   path, results, folder, images = trained
   predict.run([str(path), str(folder), '--format=jsonl'])
   rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-  assert [Path(row['image']) for row in rows] == sorted(folder.iterdir())
+  model, files = load_model(path), sorted(folder.iterdir())
+  assert [Path(row['image']) for row in rows] == files
   hits = [row['class'] == Path(row['image']).stem.partition('_')[2] for row in rows]
   assert np.mean(hits) == results['final_accuracy']
-  names, probabilities = load_model(path).predict(images)
+  names, probabilities = model.predict(images)
   assert [row['class'] for row in rows] == list(names)
   np.testing.assert_allclose([list(row['probabilities'].values()) for row in rows], probabilities, rtol=1e-5)
-
-
-def test_files_and_folders_in_python_are_read_as_by_the_command(trained):
-  path, _, folder, images = trained
-  model, files = load_model(path), sorted(folder.iterdir())
-  names, probabilities = model.predict(images)
   for some, given in ((slice(None), folder), (slice(5, 8), files[5:8]), (slice(7, 8), str(files[7]))):
     found = model.predict(given, batch_size=100)
     assert found[0].tolist() == names[some].tolist()
@@ -97,22 +90,19 @@ def test_csv_and_a_table_say_the_same_of_names_on_standard_input(trained, capsys
   assert all(name in line.split('|')[2] for line, name in zip(lines[2:], names, strict=True))
 
 
+SHAPES = {  # of photographs; 2.png is in part transparent
+  '0.jpg': (31, 50, 3), '1.png': (50, 31, 3), '2.png': (9, 70, 4), '3.jpg': (33, 32), '4.jpg': (20, 24, 3),
+}  # fmt: skip
+
+
 @pytest.fixture
 def photographs(tmp_path):
-  """PHOTOS/train and test with 7 photographs each of odd sizes and kinds, their names 0 to 6 in either split."""
-  rng, exif = np.random.default_rng(0), Image.Exif()
+  """PHOTOS/train and test with the same photographs of SHAPES each, in folders a and b by turns."""
+  exif = Image.Exif()
   exif[0x0112] = 6  # to be turned by a quarter
-  sizes = ((31, 50), (50, 31), (20, 20), (16, 16), (9, 70), (33, 32), (40, 24))
   for split in ('train', 'test'):
-    for k, size in enumerate(sizes):
-      pixels, folder = rng.integers(0, 256, (*size, 4), np.uint8), tmp_path / 'photos' / split / 'ab'[k % 2]
-      folder.mkdir(parents=True, exist_ok=True)
-      if k in (1, 3):
-        Image.fromarray(pixels[..., :3]).save(folder / f'{k}.png')
-      elif k == 4:
-        Image.fromarray(pixels).save(folder / f'{k}.png')  # of which much is transparent
-      else:
-        Image.fromarray(pixels[..., 0] if k == 5 else pixels[..., :3]).save(folder / f'{k}.jpg', exif=exif)
+    for k, (name, shape) in enumerate(SHAPES.items()):
+      write(tmp_path / 'photos' / split / 'ab'[k % 2] / name, shape, exif=exif)
   return tmp_path / 'photos'
 
 
@@ -148,7 +138,6 @@ def test_images_of_tiny_imagenet_are_read_as_the_runs_own(photographs, tmp_path)
 @pytest.mark.parametrize(
   ('image', 'match'),
   [
-    (None, 'bad.png cannot be read .*No such file'),
     ('no image', 'bad.png cannot be read'),
     (Image.new('L', (9, 8)), 'bad.png: .* 8x8 .* 8x9'),
   ],
@@ -157,7 +146,7 @@ def test_one_bad_image_of_many_is_refused_and_nothing_is_printed(trained, tmp_pa
   path, _, folder, _ = trained
   if isinstance(image, str):
     (tmp_path / 'bad.png').write_text(image)
-  elif image:
+  else:
     image.save(tmp_path / 'bad.png')
   with pytest.raises(UserError, match=match):
     predict.run([str(path), *map(str, sorted(folder.iterdir())), str(tmp_path / 'bad.png')])
@@ -168,25 +157,23 @@ def test_files_of_a_model_that_learnt_from_files_keep_their_values(tmp_path):
   data = changed(default(), {'data.name': 'image_folder', 'data.max_value': 16.0}).data
   reading = prepare.reading(data, (8, 8, 1))
   for value in (16, 17):
-    Image.new('L', (8, 8), value).save(tmp_path / f'{value}.png')
+    write(tmp_path / f'{value}.png', (8, 8), value)
   assert reading.read(tmp_path / '16.png').max() == 16 and not any('16/255' in step for step in reading.steps())
   with pytest.raises(UserError, match=r'17.png: .* 0 to 16, .* 17'):
     reading.read(tmp_path / '17.png')
 
 
-def test_of_a_folder_those_files_are_named_that_training_takes(trained, tmp_path):
-  image = sorted(trained[2].iterdir())[0]
+def test_of_a_folder_those_files_are_named_that_training_takes(tmp_path):
+  with pytest.raises(UserError, match='no image in'):
+    folders.image_paths([str(tmp_path)])
   names = ['b/9.jfif', 'a.ppm', 'b/c/1.PNG', '.hidden.png', '._a.jpg', '.b/1.png', 'notes.txt']
   for name in names:
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(image, tmp_path / name)
+    write(tmp_path / name, form='PNG')
   assert folders.image_paths([str(tmp_path)]) == [tmp_path / name for name in sorted(names[:3])]
 
 
-def test_a_folder_without_images_and_an_unfinished_run_are_refused(trained, tmp_path):
+def test_an_unfinished_run_is_refused(trained, tmp_path):
   path, _, folder, _ = trained
-  with pytest.raises(UserError, match='no image in'):
-    predict.run([str(path), str(tmp_path)])
   shutil.copytree(path, tmp_path / 'run')
   (tmp_path / 'run' / 'results.json').unlink()
   image = str(sorted(folder.iterdir())[0])
@@ -235,30 +222,11 @@ def test_the_exported_file_says_the_same_in_a_process_with_jax_alone(trained, ex
   assert str(names.tolist()) in done.stdout and '(1, 6)' in done.stdout
 
 
-def test_the_archive_says_what_it_takes_and_what_wrote_it(trained, exported):
-  _, results, _, _ = trained
-  with zipfile.ZipFile(exported) as file:
-    about = json.loads(file.read('about.json'))
-  assert about == {
-    'class_names': results['class_order']['names'][:6],
-    'image_shape': [8, 8, 1],
-    'max_value': 16,
-    'preparation': [
-      'turned upright as EXIF says',
-      'grey, 8 bits, transparent pixels white',
-      'values multiplied by 16/255 and rounded',
-    ],
-    'abd_jax': abd_jax.__version__,
-    'jax': jax.__version__,
-  }
-
-
 @pytest.mark.parametrize(
   ('name', 'crop', 'said'),
   [
     ('image_folder', 'padded', ['the largest centred square resized to 32x32']),
     ('imagenet50', 'resized', ['the centred square of 224/256 of the short side resized to 32x32']),
-    ('tiny_imagenet', 'padded', ['the largest centred square resized to 64x64']),
     ('tiny_imagenet', 'resized', ['the largest centred square resized to 64x64', 'the centred square of 224/256']),
     ('cifar100', 'padded', []),
   ],
@@ -270,10 +238,19 @@ def test_what_must_be_done_to_photographs_is_said(name, crop, said):
   assert len(steps) == len(said) and all(step.startswith(words) for step, words in zip(steps, said, strict=True))
 
 
-def test_the_exported_function_is_for_three_platforms_and_gives_nan_beyond_the_range(trained, exported):
-  path, _, _, images = trained
+def test_the_archive_is_for_three_platforms_says_what_it_takes_and_gives_nan_beyond_the_range(trained, exported):
+  path, results, _, images = trained
   with zipfile.ZipFile(exported) as file:
-    function = jax_export.deserialize(bytearray(file.read('model.jax')))
+    about, function = json.loads(file.read('about.json')), jax_export.deserialize(bytearray(file.read('model.jax')))
+  grey = ['turned upright as EXIF says', 'grey, 8 bits, transparent pixels white']
+  assert about == {
+    'class_names': results['class_order']['names'][:6],
+    'image_shape': [8, 8, 1],
+    'max_value': 16,
+    'preparation': [*grey, 'values multiplied by 16/255 and rounded'],
+    'abd_jax': abd_jax.__version__,
+    'jax': jax.__version__,
+  }
   assert function.platforms == ('cpu', 'cuda', 'tpu')
   assert [str(aval) for aval in function.in_avals] == ['uint8[n,8,8,1]']
   some = images[:3].copy()

@@ -10,21 +10,21 @@ import pytest
 from conftest import REPO, assert_same_outcome
 
 from abd_jax.commands import train as command
-from abd_jax.config import changed
 from abd_jax.errors import Paused, UserError
 from abd_jax.report.tables import METRICS
 from abd_jax.run import queue
 
 
-def test_trials_in_turn_are_the_runs_that_they_would_be_alone(learn, tiny_config, tmp_path, capsys):
-  results = command.learn_trials(tiny_config(method='base', trials=2, trial=1), tmp_path / 'both')
+@pytest.mark.parametrize('at_once', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_trials_are_the_runs_that_they_would_be_alone(learn, tiny_config, tmp_path, capsys, at_once):
+  config = tiny_config(method='base', trials=2, trial=1, trials_at_once=at_once)
+  results = command.learn_trials(config, tmp_path / 'both')
   assert [one['config']['trial'] for one in results] == [1, 2]
   for trial in (1, 2):
     learn(tmp_path / f'{trial}', method='base', trial=trial)
     assert_same_outcome(tmp_path / f'both/trial_{trial}', tmp_path / f'{trial}')
   assert 'trial_1 ...' in capsys.readouterr().err
-  again = command.learn_trials(tiny_config(method='base', trials=2, trial=1), tmp_path / 'both')
-  assert again == results
+  assert command.learn_trials(config, tmp_path / 'both') == results
 
 
 def test_the_summary_has_means_and_population_deviations_as_the_tables_have():
@@ -42,7 +42,6 @@ def test_the_summary_has_means_and_population_deviations_as_the_tables_have():
 @pytest.mark.parametrize(
   'said, visible, environments',
   [
-    ('cpu 1', '', []),
     ('', '', []),
     ('gpu 2', '', [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}]),
     ('gpu 2', '3,5', [{'CUDA_VISIBLE_DEVICES': '3'}, {'CUDA_VISIBLE_DEVICES': '5'}]),
@@ -97,14 +96,17 @@ def test_a_signal_is_passed_on(ends, capfd):
   assert 'pausing' in capfd.readouterr().err and signal.getsignal(signal.SIGTERM) is before
 
 
-def test_failures_and_pauses_of_processes_are_reported(tiny_config, tmp_path, monkeypatch):
-  config = tiny_config(trials=2, trials_at_once=2)
-  monkeypatch.setattr(queue, 'run_copies', lambda *_: [0, 2])
-  with pytest.raises(UserError, match='ended with exit code 2'):
-    command.learn_trials(config, tmp_path)
-  monkeypatch.setattr(queue, 'run_copies', lambda *_: [0, 0])
-  with pytest.raises(Paused, match='2 of 2 trials'):
-    command.learn_trials(config, tmp_path)
+def test_processes_get_an_accelerator_each_and_their_failures_and_pauses_are_reported(
+  tiny_config, tmp_path, monkeypatch
+):
+  places, taken = [{'CUDA_VISIBLE_DEVICES': str(k)} for k in range(4)], []
+  monkeypatch.setattr(queue, 'accelerators', lambda: places)
+  for codes, error, match in (([0, 2, 0], UserError, 'ended with exit code 2'), ([0, 0, 0], Paused, '3 of 3 trials')):
+    run = lambda words, environments, *_, codes=codes: taken.extend(environments) or codes
+    monkeypatch.setattr(queue, 'run_copies', run)
+    with pytest.raises(error, match=match):
+      command.learn_trials(tiny_config(trials=3), tmp_path)
+  assert taken == places[:3] * 2
 
 
 def test_a_trial_that_another_process_runs_is_left_to_it(tiny_config, tmp_path, monkeypatch, compile_once):
@@ -117,7 +119,7 @@ def test_a_trial_that_another_process_runs_is_left_to_it(tiny_config, tmp_path, 
   assert (tmp_path / 'trial_1' / 'results.json').exists()
 
 
-def test_trials_of_several_hosts_run_in_turn(tiny_config, tmp_path, monkeypatch):
+def test_trials_of_several_hosts_run_in_turn_until_one_pauses(tiny_config, tmp_path, monkeypatch):
   monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
   monkeypatch.setattr(queue, 'accelerators', lambda: pytest.fail('asks for devices that are held'))
   begun = []
@@ -128,28 +130,10 @@ def test_trials_of_several_hosts_run_in_turn(tiny_config, tmp_path, monkeypatch)
 
   monkeypatch.setattr('abd_jax.train.train_and_evaluate', begin)
   with pytest.raises(Paused):
-    command.learn_trials(tiny_config(trials=2), tmp_path)
-  assert len(begun) == 1
+    command.learn_trials(tiny_config(trials=2, max_seconds=60.0), tmp_path)
+  assert len(begun) == 1 and 50 < begun[0] <= 60
   with pytest.raises(UserError, match='trials_at_once=2: several hosts'):
     command.learn_trials(tiny_config(trials=2, trials_at_once=2), tmp_path)
-
-
-def test_as_many_at_once_as_there_are_accelerators(tiny_config, tmp_path, monkeypatch):
-  places = [{'CUDA_VISIBLE_DEVICES': str(k)} for k in range(4)]
-  monkeypatch.setattr(queue, 'accelerators', lambda: places)
-  taken = []
-  monkeypatch.setattr(queue, 'run_copies', lambda words, environments, *rest: taken.extend(environments) or [0] * 3)
-  with pytest.raises(Paused):
-    command.learn_trials(tiny_config(trials=3), tmp_path)
-  assert [one['CUDA_VISIBLE_DEVICES'] for one in taken] == ['0', '1', '2']
-
-
-def test_a_pause_leaves_the_rest_to_the_same_command(compile_once, tiny_config, tmp_path):
-  config = tiny_config(method='base', trials=2)
-  with pytest.raises(Paused):
-    command.learn_trials(changed(config, {'max_seconds': 1e-3}), tmp_path / 'runs')
-  assert not (tmp_path / 'runs/trial_1').exists()
-  assert len(command.learn_trials(config, tmp_path / 'runs')) == 2
 
 
 LEFT_ALONE = """
@@ -171,11 +155,3 @@ def test_the_process_that_runs_others_leaves_the_devices_to_them(tmp_path, cli_e
   """A TPU chip serves one process, and a GPU's memory is taken at once."""
   words = [sys.executable, '-c', LEFT_ALONE, str(tmp_path)]
   assert subprocess.run(words, env=cli_env, cwd=REPO, capture_output=True, text=True).stderr.endswith('left alone\n')
-
-
-@pytest.mark.slow
-def test_trials_at_once_are_the_runs_that_they_would_be_alone(learn, tiny_config, tmp_path):
-  command.learn_trials(tiny_config(trials=2, trials_at_once=2), tmp_path / 'both')
-  for trial in range(2):
-    learn(tmp_path / f'{trial}', trial=trial)
-    assert_same_outcome(tmp_path / f'both/trial_{trial}', tmp_path / f'{trial}')

@@ -24,24 +24,16 @@ pytestmark = [
   pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning'),
 ]
 TIMES = int(os.environ.get('DRILL_TIMES', '8'))  # how often each random fault is tried, each time at another place
-VARIANTS = {'abd': {}, 'e2e': {'method': 'e2e', 'memory__size': 26}}
 SAVING = {'checkpoint_seconds': 0.0}  # a save after every chunk
+VARIANTS = {'abd': SAVING, 'e2e': SAVING | {'method': 'e2e', 'memory__size': 26}}
 
-_runs: dict[str, Path] = {}
+_interrupted: dict[str, Path] = {}
 
 
 @pytest.fixture
-def finished_run(learn, tmp_path_factory):
+def finished_run(learnt):
   """finished_run(variant) -> the workdir of a complete run, which tests only copy."""
-
-  def make(variant='abd'):
-    if variant not in _runs:
-      workdir = tmp_path_factory.mktemp('finished') / 'run'
-      learn(workdir, **VARIANTS[variant], **SAVING)
-      _runs[variant] = workdir
-    return _runs[variant]
-
-  return make
+  return lambda variant='abd': learnt(**VARIANTS[variant])
 
 
 @pytest.fixture
@@ -49,23 +41,17 @@ def interrupted_run(learn, tmp_path_factory):
   """interrupted_run(variant) -> the workdir of a run paused in its second task, after it began to dream if it does."""
 
   def make(variant='abd'):
-    name = f'{variant}, interrupted'
-    if name not in _runs:
-      workdir = tmp_path_factory.mktemp('interrupted') / 'run'
-      while not _stands_in_second_task(workdir, 'dreaming' if variant == 'abd' else 'learning'):
+    if variant not in _interrupted:
+      workdir, phase = tmp_path_factory.mktemp('interrupted') / 'run', 'dreaming' if variant == 'abd' else 'learning'
+      last = {'task': 0, 'phase': ''}
+      while last['task'] != 1 or not last['phase'].startswith(phase):
         with pytest.raises(Paused):
-          learn(workdir, **VARIANTS[variant], **SAVING, max_seconds=1e-9)
-      _runs[name] = workdir
-    return _runs[name]
+          learn(workdir, **VARIANTS[variant], max_seconds=1e-9)
+        last = log_records(workdir)[-1] if (workdir / 'metrics.jsonl').exists() else last
+      _interrupted[variant] = workdir
+    return _interrupted[variant]
 
   return make
-
-
-def _stands_in_second_task(workdir, phase):
-  if not (workdir / 'metrics.jsonl').exists():
-    return False
-  last = log_records(workdir)[-1]
-  return last['task'] == 1 and last['phase'].startswith(phase)
 
 
 def contents(workdir):
@@ -100,38 +86,35 @@ SPOIL = {
   'missing': lambda file, rng: file.unlink(),
 }
 # The files of a run under way that can be damaged, and the variant of the run.
-PLACES = {
-  'checkpoint': ('checkpoints/**/*', 'abd'),
-  'checkpoint of a memory': ('checkpoints/**/*', 'e2e'),
-  'frozen model': ('teachers/0/**/*', 'abd'),
-  'frozen model with a memory': ('teachers/**/*', 'e2e'),
-  'manifest': ('teachers/0.json', 'abd'),
-  'config': ('config.json', 'abd'),
-  'log': ('metrics.jsonl', 'abd'),
-  'log of phases': ('phases.jsonl', 'abd'),
-  'log of reads': ('reads.jsonl', 'abd'),
-  'picture': ('dreams/*', 'abd'),
-}
+PLACES = [
+  ('checkpoints/**/*', 'abd'), ('checkpoints/**/*', 'e2e'), ('teachers/0/**/*', 'abd'), ('teachers/**/*', 'e2e'),
+  ('teachers/0.json', 'abd'), ('config.json', 'abd'), ('metrics.jsonl', 'abd'), ('phases.jsonl', 'abd'),
+  ('reads.jsonl', 'abd'), ('dreams/*', 'abd'),
+]  # fmt: skip
+
+
+def spoil(source, workdir, pattern, how, k):
+  """Copies a run and damages one of its files; -> the contents then."""
+  if k and how != 'flipped' and '*' not in pattern:
+    pytest.skip('one file is cut, emptied or removed once')
+  shutil.copytree(source, workdir)
+  rng, files = random.Random(f'{pattern} {how} {k}'), files_in(workdir, pattern)
+  SPOIL[how](rng.choices(files, [file.stat().st_size for file in files])[0], rng)
+  return contents(workdir)
 
 
 @pytest.mark.parametrize('k', range(TIMES))
 @pytest.mark.parametrize('how', SPOIL)
-@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize(('pattern', 'variant'), PLACES)
 def test_a_damaged_run_resumes_to_the_same_bits_or_is_refused_untouched(
-  place, how, k, learn, interrupted_run, finished_run, tmp_path
+  pattern, variant, how, k, learn, interrupted_run, finished_run, tmp_path
 ):
-  pattern, variant = PLACES[place]
-  if k and how != 'flipped' and '*' not in pattern:
-    pytest.skip('one file is cut, emptied or removed once')
-  workdir, rng = tmp_path / 'run', random.Random(f'{place} {how} {k}')
-  shutil.copytree(interrupted_run(variant), workdir)
-  files = files_in(workdir, pattern)
-  SPOIL[how](rng.choices(files, [file.stat().st_size for file in files])[0], rng)
-  before = contents(workdir)
-  if refused(lambda: learn(workdir, **VARIANTS[variant], **SAVING)):
+  workdir = tmp_path / 'run'
+  before = spoil(interrupted_run(variant), workdir, pattern, how, k)
+  if refused(lambda: learn(workdir, **VARIANTS[variant])):
     assert contents(workdir) == before
   else:
-    if place == 'picture':  # nothing reads it again: it stays as it is
+    if pattern == 'dreams/*':  # nothing reads it again: it stays as it is
       shutil.copytree(interrupted_run(variant) / 'dreams', workdir / 'dreams', dirs_exist_ok=True)
     assert_same_outcome(workdir, finished_run(variant))
 
@@ -146,16 +129,11 @@ def predict(workdir):
 @pytest.mark.parametrize('how', SPOIL)
 @pytest.mark.parametrize('pattern', ['results.json', 'teachers/2.json', 'teachers/2/**/*'])
 def test_a_damaged_complete_run_reads_as_before_or_is_refused_untouched(pattern, how, k, learn, finished_run, tmp_path):
-  if k and how != 'flipped' and '*' not in pattern:
-    pytest.skip('one file is cut, emptied or removed once')
   if (pattern, how) == ('results.json', 'missing'):
     pytest.skip('a run without results.json is not complete')
   read = (lambda workdir: learn(workdir, **SAVING)) if pattern == 'results.json' else predict
-  workdir, rng, found = tmp_path / 'run', random.Random(f'{pattern} {how} {k}'), []
-  sound = read(finished_run())
-  shutil.copytree(finished_run(), workdir)
-  SPOIL[how](rng.choice(files_in(workdir, pattern)), rng)
-  before = contents(workdir)
+  workdir, found, sound = tmp_path / 'run', [], read(finished_run())
+  before = spoil(finished_run(), workdir, pattern, how, k)
   if refused(lambda: found.append(read(workdir))):
     assert contents(workdir) == before
   else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import assert_same_outcome
-from PIL import Image
+from made_up import write
 
 from abd_jax.config import changed, default
 from abd_jax.data.sources import open_configured, open_dataset
@@ -25,9 +25,7 @@ def digits_as_files(digits_data, tmp_path_factory):
   folder, data = tmp_path_factory.mktemp('files') / 'photos', open_dataset('digits', '')
   for split, (images, labels) in (('train', data.train(range(10)).decode()), ('test', data.test(range(10)).decode())):
     for k, (image, label) in enumerate(zip(images, labels, strict=True)):
-      path = folder / split / str(label) / f'{k}.png'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      Image.fromarray(image[..., 0]).save(path)
+      write(folder / split / str(label) / f'{k}.png', (8, 8), image[..., 0])
   return folder
 
 
@@ -67,28 +65,14 @@ def test_data_are_named_in_full_wherever_the_command_is_typed(tmp_path, monkeypa
   assert resolve(default()).data.dir == resolve(default()).data.prepared == ''
 
 
-def test_a_finished_run_is_not_taken_for_one_of_another_folder(learn, tmp_path, digits_as_files):
-  fields = OPEN | {'data__dir': str(digits_as_files)}
-  results = learn(tmp_path / 'run', **fields)
-  moved, other = tmp_path / 'moved', tmp_path / 'other'
-  shutil.copytree(digits_as_files, moved)
-  before = (tmp_path / 'run/results.json').read_bytes()
-  assert learn(tmp_path / 'run', **fields | {'data__dir': str(moved)}) == results
-  shutil.copytree(digits_as_files, other)
-  shutil.move(next((other / 'train/3').iterdir()), other / 'train/4')
-  with pytest.raises(UserError, match="other' are not those"):
-    learn(tmp_path / 'run', **fields | {'data__dir': str(other)})
-  assert (tmp_path / 'run/results.json').read_bytes() == before
-  assert learn(tmp_path / 'run', **fields | {'data__dir': str(tmp_path / 'gone')}) == json.loads(before)
-
-
 def test_a_folder_of_png_gives_the_results_of_the_prepared_set(learn, learnt, tmp_path, digits_as_files):
   learn(tmp_path / 'files', method='base', data__name='image_folder', data__dir=str(digits_as_files))
   assert_same_outcome(tmp_path / 'files', learnt('base'))
 
 
-def test_what_is_found_out_stays_with_the_run_and_its_models(learn, tmp_path, digits_as_files):
-  fields = OPEN | {'data__dir': str(digits_as_files)}
+def test_what_is_found_out_stays_with_the_run_and_its_models_and_tells_folders_apart(learn, tmp_path, digits_as_files):
+  at = lambda folder: OPEN | {'data__dir': str(folder)}
+  fields, moved, other = at(digits_as_files), tmp_path / 'moved', tmp_path / 'other'
   with pytest.raises(Paused):
     learn(tmp_path / 'run', **fields, max_seconds=1e-6)
   stored = json.loads((tmp_path / 'run/config.json').read_text())['data']
@@ -101,7 +85,15 @@ def test_what_is_found_out_stays_with_the_run_and_its_models(learn, tmp_path, di
   assert [one['classes'] for one in read if one['for'] == 'training'] == [sorted(class_order(10, 0)[:2])] * 2
   results = learn(tmp_path / 'run', **fields)
   assert results['config']['data'] == stored
-  assert learn(tmp_path / 'run', **fields) == results  # finished: read, not run
+  before = (tmp_path / 'run/results.json').read_bytes()
+  shutil.copytree(digits_as_files, moved)
+  shutil.copytree(digits_as_files, other)
+  shutil.move(next((other / 'train/3').iterdir()), other / 'train/4')
+  for folder in (digits_as_files, moved, tmp_path / 'gone'):  # finished: read, not run
+    assert learn(tmp_path / 'run', **at(folder)) == results == json.loads(before)
+  with pytest.raises(UserError, match="other' are not those"):
+    learn(tmp_path / 'run', **at(other))
+  assert (tmp_path / 'run/results.json').read_bytes() == before
   assert load_model(tmp_path / 'run').config.data.mean == tuple(stored['mean'])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 from conftest import SMALLEST, assert_same_outcome
-from PIL import Image
+from made_up import write
 from safetensors.numpy import save_file
 
 from abd_jax.commands import doctor, evaluate, report
@@ -53,12 +53,6 @@ def test_only_the_first_start_needs_the_file(learn, weights, tmp_path):
   assert not (tmp_path / 'another').exists()
 
 
-def test_a_run_from_scratch_does_not_go_on_from_weights(learn, weights, tmp_path):
-  learn(tmp_path / 'run', **FIELDS | {'model__blocks': (1,), 'model__widths': (4,)})
-  with pytest.raises(UserError, match=r"config\.model\.init_hash='', not '[0-9a-f]{64}'"):
-    learn(tmp_path / 'run', **FIELDS, model__init=str(weights()))
-
-
 def test_a_frozen_trunk_is_the_file_and_manifests_and_doctor_name_it(learn, weights, tmp_path):
   file = weights()
   results = learn(tmp_path / 'runs/a', **FIELDS, model__init=str(file), model__trainable='none')
@@ -75,11 +69,8 @@ def test_a_frozen_trunk_is_the_file_and_manifests_and_doctor_name_it(learn, weig
 
 def test_a_wrong_file_changes_nothing(learn, weights, tmp_path):
   (tmp_path / 'model.pth').write_bytes(pickle.dumps({'conv1.weight': 1}))
-  (tmp_path / 'cut.safetensors').write_bytes(weights().read_bytes()[:-4])
-  wrong = {'model.pth': 'Pickles', 'cut.safetensors': 'cut', 'none.safetensors': 'cannot be read'}
-  for name, told in wrong.items():
-    with pytest.raises(UserError, match=told):
-      learn(tmp_path / 'run', **FIELDS, model__init=str(tmp_path / name))
+  with pytest.raises(UserError, match='Pickles'):
+    learn(tmp_path / 'run', **FIELDS, model__init=str(tmp_path / 'model.pth'))
   with pytest.raises(UserError, match=r'3 channels, not 1 as .digits. has'):
     learn(tmp_path / 'run', **FIELDS, model__init=str(weights(channels=3)))
   with pytest.raises(UserError, match=r'config\.model\.blocks=\(1, 1\), but .* has \(1,\)'):
@@ -143,8 +134,7 @@ def test_a_file_is_evaluated_with_its_own_head(tmp_path, capsys):
   weights['linear.bias'] -= reference.torch_resnet(weights, normalised)[1].mean(0).astype(np.float32)
   save_file(weights, file)
   for k, image in enumerate(images):
-    (photos / 'ab'[k // 4]).mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(photos / 'ab'[k // 4] / f'{k}.png')
+    write(photos / 'ab'[k // 4] / f'{k}.png', image.shape, image)
   evaluate.run([str(file), str(photos), '--json=-'])
   likeliest, expected = reference.torch_resnet(weights, normalised)[1].argmax(1), np.zeros((2, 2), int)
   assert 0 < likeliest.sum() < 8
