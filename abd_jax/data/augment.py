@@ -23,10 +23,7 @@ class Augment(NamedTuple):
 
 def crop_by_index(images: jax.Array, offsets: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Window of `shape` (h, w, c) out of each image [b, H, W, c], at `offsets` int32[b, 2] (top, left)."""
-
-  def crop_one(image: jax.Array, offset: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_slice(image, (offset[0], offset[1], jnp.int32(0)), shape)
-
+  crop_one = lambda image, offset: jax.lax.dynamic_slice(image, (offset[0], offset[1], jnp.int32(0)), shape)
   return jax.vmap(crop_one)(images, offsets)
 
 
@@ -124,17 +121,13 @@ def jitter(
   """
   brightness_key, contrast_key, order_key = jax.random.split(key, 3)
   b = images.shape[0]
-  brightness_factor = _draw_factor(brightness_key, b, brightness_width)
-  contrast_factor = _draw_factor(contrast_key, b, contrast_width)
+  draw = lambda key, width: jax.random.uniform(key, (b,), jnp.float32, max(0.0, 1 - width), 1 + width)
+  brightness_factor, contrast_factor = draw(brightness_key, brightness_width), draw(contrast_key, contrast_width)
   contrast_first = jax.random.bernoulli(order_key, jnp.float32(0.5), (b,))
   for is_contrast in (contrast_first, ~contrast_first):
     grey = jnp.where(is_contrast, _mean_grey(images), 0)
     images = _blend(grey, images, jnp.where(is_contrast, contrast_factor, brightness_factor))
   return images
-
-
-def _draw_factor(key: jax.Array, b: int, width: float) -> jax.Array:
-  return jax.random.uniform(key, (b,), jnp.float32, max(0.0, 1 - width), 1 + width)
 
 
 def _mean_grey(images: jax.Array) -> jax.Array:

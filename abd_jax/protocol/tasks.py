@@ -150,9 +150,11 @@ def split(
     return (first,) * bool(first) + (least + 1,) * more + (least,) * (tasks - more)
   if tasks and classes % tasks:
     after = f' after config.first_task_classes={first}' if first else ''
+    divisors = [d for d in range(1, classes + 1) if classes % d == 0]
+    near = [d for d in divisors if d < tasks][-1:] + [d for d in divisors if d > tasks][:1]
     raise UserError(
       f'the {classes} classes{after} do not split into {tasks} equal tasks; set config.tasks to '
-      f'{_nearest_divisors(classes, tasks, bool(first))}, or list config.task_sizes.'
+      f'{" or ".join(str(d + bool(first)) for d in near)}, or list config.task_sizes.'
     )
   return (first,) * bool(first) + (classes // max(tasks, 1),) * tasks
 
@@ -165,13 +167,6 @@ def _listed_sizes(num_classes: int, first_task_classes: int, task_sizes: tuple[i
   if sum(task_sizes) > num_classes:
     raise UserError(f'config.task_sizes: expected a sum of at most {num_classes} classes, got {sum(task_sizes)}.')
   return task_sizes
-
-
-def _nearest_divisors(number: int, wish: int, add: int) -> str:
-  """'5 or 10': the divisors of `number` next below and above `wish`, each plus `add`."""
-  divisors = [d for d in range(1, number + 1) if number % d == 0]
-  near = [d for d in divisors if d < wish][-1:] + [d for d in divisors if d > wish][:1]
-  return ' or '.join(str(d + add) for d in near)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,11 +109,8 @@ def test_herding_by_hand():
   features = np.array([[0.0], [7.0], [1.0], [4.0]])
   assert ORDERS['herding'](4, features, rng(), 4).tolist() == [3, 2, 1, 0]
   assert ORDERS['nearest'](4, features, rng(), 4).tolist() == [3, 2, 0, 1]  # distances 1, 2, 3, 4
-
-
-def test_herding_does_not_choose_an_image_twice_although_its_features_repeat():
-  order = ORDERS['herding'](6, np.float32(np.arange(6)[:, None] // 5), rng(), 6)
-  assert sorted(order.tolist()) == list(range(6))
+  repeated = np.float32(np.arange(6)[:, None] // 5)  # no image is chosen twice although its features are
+  assert sorted(ORDERS['herding'](6, repeated, rng(), 6).tolist()) == list(range(6))
 
 
 def test_random_order_is_a_draw_without_replacement_that_looks_at_nothing():
@@ -205,11 +202,8 @@ def test_pool_is_the_tasks_images_and_then_the_memorys():
   assert memory_lib.task_only(pool, rng()).tolist() == [0, 1]
   assert memory_lib.memory_only(pool, rng()).tolist() == [2, 3, 4]
   assert memory_lib.task_and_memory(pool, rng()).tolist() == [0, 1, 2, 3, 4]
-
-
-def test_as_many_from_the_memory_are_drawn_with_replacement():
   pool = pool_of([(100 + k, 2) for k in range(400)], [(k, 0) for k in range(8)])
-  rows = memory_lib.task_and_as_many(pool, rng())
+  rows = memory_lib.task_and_as_many(pool, rng())  # with replacement
   assert rows[:400].tolist() == list(range(400))
   counts = np.bincount(rows[400:], minlength=408)
   assert len(rows) == 800 and counts[:400].sum() == 0 and counts[400:].min() > 20

@@ -156,17 +156,18 @@ except UserError as error:
 """
 
 
-def test_all_hosts_refuse_what_the_main_host_refuses(tmp_path, cli_env):
-  """The lock and the config are checked there alone; without its answer the others would wait for ever."""
+@pytest.mark.parametrize(
+  ('places', 'values', 'words'),
+  [
+    (('.', '.'), (2, 1), ['config.a=1, not 2'] * 2),  # although the second host's config agrees
+    (('0', '1'), (1, 1), ['process 1 of this run cannot begin', 'is not the same folder on every host']),
+  ],
+)
+def test_all_hosts_refuse_what_one_refuses(tmp_path, cli_env, places, values, words):
+  """The main host alone checks lock and config. The other would wait for ever for its answer or its saves."""
   (tmp_path / 'config.json').write_text('{"a": 1}')
-  said = [lines[-1] for lines in said_by_both(cli_env, WORKDIR, lambda host: [str(tmp_path), str(2 - host)])]
-  assert said[0] == said[1] and 'config.a=1, not 2' in said[0]  # although the second host's config agrees
-
-
-def test_hosts_with_different_workdirs_are_refused(tmp_path, cli_env):
-  """The second would wait for ever for a save of the first."""
-  said = [lines[-1] for lines in said_by_both(cli_env, WORKDIR, lambda host: [str(tmp_path / str(host)), '1'])]
-  assert 'process 1 of this run cannot begin' in said[0] and 'is not the same folder on every host' in said[1]
+  said = said_by_both(cli_env, WORKDIR, lambda host: [str(tmp_path / places[host]), str(values[host])])
+  assert all(expected in lines[-1] for lines, expected in zip(said, words, strict=True))
 
 
 def test_a_mistake_on_one_host_ends_all_of_them_at_once(tmp_path, cli_env):

@@ -46,14 +46,6 @@ def test_what_is_known_of_some_tasks_does_not_stand_for_all():
   assert metrics.new_accuracy(matrix) == [0.8, 0.4, 1.0]
 
 
-def test_accuracy_row_counts_hits_group_by_group():
-  hits = np.array([True, True, False, True, False, False, True, True])
-  groups = np.array([0, 0, 0, 1, 1, 3, 2, 3], np.int32)
-  row = metrics.accuracy_row(hits, groups, 3)
-  np.testing.assert_allclose(row, [2 / 3, 1 / 2, 1], atol=1e-12)  # the fourth group is not asked for
-  assert all(type(value) is float for value in row)  # json takes no numpy scalars
-
-
 # One evaluation, against loops over images and against scikit-learn.
 
 RNG = np.random.default_rng(0)
@@ -112,10 +104,13 @@ TASK_OF_CLASS = np.array([0, 0, 1, 2, 2], np.int32)
 LABELS = np.repeat(np.arange(5), [1, 3, 4, 2, 6])  # test images of each class
 
 
-def test_by_task_weighs_classes_by_their_test_images():
-  row = metrics.by_task([1.0, 1 / 3, 0.25, 0.5, 1 / 6], LABELS, TASK_OF_CLASS)
-  np.testing.assert_allclose(row, [2 / 4, 1 / 4, 2 / 8], atol=1e-12)
-  assert all(type(value) is float for value in row)
+def test_rows_of_tasks_from_images_and_from_classes():
+  hits = np.array([True, True, False, True, False, False, True, True])
+  groups = np.array([0, 0, 0, 1, 1, 3, 2, 3], np.int32)
+  rows = metrics.accuracy_row(hits, groups, 3), metrics.by_task([1, 1 / 3, 0.25, 0.5, 1 / 6], LABELS, TASK_OF_CLASS)
+  np.testing.assert_allclose(rows[0], [2 / 3, 1 / 2, 1], atol=1e-12)  # the fourth group is not asked for
+  np.testing.assert_allclose(rows[1], [2 / 4, 1 / 4, 2 / 8], atol=1e-12)  # weighed by their test images
+  assert all(type(value) is float for row in rows for value in row)  # json takes no numpy scalars
   # The classes of the first tasks alone give a shorter row.
   np.testing.assert_allclose(metrics.by_task([0.0, 1.0, 0.25], LABELS, TASK_OF_CLASS), [3 / 4, 1 / 4], atol=1e-12)
 
@@ -130,6 +125,9 @@ def test_omega_is_the_mean_share_of_each_tasks_own_upper_bound():
   # 0.8/1, 0.525/0.75 = 0.7, 0.83/0.83
   assert metrics.omega(seen, upper) == pytest.approx((0.8 + 0.7 + 1.0) / 3, abs=1e-12)
   np.testing.assert_allclose(metrics.omega_curve(seen, upper), [0.8, 0.75, 2.5 / 3], atol=1e-12)
+  for bound in ([0.9] * 2, [0.9] * 4, [0.9, None, 0.9]):
+    with pytest.raises(ValueError):
+      metrics.omega(seen, bound)
 
 
 @pytest.mark.parametrize(('tasks', 'published'), [(5, 0.489), (10, 0.321), (20, 0.197)])
@@ -138,9 +136,3 @@ def test_omega_of_such_a_model_is_the_published_one_of_base(tasks, published):
   matrix = [[0.0] * i + [0.87] for i in range(tasks)]
   seen = metrics.seen_accuracy(matrix, [100] * tasks)
   assert metrics.omega(seen, np.linspace(0.87, 0.699, tasks)) == pytest.approx(published, abs=0.015)
-
-
-def test_omega_needs_as_many_values_of_both():
-  for bound in ([0.9] * 2, [0.9] * 4, [0.9, None, 0.9]):
-    with pytest.raises(ValueError):
-      metrics.omega([0.8, 0.7, 0.6], bound)
