@@ -2,6 +2,7 @@
 
   table        the paper's tables, our numbers beside its own, and tables of any methods
   figure       Figures 2, A, B, C and D of the paper, and the linear probe
+  gaussians    a class's Gaussian before a task, carried, and true: the picture of docs/methods.md
   search       settings compared on folds of the training split
   replay       settings of class Gaussians compared on the models of finished runs
   hardware     what a step costs here, and compiled for GPUs and TPUs that are not here
@@ -20,7 +21,7 @@ from absl import logging
 
 from abd_jax.errors import Paused, UserError, nearest, silence_closed_loops, stop_at_once
 
-VERBS = ('table', 'figure', 'search', 'replay', 'hardware', 'pytorch', 'page', 'demo')
+VERBS = ('table', 'figure', 'gaussians', 'search', 'replay', 'hardware', 'pytorch', 'page', 'demo')
 
 
 def run(words: list[str]) -> None:
