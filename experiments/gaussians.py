@@ -9,10 +9,12 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from abd_jax.analysis.diagnose import read_images
 from abd_jax.config import changed, load_config
+from abd_jax.methods import class_gaussians
 from abd_jax.report import charts
 from abd_jax.run import queue
 from abd_jax.run.load import load_snapshot
@@ -40,7 +42,7 @@ class Carried(NamedTuple):
 
   names: tuple[str, ...]
   times: np.ndarray  # i[c]: how often each was carried
-  statistics: tuple[dict, ...]  # 'means' f[c, d] and 'covariances' f[c, d, d], in the order of GAUSSIANS
+  statistics: tuple[dict, ...]  # in the order of GAUSSIANS: 'means' f[c, d], 'covariances' f[c, d, d]
   by_old: np.ndarray  # f[n, 4, d], by the model before: of each new image, its copy and two dreams
   by_new: np.ndarray
 
@@ -87,7 +89,8 @@ def projected(found: Carried, label: int) -> tuple[list[np.ndarray], np.ndarray,
   means, covariances = (np.stack([one[key][label] for one in found.statistics]) for key in ('means', 'covariances'))
   by_old, dreams = (one[:, 2:].reshape(-1, one.shape[-1]) for one in (found.by_old, found.by_new))
   images, before, true = found.by_new[:, 0], found.statistics[0], means[2]
-  named = (by_old @ before['kernel'] + before['bias'])[:, : len(found.names)].argmax(1)  # as the model before predicts
+  scores = np.asarray(class_gaussians.scores(jnp.asarray(by_old), before))
+  named = scores[:, : len(found.names)].argmax(1)  # as the model before predicts
   across = plane(np.stack([images.mean(0), means[0]]) - true, covariances[2])
   points = [(rows - true) @ across for rows in (dreams[named != label], images, dreams[named == label])]
   means, roots = (means - true) @ across, np.linalg.cholesky(across.T @ covariances @ across)
@@ -102,8 +105,9 @@ def panel(found: Carried, label: int) -> list[str]:
   place = lambda rows: CORNER + SIZE / 2 + scale * (rows - middle) * [1, -1]
   times = 'once' if found.times[label] == 1 else f'{found.times[label]} times'
   words = f'Digit {found.names[label]}, carried {times}: mean {found.nearer(label)} to the true one'
-  frame = '<rect x="{}" y="{}" width="{}" height="{}" '.format(*CORNER, *SIZE)
-  parts = [charts.text(CORNER[0], 16, words), f'{frame}fill="none" stroke="{charts.FAINT}"/>']
+  (left, top), (width, height) = CORNER, SIZE
+  frame = f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="{charts.FAINT}"/>'
+  parts = [charts.text(left, 16, words), frame]
   for (mark, look, opacity), rows in zip(POINTS.values(), points, strict=True):
     inside = rows[(scale * np.abs(rows - middle) < SIZE / 2 - 3).all(1)]
     path = ''.join(mark.format(x=x, y=y) for x, y in place(inside))
@@ -111,7 +115,8 @@ def panel(found: Carried, label: int) -> list[str]:
   for look, ring, mean in zip(GAUSSIANS.values(), rings, means, strict=True):
     corners, style = ' '.join(f'{x:.1f},{y:.1f}' for x, y in place(ring)), f'stroke-width="2"{charts.dash(look)}'
     parts.append(f'<polygon points="{corners}" fill="none" stroke="{charts.colour(look)}" {style}/>')
-    parts.append(charts.circle(*place(mean), 4, f'fill="{charts.colour(look)}" stroke="#ffffff"'))
+    x, y = place(mean)
+    parts.append(charts.circle(x, y, 4, f'fill="{charts.colour(look)}" stroke="#ffffff"'))
   return parts
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SMALLEST
@@ -23,10 +24,10 @@ def test_a_run_is_drawn_with_the_samples_that_carried_its_classes(tmp_path, monk
   assert found.times.tolist() == [2, 2, 1, 1]
   assert re.findall(r'>Digit (\d), carried (.*?):', drawn) == [(found.names[2], 'once'), (found.names[0], '2 times')]
   before, after, true = found.statistics
-  old, new = (rows.reshape(-1, rows.shape[-1]) for rows in (found.by_old, found.by_new))
+  old, new = (jnp.asarray(rows.reshape(-1, rows.shape[-1])) for rows in (found.by_old, found.by_new))
   for c in range(4):
     kept = before['means'][c], before['covariances'][c]
-    mean, covariance = class_gaussians.carried(*kept, old, new, np.ones(len(old), np.float32), config.gaussians)
+    mean, covariance = class_gaussians.carried(*kept, old, new, jnp.ones(len(old)), config.gaussians)
     np.testing.assert_allclose(after['means'][c], mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(after['covariances'][c], covariance, rtol=1e-3, atol=1e-5)
   model = load_model(tmp_path / 'trial_1')
