@@ -5,7 +5,6 @@ of all, which was carried after every later task. Training images of old classes
 """
 
 import argparse
-import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +18,9 @@ from abd_jax.report import charts
 from abd_jax.run import queue
 from abd_jax.run.load import load_snapshot
 from abd_jax.run.plan import build
-from abd_jax.state import Classes, PhaseData
 from abd_jax.steps.student import in_batches
 from experiments import options
+from experiments.replay import by_both
 from experiments.runs import job, tell
 from experiments.store import write
 
@@ -56,18 +55,16 @@ class Carried(NamedTuple):
 def last_task(workdir: Path) -> Carried:
   """Of a finished run that dreams. The images, copies and dreams are those that carried its statistics."""
   config, manifest, last = load_snapshot(workdir)
-  plan, task, batch = build(changed(config, {'devices': 1})), manifest['task'], itertools.count()
+  plan, task = build(changed(config, {'devices': 1})), manifest['task']
   old, new = load_snapshot(workdir, task - 1)[2].model, last.model
-  classes = Classes(plan.schedule.tasks.task_of_class, np.int32(task))
-  data = PhaseData(None, None, classes, (), np.uint32(plan.seed))
-  both = lambda images: plan.steps.embed_by_both(old, new, images, data, np.int32(next(batch)))
-  by_old, by_new = in_batches(both, plan.stream.task(task).decode()[0], config.eval_batch_size)
-  real, count = read_images(workdir.absolute(), task), np.sum(classes.old)
+  by_old, by_new = by_both(plan, task, old, new, plan.stream.task(task).decode()[0])
+  real, count = read_images(workdir.absolute(), task), sum(plan.schedule.tasks.sizes[:task])
   features = in_batches(lambda images: plan.steps.embed(new, images), real.train, config.eval_batch_size)
   mine = [features[real.train_labels == label] for label in range(count)]
   true = {'means': [rows.mean(0) for rows in mine], 'covariances': [np.cov(rows.T, bias=True) for rows in mine]}
   statistics = tuple({key: np.asarray(of) for key, of in one.items()} for one in (old.statistics, new.statistics, true))
-  return Carried(plan.stream.class_names[:count], task - classes.task_of_class[:count], statistics, by_old, by_new)
+  times = task - plan.schedule.tasks.task_of_class[:count]
+  return Carried(plan.stream.class_names[:count], times, statistics, by_old, by_new)
 
 
 def plane(ends: np.ndarray, covariance: np.ndarray) -> np.ndarray:

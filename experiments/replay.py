@@ -48,6 +48,16 @@ class Replayed(NamedTuple):
   settings: dict[str, Any]  # the run's own, config.gaussians
 
 
+def by_both(
+  plan: Plan, task: int, old: FrozenModel, new: FrozenModel, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Features f[n, k, d] by the model before a task and the one after it, of the samples that the run itself saw."""
+  classes, batch = Classes(plan.schedule.tasks.task_of_class, np.int32(task)), itertools.count()
+  data = PhaseData(None, None, classes, (), np.uint32(plan.seed))
+  embed = lambda part: plan.steps.embed_by_both(old, new, part, data, np.int32(next(batch)))
+  return in_batches(embed, images, plan.config.eval_batch_size)
+
+
 def read(workdir: Path, data_dir: str) -> Replayed:
   """Reads a run's frozen models, and its images task by task. Raises UserError if there are none."""
   config = load_snapshot(workdir)[0]
@@ -59,10 +69,9 @@ def read(workdir: Path, data_dir: str) -> Replayed:
   tasks, features, labels = [], [], []
   for task in range(count):
     images, of_images = plan.stream.task(task).decode()
+    samples = by_both(plan, task, models[max(task - 1, 0)], models[task], images)
     classes = Classes(plan.schedule.tasks.task_of_class, np.int32(task))
-    by_both = _ByBoth(plan, classes, models[max(task - 1, 0)], models[task])
-    by_old, by_new = in_batches(by_both, images, size)
-    tasks.append(rows_of_task(of_images, by_old, by_new, max(plan.stream.sizes)) | {'classes': classes})
+    tasks.append(rows_of_task(of_images, *samples, max(plan.stream.sizes)) | {'classes': classes})
     features.append(embed(images))
     labels.append(of_images)
   known = np.concatenate(features)[:, None]
@@ -75,17 +84,6 @@ def read(workdir: Path, data_dir: str) -> Replayed:
   )
   settings = {name: value for name, value in config.gaussians.to_dict().items() if name in SETTINGS}
   return Replayed(tasks, everything, tested, test.labels, own == test.labels, settings)
-
-
-class _ByBoth:
-  """Features f[b, k, d] of batch after batch of a task by two models, as a run has them."""
-
-  def __init__(self, plan: Plan, classes: Classes, *models: FrozenModel):
-    self._embed, self._models, self._numbers = plan.steps.embed_by_both, models, itertools.count()
-    self._data = PhaseData(None, None, classes, (), np.uint32(plan.seed))
-
-  def __call__(self, batch: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    return self._embed(*self._models, batch, self._data, np.int32(next(self._numbers)))
 
 
 @partial(jax.jit, static_argnums=0)
