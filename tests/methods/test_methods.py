@@ -331,7 +331,7 @@ def stored_pool(new_classes, old_classes, per_class=500, size=2000):
   return memory.Pool(labels, is_memory)
 
 
-def test_bic_holds_out_the_first_images_of_every_class():
+def test_bic_holds_out_the_first_images_of_every_class_or_says_why_it_cannot():
   rest, held_out = (phase.data for phase in get('bic').later)
   for task, count in enumerate((20, 10, 6, 5, 4, 3, 2, 2, 2), 1):
     pool = stored_pool(10, task * 10)
@@ -340,16 +340,12 @@ def test_bic_holds_out_the_first_images_of_every_class():
     firsts = [np.flatnonzero(pool.labels == c)[:count] for c in range((task + 1) * 10)]
     np.testing.assert_array_equal(np.sort(rows), np.sort(np.concatenate(firsts)))
     np.testing.assert_array_equal(np.sort(np.concatenate([rows, rest(pool, None)])), np.arange(len(pool.labels)))
+  for share in (0.0, 1.0):
+    with pytest.raises(UserError, match=r'config\.memory or config\.bic\.held_out'):
+      later('bic', 1, **{'bic.held_out': share}).data(stored_pool(2, 4, size=80), None)
 
 
-@pytest.mark.parametrize('share', [0.0, 1.0])
-def test_bic_says_what_cannot_be_held_out(share):
-  held_out = later('bic', 1, **{'bic.held_out': share}).data
-  with pytest.raises(UserError, match=r'config\.memory or config\.bic\.held_out'):
-    held_out(stored_pool(2, 4, size=80), None)
-
-
-def test_rdfcil_a_new_task_draws_new_columns_and_maps_and_counts_from_zero():
+def test_rdfcil_a_new_task_draws_new_columns_and_maps_and_counts_labels_from_zero():
   method = get('rdfcil', **{'model.widths': (4, 16)})
   kernel = np.ones((16, 7), np.float32)
   params = {'backbone': np.ones(2), 'head': {'kernel': kernel, 'bias': np.ones(7, np.float32)}}
@@ -361,18 +357,14 @@ def test_rdfcil_a_new_task_draws_new_columns_and_maps_and_counts_from_zero():
   drawn = head['kernel'][:, NEW]
   assert len(set(drawn.ravel())) == drawn.size and 0.5e-3 < drawn.std() < 1.5e-3 and abs(drawn.mean()) < 1e-3
   np.testing.assert_array_equal(extra['counts'], 0)
-  kernels = [maps['maps'][who]['kernel'] for maps in (before, extra) for who in ('student', 'teacher')]
-  assert all(k.shape == (16, 32) and 0.24 < abs(k).max() <= 0.25 for k in kernels)  # within 1 / sqrt(fan in)
-  assert len({float(k[0, 0]) for k in kernels}) == 4
-  assert all(extra['maps'][who]['bias'].shape == (32,) for who in ('student', 'teacher'))
-
-
-def test_rdfcil_counts_every_label_of_a_batch():
-  extra = get('rdfcil', **{'model.widths': (5,)}).extra_init(KEY, 7)
   observe = later('rdfcil').observe
   counted = observe(observe(extra, np.array([3, 0, 3, 3])), np.array([0, 6]))
   np.testing.assert_array_equal(counted['counts'], [2, 0, 0, 3, 0, 0, 1])
   assert counted['maps'] is extra['maps']
+  kernels = [maps['maps'][who]['kernel'] for maps in (before, extra) for who in ('student', 'teacher')]
+  assert all(k.shape == (16, 32) and 0.24 < abs(k).max() <= 0.25 for k in kernels)  # within 1 / sqrt(fan in)
+  assert len({float(k[0, 0]) for k in kernels}) == 4
+  assert all(extra['maps'][who]['bias'].shape == (32,) for who in ('student', 'teacher'))
 
 
 # Deep generative replay.
@@ -398,12 +390,9 @@ def restated_bound(replay, weights):
   return reference.variational_bound(replay['images'], *map(np.float64, outputs), weights)
 
 
-def test_dgr_golden_classifier(replay):
+def test_dgr_equals_the_golden_number_and_the_restatement(replay):
   value, metrics, _ = evaluate(later('dgr', **SMALL), **golden_case(**replay))
   np.testing.assert_allclose(value - metrics['vae'], 1.645263, rtol=1e-4)
-
-
-def test_dgr_equals_the_restatement(replay):
   fields = {'lwf.weight': 0.3, 'lwf.temperature': 3.0}
   value, metrics, grads = evaluate(later('dgr', **SMALL, **fields), **replay)
   case = LABELS, IS_REAL, OLD, SEEN, 0.3, 3.0
