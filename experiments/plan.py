@@ -53,10 +53,6 @@ class Planned(NamedTuple):
     return load_config(f'{self.config}:{self.option}', **dict(self.row.overrides) | places)
 
 
-def splits_on(table: Table, config: str) -> tuple[int, ...]:
-  return table.splits if config == table.config else SPLITS[config]
-
-
 def rows_on(table: Table, config: str) -> tuple[Row, ...]:
   if not table.both_weights:
     return table.rows
@@ -65,7 +61,7 @@ def rows_on(table: Table, config: str) -> tuple[Row, ...]:
 
 def plan(table: Table, config: str, trials: int, variant: str = '') -> list[Planned]:
   """Every run behind a table, trial by trial, so that a first trial of all rows comes before a second of any."""
-  rows, splits = rows_on(table, config), splits_on(table, config)
+  rows, splits = rows_on(table, config), table.splits if config == table.config else SPLITS[config]
   return [Planned(row, tasks, trial, config, variant) for trial in range(trials) for tasks in splits for row in rows]
 
 

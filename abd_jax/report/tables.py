@@ -65,7 +65,7 @@ class Part(str):
 
 def figure(part: str, words: str, wide: bool = False) -> str:
   """A chart and its caption; '' without a chart."""
-  return part and f'<figure class="{"wide" if wide else ""}">{part}<figcaption>{escape(words)}</figcaption></figure>'
+  return part and f'<figure{" class=wide" if wide else ""}>{part}<figcaption>{escape(words)}</figcaption></figure>'
 
 
 def side_by_side(parts: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from abd_jax import methods
 from abd_jax.config import load_config
 from abd_jax.files import read_json
 from experiments.paper import SETTINGS, SPLITS, TABLE_F, TABLES, under_other_weight
-from experiments.plan import ad_hoc, plan, rows_on, splits_on
+from experiments.plan import plan, rows_on
 from experiments.store import RESULTS
 
 
@@ -19,28 +19,20 @@ def where_it_runs(table):
 def test_every_row_names_a_method_known_fields_and_a_row_to_compare_with():
   for name, table in TABLES.items():
     for config in where_it_runs(table):
-      rows = rows_on(table, config)
+      rows, tasks = rows_on(table, config), plan(table, config, 1)[0].tasks
       names = [row.name for row in rows]
       assert len(set(names)) == len(names)
       for row in rows:
         assert row.method in methods.available(), (name, row)
         assert all(len(numbers) <= 4 for numbers in row.paper)
         assert row.reference in names
-        load_config(f'{config}:tasks={splits_on(table, config)[0]},method={row.method}', **dict(row.overrides))
+        load_config(f'{config}:tasks={tasks},method={row.method}', **dict(row.overrides))
 
 
 def test_paper_numbers_are_those_of_its_text():
   ours = next(row for row in TABLES['1'].rows if row.method == 'abd')
   assert ours.paper == ((43.9, 0.9, 78.6, 1.1), (33.7, 1.2, 69.6, 1.6), (20.0, 1.4, 52.5, 2.5))
   assert [row.paper[0][0] for row in TABLES['3'].rows[1:]] == [33.7, 23.4, 16.5, 15.9, 12.7, 9.8]
-
-
-def test_what_has_run_is_still_looked_for_by_its_name():
-  names = {one.name for name in ('methods', '3') for one in plan(TABLES[name], 'digits', 3)}
-  variants = ('abd.balance=none', 'abd.local_classes=seen', 'abd.kd_images=real', 'abd.kd_images=dreamed')
-  variants += ('abd.ft_weight=0.0', 'inversion.steps=0', 'inversion.what=pixels')
-  runs = [*methods.available(), *(f'abd-{variant}' for variant in variants)]
-  assert names >= {f'digits-{run}-tasks=5-trial={trial}' for run in runs for trial in range(3)}
 
 
 def test_rows_with_the_papers_numbers_run_as_the_released_code_and_corrected_ones_follow():
@@ -68,14 +60,6 @@ def test_ablations_run_under_both_weights_of_equation_11(config, own, other, cal
   assert rows[2].overrides == (('abd.local_classes', 'seen'), ('abd.local_weight', other))
   # Without balancing there is no weight: one run for both.
   assert rows[1].overrides == table.rows[2].overrides == (('abd.balance', 'none'),)
-
-
-def test_tables_of_any_methods_share_runs_with_the_papers():
-  table = ad_hoc(('lwf', 'abd', 'base'), 'digits')
-  assert [row.name for row in table.rows] == ['lwf', 'abd', 'base'] and table.splits == (5,)
-  assert {row.reference for row in table.rows} == {'abd'}
-  assert {one.name for one in plan(table, 'digits', 1)} <= {one.name for one in plan(TABLES['1'], 'digits', 1)}
-  assert {row.reference for row in ad_hoc(('lwf', 'base'), 'digits').rows} == {'lwf'}
 
 
 def test_settings_of_digits_are_those_that_were_compared_and_can_run():

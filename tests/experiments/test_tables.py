@@ -133,6 +133,7 @@ def test_a_table_of_any_methods_uses_what_has_run(tmp_path, capsys):
   shown = capsys.readouterr()
   rows = [line.split()[1] for line in shown.out.splitlines() if line.startswith('| ')]
   assert rows == ['method', 'lwf', 'abd', 'rdfcil']
+  assert {row.reference for row in ad_hoc(('lwf', 'base'), 'digits').rows} == {'lwf'}
   assert '-25.0 ± 5.0 (2), lower' in shown.out and 'not run' in shown.out
   assert '2 of 6 runs are missing' in shown.err
   command.run([*words, '--print_commands'])

@@ -28,16 +28,6 @@ def test_grid_is_a_png_that_shows_each_image_in_its_place(tmp_path, channels):
   assert [file.name for file in tmp_path.iterdir()] == ['grid.png']
 
 
-def test_table_is_aligned_markdown():
-  text = tables.table(('a', 'wide'), [('long cell', '1'), ('x', '22')])
-  assert text.splitlines() == [
-    '| a         | wide |',
-    '|-----------|------|',
-    '| long cell | 1    |',
-    '| x         | 22   |',
-  ]
-
-
 def test_summary_line_gives_fractions_as_percent_and_nothing_as_a_dash():
   results = dict(method='deep_inversion', seconds={'compile': 2, 'train': 86400}, **dict.fromkeys(tables.METRICS, 1.0))
   widest = tables.summary_line(results)

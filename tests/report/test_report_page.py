@@ -80,11 +80,8 @@ def record(method='abd', trial=0, tasks=2, names=ODD, dreams=True, finished=True
 
 def check(page):
   """Every tag closes, and none of them and no attribute fetches or runs something."""
-  closed = re.sub(
-    r'<(meta|link|img|br)\b([^>]*)>',
-    r'<\1\2/>',
-    page.removeprefix('<!DOCTYPE html>').replace('<details open>', '<details>'),
-  )
+  short = re.sub(r'<(details|figure) [^>]*>', r'<\1>', page.removeprefix('<!DOCTYPE html>'))
+  closed = re.sub(r'<(meta|link|img|br)\b([^>]*)>', r'<\1\2/>', short)
   for node in ElementTree.fromstring(closed).iter():
     assert node.tag not in {'script', 'iframe', 'object', 'b', 'u', 'i', 'here'}
     for name, value in node.items():
