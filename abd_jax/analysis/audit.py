@@ -75,11 +75,6 @@ def _audit(folder: Path, config: Config) -> dict[str, Any]:
   reads = read_log(folder, tasks, config.data.folds, bool(config.extends))
   photos = config.data.dir if own_images(config.data.name) else ''
   copies = config.data.prepared or f'{photos.rstrip("/")}.prepared'
-  findings = [
-    *_unexpected_images(arrays, has_memory, config.inversion.what == 'pixels'),
-    *(f'reads.jsonl, line {number}: {read["wrong"]}' for number, read in enumerate(reads, 1) if read['wrong']),
-    *_unexpected_files(folder),
-  ]
   newest = f'teachers/{models[-1].name}'
   return {
     'method': config.method,
@@ -92,7 +87,7 @@ def _audit(folder: Path, config: Config) -> dict[str, Any]:
     'arrays': arrays,
     'reads': reads,
     'unreadable': unreadable,
-    'findings': findings,
+    'findings': list(_findings(folder, arrays, reads, has_memory, config.inversion.what == 'pixels')),
     'notes': [f'{photos} holds the photographs, {copies} holds copies, also of earlier ones'] if photos else [],
   }
 
@@ -114,14 +109,25 @@ def _models(folder: Path) -> tuple[list[Path], dict]:
   return models, read_manifest(manifests[-1], check_files=False)
 
 
-def _unexpected_images(arrays: list[dict], has_memory: bool, pixels: bool) -> Iterator[str]:
-  """A line for each array that can hold images and is neither the method's memory nor, with `pixels`, its dreams."""
+def _findings(folder: Path, arrays: list[dict], reads: list[dict], has_memory: bool, pixels: bool) -> Iterator[str]:
+  """A line for each place of images that the method should not have, and for each wrong or missing read.
+
+  Arrays that can hold images may be the method's memory and, with `pixels`, its dreams. `report` leaves real images.
+  """
   for one in arrays:
     store, name, shape = one['store'], one['name'], one['shape']
     in_memory = has_memory and name.startswith('memory.')
     dreamed = pixels and ('generator.' in name or store.startswith('checkpoints/generator/'))
     if one['can_hold_images'] and not in_memory and not dreamed:
       yield f'{store}: array {name}, {one["dtype"]}{shape}, can hold {shape[0]} images'
+  yield from (f'reads.jsonl, line {number}: {read["wrong"]}' for number, read in enumerate(reads, 1) if read['wrong'])
+  if not (folder / 'reads.jsonl').exists():
+    yield 'reads.jsonl is missing: nothing says which images the run read'
+  if (folder / 'diagnosis' / 'images.npz').exists():
+    yield 'diagnosis/images.npz holds real images, which `report` read from the data set: delete diagnosis/'
+  page = folder / 'report.html'
+  if page.exists() and 'data:image' in page.read_text(errors='replace'):
+    yield 'report.html shows real images, which `report` read from the data set: delete it, or make it --no-diagnosis'
 
 
 def read_log(folder: Path, tasks: Tasks, folds: int, extends: bool) -> list[dict[str, Any]]:
@@ -157,14 +163,3 @@ def _judged(records: list[dict], tasks: Tasks, folds: int, first: int) -> list[d
     count = int(record['images'])
     reads.append({'purpose': purpose, 'split': split, 'tasks': read, 'images': count, 'wrong': wrong})
   return reads
-
-
-def _unexpected_files(folder: Path) -> Iterator[str]:
-  """A line for each file into which `report` has put real images, and for a missing log of reads."""
-  if not (folder / 'reads.jsonl').exists():
-    yield 'reads.jsonl is missing: nothing says which images the run read'
-  if (folder / 'diagnosis' / 'images.npz').exists():
-    yield 'diagnosis/images.npz holds real images, which `report` read from the data set: delete diagnosis/'
-  page = folder / 'report.html'
-  if page.exists() and 'data:image' in page.read_text(errors='replace'):
-    yield 'report.html shows real images, which `report` read from the data set: delete it, or make it --no-diagnosis'

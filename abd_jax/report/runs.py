@@ -54,8 +54,8 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
   kinds: dict[str, list[RunRecord]] = {}
   for run in runs:
     kinds.setdefault(repr(sorted(_settings(run).items())), []).append(run)
-  firsts = [alike[0] for alike in kinds.values()]
-  return [Group(_name(alike[0], firsts), alike, k) for k, alike in enumerate(kinds.values())]
+  leading = [alike[0] for alike in kinds.values()]
+  return [Group(_name(alike[0], leading), alike, k) for k, alike in enumerate(kinds.values())]
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
