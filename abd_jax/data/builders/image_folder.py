@@ -32,12 +32,13 @@ class Builder(FileBuilder):
   @classmethod
   def key(cls, folder: Path, options: Options) -> str:
     """One for each content of the folder, by names, sizes and times, and each way to prepare it."""
-    layout = _layout(folder, options.layout)
-    files = [(split, place, file) for split, place in layout.items() for file, _ in _photos(place, _classes(layout))]
-    stats = [file.stat() if file.exists() else file.lstat() for _, _, file in files]  # of links to nothing, their own
+    stat = lambda file: file.stat() if file.exists() else file.lstat()  # of a link to nothing, its own
     facts = [
-      (split, str(file.relative_to(place)), stat.st_size, stat.st_mtime_ns)
-      for (split, place, file), stat in zip(files, stats, strict=True)
+      (split, str(file.relative_to(place)), (found := stat(file)).st_size, found.st_mtime_ns)
+      for split, place in _layout(folder, options.layout).items()
+      for folders in subfolders(place).values()
+      for one in folders
+      for file in image_files(one)
     ]
     return f'{cls.name}_{digest_of([facts, options, cls.VERSION])}'
 
@@ -53,7 +54,7 @@ class Builder(FileBuilder):
       passed_over.update(f'{one.name}/' for places in subfolders(folder).values() for one in places if one not in used)
     for one in {folder, *layout.values()}:
       passed_over['images outside the class folders'] += len(image_files(one, passed_over, below=False))
-    names = _classes(layout)
+    names = tuple(in_order({name for classes in layout.values() for name in subfolders(classes)}))
     splits = {split: _photos(classes, names, passed_over) for split, classes in layout.items()}
     if 'test' not in splits:
       splits = _deal(splits['train'], options.test_fraction, options.split_seed)
@@ -61,11 +62,6 @@ class Builder(FileBuilder):
     size, channels, value_range = _measured(splits, options)
     side = size if options.crop == 'padded' else None
     return Files(names, splits, (side, side, channels), size, value_range, passed_over)
-
-
-def _classes(layout: dict[str, Path]) -> tuple[str, ...]:
-  """The names of all classes, in order."""
-  return tuple(in_order({name for place in layout.values() for name in subfolders(place)}))
 
 
 def _layout(folder: Path, said: str) -> dict[str, Path]:
@@ -136,7 +132,7 @@ def _check_tops(folder: Path, there: dict[str, list[Path]]) -> None:
     )
 
 
-def _photos(place: Path, names: tuple[str, ...], passed_over: Counter[str] | None = None) -> list[Photo]:
+def _photos(place: Path, names: tuple[str, ...], passed_over: Counter[str]) -> list[Photo]:
   """The images of one split. passed_over: counts everything else."""
   folders = subfolders(place)
   of_class = [(label, one) for label, name in enumerate(names) for one in folders.get(name, [])]
@@ -150,10 +146,8 @@ def _deal(photos: list[Photo], fraction: float, seed: int) -> dict[str, list[Pho
   for label in np.unique(labels):
     mine = rng.permutation(np.flatnonzero(labels == label))
     is_test |= set(mine[: min(max(1, round(fraction * len(mine))), len(mine) - 1)].tolist())
-  splits: dict[str, list[Photo]] = {'train': [], 'test': []}
-  for k, photo in enumerate(photos):
-    splits['test' if k in is_test else 'train'].append(photo)
-  return splits
+  trained = [photo for k, photo in enumerate(photos) if k not in is_test]
+  return {'train': trained, 'test': [photos[k] for k in sorted(is_test)]}
 
 
 def _measured(splits: dict[str, list[Photo]], options: Options) -> tuple[int, int, tuple[float, ...]]:
