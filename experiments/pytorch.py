@@ -2,13 +2,12 @@
 
 The steps of configs/cifar100.py in float32, from random images without augmentation: plain cross-entropy (base),
 Always Be Dreaming from task 2 on (abd), inversion. PyTorch runs the last two also as the authors' code does, with
-passes whose results it already has or never uses. All take turns in one process, with as many threads.
+passes whose results it already has or never uses, and all with images and weights in either order of memory, with
+channels first or last. All take turns in one process, with as many threads.
 
 First, both must give the same losses in two steps from the same weights, images and noise.
 
 PyTorch is no dependency. Give it an environment of its own: pip install torch -r requirements.txt
-
-  --channels_last   stores PyTorch's images and weights with channels last, not in its default order
 """
 
 import argparse
@@ -31,6 +30,7 @@ from experiments.store import write_json
 
 KINDS = ('base', 'abd', 'inversion')
 RELEASED = ', as released'
+ORDERS = ('contiguous_format', 'channels_last')  # torch.memory_format; the first is the default
 PLAIN = {'data.flip': False, 'data.pad': 0, 'data.brightness': 0.0, 'data.contrast': 0.0}
 CHECKED_STEPS, TOLERANCE = 2, 1e-4
 
@@ -48,7 +48,7 @@ def need_torch() -> Any:
   return torch
 
 
-def torch_kinds(torch: Any, here: steps.Setting, channels_last: bool) -> dict[str, Any]:
+def torch_kinds(torch: Any, here: steps.Setting, order: str) -> dict[str, Any]:
   """PyTorch's steps by name, with the weights and the first batch of `here`."""
   from experiments import torch_steps as t
 
@@ -58,14 +58,14 @@ def torch_kinds(torch: Any, here: steps.Setting, channels_last: bool) -> dict[st
   images = np.asarray(here.components.images.normalise(jnp.asarray(here.images[rows]))).transpose(0, 3, 1, 2)
   labels = torch.tensor(np.asarray(here.data.labels)[rows], dtype=torch.long)
   old, seen = (int(where.sum()) for where in (here.data.classes.old, here.data.classes.seen))
-  order = {'memory_format': torch.channels_last if channels_last else torch.contiguous_format}
-  batch = torch.tensor(images).to(**order), labels
+  ordered = {'memory_format': getattr(torch, order)}
+  batch = torch.tensor(images).to(**ordered), labels
 
   def classifier(model: Any) -> Any:
-    return t.load(t.Classifier(tuple(net.blocks), tuple(net.widths), steps.CLASSES), model.variables).to(**order)
+    return t.load(t.Classifier(tuple(net.blocks), tuple(net.widths), steps.CLASSES), model.variables).to(**ordered)
 
   def generator() -> Any:
-    return t.load(t.make_generator(gen.latent, tuple(gen.start), tuple(gen.widths)), teacher.generator).to(**order)
+    return t.load(t.make_generator(gen.latent, tuple(gen.start), tuple(gen.widths)), teacher.generator).to(**ordered)
 
   student, taught = (lambda: classifier(here.student)), (lambda: classifier(teacher).eval())
   forms = (('', False), (RELEASED, True))
@@ -89,15 +89,15 @@ def noise(here: steps.Setting, step: int) -> dict[str, np.ndarray]:
   return {name: np.array(values) for name, values in drawn.items()}
 
 
-def check(torch: Any, here: steps.Setting, ours: dict[str, steps.Kind], theirs: dict[str, Any]) -> dict[str, float]:
-  """The largest relative difference of a term of each loss in the first steps.
+def check(torch: Any, here: steps.Setting, ours: dict[str, steps.Kind], theirs: dict) -> dict[str, float]:
+  """The largest relative difference of a term of each loss in the first steps. theirs: (order, name) -> step.
 
   Raises UserError if it is larger than TOLERANCE: the two would not do the same work.
   """
-  worst = dict.fromkeys(theirs, 0.0)
+  worst = {name: 0.0 for _, name in theirs}
   for k in range(CHECKED_STEPS):
     drawn, expected = noise(here, k), {name: kind.run() for name, kind in ours.items()}
-    for name, step in theirs.items():
+    for (_, name), step in theirs.items():
       kind = name.removesuffix(RELEASED)
       for term, value in step(torch.from_numpy(drawn[kind]) if kind in drawn else None).items():
         right = float(expected[kind][term][0])
@@ -110,16 +110,17 @@ def check(torch: Any, here: steps.Setting, ours: dict[str, steps.Kind], theirs: 
   return worst
 
 
-def measure_all(rounds: int, channels_last: bool, fields: dict) -> dict:
+def measure_all(rounds: int, fields: dict) -> dict:
   """The content of the JSON file; fields: of the config, over its own."""
   torch = need_torch()
   threads = len(os.sched_getaffinity(0))  # as many as XLA has
   torch.set_num_threads(threads)
   here = steps.setting(PLAIN | fields, jax.devices()[:1], steps.TASK_IMAGES)
   every = steps.parts(here, 1)
-  ours, theirs = {name: steps.compiled(every[name], 0) for name in KINDS}, torch_kinds(torch, here, channels_last)
+  ours = {name: steps.compiled(every[name], 0) for name in KINDS}
+  theirs = {(order, name): step for order in ORDERS for name, step in torch_kinds(torch, here, order).items()}
   differences = check(torch, here, ours, theirs)
-  functions = {('torch', name): step for name, step in theirs.items()} | {('ours', k): ours[k].run for k in KINDS}
+  functions = theirs | {('ours', name): kind.run for name, kind in ours.items()}
   seconds = measure(functions, rounds)
   about = environment(1)
   return {
@@ -127,10 +128,9 @@ def measure_all(rounds: int, channels_last: bool, fields: dict) -> dict:
     'rounds': rounds,
     'threads': threads,
     'batch_size': here.config.student.batch_size,
-    'channels_last': channels_last,
     'overrides': PLAIN | fields,
     'relative_difference': differences,
-    'torch_ms': {name: 1e3 * seconds['torch', name] for name in theirs},
+    'torch_ms': {of: {name: 1e3 * seconds[of, name] for order, name in theirs if order == of} for of in ORDERS},
     'ours_ms': {name: 1e3 * seconds['ours', name] for name in KINDS},
     **about,
     'versions': about['versions'] | {'torch': torch.__version__},
@@ -139,13 +139,14 @@ def measure_all(rounds: int, channels_last: bool, fields: dict) -> dict:
 
 def render(found: dict) -> str:
   """A table of the JSON of `measure_all`, and a line about where it is from."""
-  rows = []
-  for name, theirs in found['torch_ms'].items():
+  rows, (first, last) = [], (found['torch_ms'][order] for order in ORDERS)
+  for name in first:
     ours = found['ours_ms'][name.removesuffix(RELEASED)]
-    rows.append([name, f'{theirs:.4g}', f'{ours:.4g}', f'{ours / theirs:.2f}'])
+    faster = min(first[name], last[name])
+    rows.append([name, *(f'{value:.4g}' for value in (first[name], last[name], ours)), f'{ours / faster:.2f}'])
   where = f'{found["device"]["cpu_model"]}, {found["threads"]} threads, batch {found["batch_size"]}'
   versions = f'PyTorch {found["versions"]["torch"]}, jax {found["versions"]["jax"]}'
-  rows = table(('step', 'PyTorch ms', 'ours ms', 'ours / PyTorch'), rows)
+  rows = table(('step', 'PyTorch ms', 'channels last ms', 'ours ms', 'ours / faster'), rows)
   return f'{rows}\n\n{versions}; {where}; medians of {found["rounds"]} rounds; commit {(found["commit"] or "-")[:7]}.'
 
 
@@ -153,12 +154,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--rounds', type=options.at_least(1), default=21, metavar='N', help='how often each step is timed'
   )
-  parser.add_argument('--channels_last', action='store_true', help="PyTorch's other order in memory")
   options.add(parser, 'output', output=Path('runs/hardware'))
 
 
 def main(arguments: argparse.Namespace) -> None:
-  found = measure_all(arguments.rounds, arguments.channels_last, {})
+  found = measure_all(arguments.rounds, {})
   file = arguments.output / 'torch_cpu.json'
   write_json(file, found)
   print(f'{render(found)}\nwrote {file}')

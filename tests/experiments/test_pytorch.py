@@ -21,11 +21,11 @@ def test_without_pytorch_it_says_how_to_get_it(monkeypatch, tmp_path):
 def test_both_compute_the_same_or_nothing_is_timed(monkeypatch, tmp_path, capsys):
   pytest.importorskip('torch')
   whole = pytorch.measure_all
-  monkeypatch.setattr(pytorch, 'measure_all', lambda rounds, last, fields: whole(rounds, last, NETWORKS))
+  monkeypatch.setattr(pytorch, 'measure_all', lambda rounds, fields: whole(rounds, NETWORKS))
   command.run(['pytorch', '--rounds=1', f'--output={tmp_path}'])
   found = json.loads((tmp_path / 'torch_cpu.json').read_text())
-  assert set(found['relative_difference']) == set(found['torch_ms']) > set(found['ours_ms'])
+  assert set(found['relative_difference']) == set(found['torch_ms']['channels_last']) > set(found['ours_ms'])
   assert capsys.readouterr().out.startswith(pytorch.render(found))
   monkeypatch.setattr(pytorch, 'TOLERANCE', -1.0)
   with pytest.raises(UserError, match='nothing is timed'):
-    whole(1, True, NETWORKS)
+    whole(1, NETWORKS)
