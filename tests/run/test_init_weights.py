@@ -114,7 +114,7 @@ def test_a_run_from_weights_is_extended_exported_and_reported_without_the_file(l
   learn(tmp_path / 'a', **FIELDS, model__init=str(file), model__trunk_rate=0.1, model__frozen_stats=True)
   file.unlink()
   for name, value in (('model.init', 'another'), ('model.widths', (8,))):
-    with pytest.raises(UserError, match=f'config.{name} must stay'):
+    with pytest.raises(UserError, match=f'config.{name} follows from'):
       extended_config(str(tmp_path / 'a'), {name: value})
   config = extended_config(str(tmp_path / 'a'), {'task_sizes': (2, 2, 2), 'model.trainable': 'last_stage'})
   results = train_and_evaluate(config, str(tmp_path / 'b'))
