@@ -197,7 +197,7 @@ def inversion_step(generator: nn.Module, teacher: Classifier, seen: int, config:
     mean = logits.softmax(1).mean(0)
     terms = {
       'content': F.cross_entropy(logits / c.temperature, logits.argmax(1)),
-      'diversity': 1 + (mean * mean.log()).sum() / math.log(seen),
+      'diversity': 1 + (mean * mean.clamp_min(1e-30).log()).sum() / math.log(seen),  # a class may have none
       'stat': divergence.take(),
       'prior': F.mse_loss(images, _blur(images)),
     }
