@@ -32,7 +32,8 @@ KINDS = ('base', 'abd', 'inversion')
 RELEASED = ', as released'
 ORDERS = ('contiguous_format', 'channels_last')  # torch.memory_format; the first is the default
 PLAIN = {'data.flip': False, 'data.pad': 0, 'data.brightness': 0.0, 'data.contrast': 0.0}
-CHECKED_STEPS, TOLERANCE = 2, 1e-4
+# Of the first step and of the one after it: Adam's first update is as large for a gradient that is all rounding.
+TOLERANCES = (1e-4, 1e-3)
 
 
 def need_torch() -> Any:
@@ -92,10 +93,10 @@ def noise(here: steps.Setting, step: int) -> dict[str, np.ndarray]:
 def check(torch: Any, here: steps.Setting, ours: dict[str, steps.Kind], theirs: dict) -> dict[str, float]:
   """The largest relative difference of a term of each loss in the first steps. theirs: (order, name) -> step.
 
-  Raises UserError if it is larger than TOLERANCE: the two would not do the same work.
+  Raises UserError if it is larger than its step's in TOLERANCES: the two would not do the same work.
   """
   worst = {name: 0.0 for _, name in theirs}
-  for k in range(CHECKED_STEPS):
+  for k, tolerance in enumerate(TOLERANCES):
     drawn, expected = noise(here, k), {name: kind.run() for name, kind in ours.items()}
     for (_, name), step in theirs.items():
       kind = name.removesuffix(RELEASED)
@@ -103,7 +104,7 @@ def check(torch: Any, here: steps.Setting, ours: dict[str, steps.Kind], theirs: 
         right = float(expected[kind][term][0])
         difference = abs(value - right) / abs(right)
         worst[name] = max(worst[name], difference)
-        if not difference <= TOLERANCE:  # nor is NaN
+        if not difference <= tolerance:  # nor is NaN
           raise UserError(
             f"PyTorch's {name}: {term} is {value:.7g} in step {k}, but ours is {right:.7g}; nothing is timed"
           )
