@@ -13,7 +13,7 @@ from abd_jax.errors import UserError
 from abd_jax.files import read_json
 from abd_jax.report import charts, figures
 from abd_jax.report.tables import table as markdown
-from experiments import ahead, diagnosis, hardware, runs, search
+from experiments import ahead, diagnosis, hardware, pytorch, runs, search
 from experiments.paper import TABLES
 from experiments.picture import GROUPS, Bar, results_svg
 from experiments.plan import Planned, by_cell, plan
@@ -153,6 +153,7 @@ def blocks() -> dict[str, dict[str, Callable[[], str]]]:
   stored = lambda name: read_json(RESULTS / f'{name}.json')
   return {
     'README.md': {'methods': lambda: on_digits('methods', columns)},
+    'docs/running.md': {'pytorch': lambda: pytorch.render(stored('torch_cpu'))},
     'docs/methods.md': {'table': methods_table},
     'docs/compile.md': {'compiled': lambda: ahead.render([stored(f'hardware_{name}') for name in COMPILED])},
   }
