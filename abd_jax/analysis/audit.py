@@ -112,7 +112,7 @@ def _models(folder: Path) -> tuple[list[Path], dict]:
 def _findings(folder: Path, arrays: list[dict], reads: list[dict], has_memory: bool, pixels: bool) -> Iterator[str]:
   """A line for each place of images that the method should not have, and for each wrong or missing read.
 
-  Arrays that can hold images may be the method's memory and, with `pixels`, its dreams. `report` leaves real images.
+  The method's memory may hold images and, with `pixels`, so may its dreams. `report` writes real images into its files.
   """
   for one in arrays:
     store, name, shape = one['store'], one['name'], one['shape']

@@ -109,7 +109,7 @@ def diversity(
 ) -> float | None:
   """Variance of features f[n, d] within a class: that of dreams as a share of that of real images.
 
-  The mean over the classes with two of each; None if there is none, or real images do not vary.
+  The mean over classes with two dreams and two real images; None without such a class, or if real images do not vary.
   """
   ratios = []
   for label in np.unique(real_labels):

@@ -110,7 +110,7 @@ def find_or_prepare(name: str, place: Place, options: Options) -> Path:
 
 
 def _prepare(name: str, place: Place, folder: Path, make_builder: Callable[..., Any]) -> Path:
-  """Writes data set `name` as `folder`, which it returns. Of two processes one waits and reads the other's copy."""
+  """Writes data set `name` to `folder` and returns `folder`. A second process waits, then reads that copy."""
   import tensorflow_datasets as tfds
 
   folder.parent.mkdir(parents=True, exist_ok=True)

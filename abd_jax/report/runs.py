@@ -41,7 +41,7 @@ class Group(NamedTuple):
 
 
 def firsts(groups: Sequence[Group], has: Callable[[RunRecord], Any] = bool) -> list[tuple[str, RunRecord]]:
-  """(name of the group, the first of its runs of which `has` is true), of each group that has one."""
+  """For each group with a run of which `has` is true: (name of the group, the first such run)."""
   found = [(group.name, next(filter(has, group.runs), None)) for group in groups]
   return [(name, run) for name, run in found if run]
 

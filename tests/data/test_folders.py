@@ -70,7 +70,7 @@ def test_names_are_ordered_as_people_count(folder):
     write(folder / 'train/01' / f'x{k}.png', value=k)
     write(folder / 'train/1' / f'x{k + 20}.png', value=k + 20)
     write(folder / 'test' / ('1', '01')[k % 2] / f'x{k}.png')
-  write(folder / 'train/1/x02.png', value=3)  # of names that count alike images are ordered by class
+  write(folder / 'train/1/x02.png', value=3)  # x2 and x02 are equal numbers: the class decides
   data = open_folder(folder)
   train = data.train((0, 1))
   assert data.class_names == ('01', '1')
@@ -291,7 +291,7 @@ def test_splits_of_other_names_are_refused_until_the_layout_is_said(split_folder
     (('valid', 'invalid'), '', ['unlabelled']),
     (('train', 'test'), '', ['unlabelled']),
     (('a', 'b'), 'day{}', ['day0, day1', '--config.data.layout=a,b']),
-    (('a', 'b'), 'images', []),  # one folder of one name is none
+    (('a', 'b'), 'images', []),  # each holds one folder alone: no sign of splits
   ],
 )
 def test_folders_that_may_be_splits_are_classes_if_that_is_said(folder, names, within, words):

@@ -1,4 +1,4 @@
-"""experiments pytorch: what it says without PyTorch, and that it times the same maths."""
+"""python -m experiments pytorch refuses to run without PyTorch, and times only steps with the same losses."""
 
 import json
 import sys

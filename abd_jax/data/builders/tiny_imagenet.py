@@ -41,7 +41,7 @@ class Builder(FileBuilder):
 
   @classmethod
   def _root(cls, place: Place) -> Path:
-    """The folder of the files, unpacked if need be. Raises UserError if there is none, or no room for it."""
+    """The folder of the files, unpacked if needed. Raises UserError if the archive is missing or the disk is full."""
     target = place.downloads / FOLDER
     for folder in (place.folder, place.folder / FOLDER, target):
       if (folder / 'wnids.txt').is_file():
