@@ -1,7 +1,8 @@
 """Colour jitter, random flip and crop, and normalisation of raw images, inside jit."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,6 @@ import numpy as np
 Crop = Callable[[jax.Array, jax.Array, tuple[int, ...]], jax.Array]
 # Parts of 65,536 that red, green and blue have in the luma of ITU-R BT.601, as in Pillow's convert('L').
 _LUMA = (19595, 38470, 7471)
-
-
-class Augment(NamedTuple):
-  """Four pure functions between raw pixels uint8[b, h, w, c] and the network's input dtype[b, h, w, c]."""
-
-  augment: Callable[[jax.Array, jax.Array], jax.Array]  # (key, raw): jittered, flipped, cropped, then normalised
-  copied: Callable[[jax.Array, jax.Array], jax.Array]  # (key, raw): mirrored; where no image is flipped, cropped
-  normalise: Callable[[jax.Array], jax.Array]  # raw -> the input for evaluation
-  denormalise: Callable[[jax.Array], jax.Array]  # normalised -> clipped to [0, 1], for pictures
 
 
 def crop_by_index(images: jax.Array, offsets: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -38,68 +30,76 @@ def crop_by_choice(images: jax.Array, offsets: jax.Array, shape: tuple[int, ...]
   return images
 
 
-def make_augment(
-  *,
-  max_value: float,
-  mean: float | Sequence[float],
-  std: float | Sequence[float],
-  pad: int,
-  pad_value: str = 'black',
-  flip: bool,
-  brightness: float = 0.0,
-  contrast: float = 0.0,
-  crop: Crop = crop_by_index,
-  dtype: jnp.dtype = jnp.float32,
-) -> Augment:
-  """Builds the augmentation of one data set.
+@dataclass(frozen=True)
+class Augment:
+  """Pure functions between raw pixels uint8[b, h, w, c] and the network's input dtype[b, h, w, c] of one data set.
 
-  Args:
+  Attributes:
     max_value: raw value of white: 255, or 16 for digits.
     mean: per channel (or one for all), of the images scaled to [0, 1].
     std: likewise.
     pad: pixels added on each side before the crop back to h x w; offsets are uniform in 0..2*pad.
-    pad_value: of those pixels: 'black', raw 0, or 'mean', 0 after normalising.
     flip: whether to mirror each image left-right with probability 1/2.
+    pad_value: of the added pixels: 'black', raw 0, or 'mean', 0 after normalising.
     brightness: factors of the colour jitter, drawn for each image, are uniform in 1 +- this; for images of
       values 0..255 only. 0: none.
     contrast: likewise.
     crop: the way of cropping: all give the same.
     dtype: of the results.
   """
-  # Arithmetic in at least float32: bfloat16 rounds pixel/255 before the mean is taken off.
-  wide = jnp.promote_types(dtype, jnp.float32)
-  centre, spread = (np.asarray(value, wide).reshape(1, 1, 1, -1) for value in (mean, std))
 
-  def normalise(images: jax.Array) -> jax.Array:
-    return ((images.astype(wide) / max_value - centre) / spread).astype(dtype)
+  max_value: float
+  mean: float | Sequence[float]
+  std: float | Sequence[float]
+  pad: int
+  flip: bool
+  pad_value: str = 'black'
+  brightness: float = 0.0
+  contrast: float = 0.0
+  crop: Crop = crop_by_index
+  dtype: Any = jnp.float32
 
-  def denormalise(images: jax.Array) -> jax.Array:
-    return jnp.clip(images.astype(wide) * spread + centre, 0, 1).astype(dtype)
+  def _scale(self) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, deviation) as f[1, 1, 1, c], in at least float32: bfloat16 rounds pixel/255 before the mean is off."""
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    row = lambda values: np.asarray(values, wide).reshape(1, 1, 1, -1)
+    return row(self.mean), row(self.std)
 
-  def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+  def normalise(self, images: jax.Array) -> jax.Array:
+    """Raw images as the input for evaluation."""
+    centre, spread = self._scale()
+    return ((images.astype(centre.dtype) / self.max_value - centre) / spread).astype(self.dtype)
+
+  def denormalise(self, images: jax.Array) -> jax.Array:
+    """Normalised images clipped to [0, 1], for pictures."""
+    centre, spread = self._scale()
+    return jnp.clip(images.astype(centre.dtype) * spread + centre, 0, 1).astype(self.dtype)
+
+  def augment(self, key: jax.Array, images: jax.Array) -> jax.Array:
+    """Raw images jittered, flipped, cropped, then normalised."""
     flip_key, crop_key = jax.random.split(key)
-    if brightness or contrast:
+    if self.brightness or self.contrast:
       # A key besides those two, so that flips and crops are the same with and without jitter.
       jitter_key = jax.random.fold_in(key, 2)
-      images = jitter(jitter_key, images, brightness_width=brightness, contrast_width=contrast)
-    if flip:
+      images = jitter(jitter_key, images, brightness_width=self.brightness, contrast_width=self.contrast)
+    if self.flip:
       # Dtypes are spelled out, here and below, so that the draws are the same under jax_enable_x64.
       flipped = jax.random.bernoulli(flip_key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
       images = jnp.where(flipped, images[:, :, ::-1], images)
-    return cropped(crop_key, images)
+    return self._cropped(crop_key, images)
 
-  def cropped(key: jax.Array, images: jax.Array) -> jax.Array:
-    if not pad:
-      return normalise(images)
-    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pad + 1, jnp.int32)
-    pixels = normalise(images) if pad_value == 'mean' else images
-    pixels = crop(jnp.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0))), offsets, images.shape[1:])
-    return pixels if pad_value == 'mean' else normalise(pixels)
+  def copied(self, key: jax.Array, images: jax.Array) -> jax.Array:
+    """Raw images mirrored, or cropped where no image is flipped; then normalised."""
+    return self.normalise(images[:, :, ::-1]) if self.flip else self._cropped(key, images)
 
-  def copied(key: jax.Array, images: jax.Array) -> jax.Array:
-    return normalise(images[:, :, ::-1]) if flip else cropped(key, images)
-
-  return Augment(augment, copied, normalise, denormalise)
+  def _cropped(self, key: jax.Array, images: jax.Array) -> jax.Array:
+    if not self.pad:
+      return self.normalise(images)
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * self.pad + 1, jnp.int32)
+    pixels = self.normalise(images) if self.pad_value == 'mean' else images
+    around = ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0))
+    pixels = self.crop(jnp.pad(pixels, around), offsets, images.shape[1:])
+    return pixels if self.pad_value == 'mean' else self.normalise(pixels)
 
 
 # Colour jitter, equal to Pillow's ImageEnhance bit for bit.

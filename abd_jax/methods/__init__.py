@@ -23,4 +23,6 @@ def module(name: str) -> ModuleType:
 def get(config) -> Method:
   """The method that config.method names. Raises UserError for an unknown one."""
   method = module(config.method).make(config)
-  return module('class_gaussians').with_gaussians(method, config) if config.head == 'gaussians' else method
+  if config.head == 'trained':
+    return method
+  return module('class_gaussians').with_gaussians(method, config.gaussians, config.model.trainable == 'none')

@@ -36,23 +36,22 @@ def make(config) -> Method:
   return {'abd': abd, 'lwf': lwf}[config.class_gaussians.trunk].make(config)
 
 
-def with_gaussians(method: Method, config) -> Method:
+def with_gaussians(method: Method, settings, still: bool) -> Method:
   """`method`, predicting by carried class Gaussians; with a generator if dreams are sensors.
 
-  Where the trunk stays as it is nothing is trained: not the head either, which nobody reads, nor a generator.
-  Raises UserError for an upper bound, which carries nothing.
+  settings: config.gaussians. still: whether the trunk stays as it is. Then nothing is trained: not the head either,
+  which nobody reads, nor a generator. Raises UserError for an upper bound, which carries nothing.
   """
   if method.offline:
-    raise UserError(f"method '{config.method}' has a new model for each task: expected config.head=trained.")
-  still = config.model.trainable == 'none'
+    raise UserError('an upper bound has a new model for each task: expected config.head=trained.')
   if still:
     method = Method(first=(base.STILL,), later=(base.STILL,))
   return replace(
     method,
-    statistics_init=partial(init, own_share=config.gaussians.own_share),
-    end_task=partial(end_task, config.gaussians),
+    statistics_init=partial(init, own_share=settings.own_share),
+    end_task=partial(end_task, settings),
     logits=lambda output, classes: scores(output.features, output.statistics),
-    generator=config.gaussians.dreams > 0 and not still,
+    generator=settings.dreams > 0 and not still,
   )
 
 

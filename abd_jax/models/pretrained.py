@@ -68,16 +68,16 @@ def name_of(init: str) -> str:
   return init if init.startswith(HUB) else Path(init).name
 
 
-def of(config) -> Pretrained | None:
-  """The trunk that a config asks for. None without one, and if its hash is known and its file is missing.
+def of(model, download: bool) -> Pretrained | None:
+  """The trunk that config.model, `model`, asks for. None without one, and if its hash is known and its file is missing.
 
-  Only the first start of a run needs the file. Raises UserError for a file that has another hash or cannot be used.
+  Only the first start of a run needs the file. download: whether the network may be used for it. Raises UserError for
+  a file that has another hash or cannot be used.
   """
-  model = config.model
   if not model.init:
     return None
   try:
-    file = locate(model.init, config.data.download)
+    file = locate(model.init, download)
     digest = sha256(file)
   except UserError:
     if model.init_hash:

@@ -225,7 +225,7 @@ def build(config) -> Plan:
   config_lib.check(config)
   pin_numbers()
   base = read_base(config.extends) if config.extends else None
-  weights = None if base else pretrained.of(config)
+  weights = None if base else pretrained.of(config.model, config.data.download)
   stream = open_stream(config, base)
   known = len(base.sizes) if base else 0
   _check_classes(stream, known)

@@ -1,6 +1,7 @@
 """Lists of runs: one after another under a time budget, shared by several processes, and those of an upper bound."""
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from abd_jax.config import FREE_FIELDS, Config, default, flatten
+from abd_jax.config import FREE_FIELDS, Config, changed, default, flatten
 from abd_jax.errors import Diverged, InUse, Paused, PauseSignals, UserError
 from abd_jax.protocol.tasks import Tasks
 
@@ -174,34 +175,27 @@ def run_copies(
   return [0 if told and code in _STOPPED else code for code in codes]
 
 
-def prefix_config(config, tasks: Tasks, task: int, seed: int) -> Config:
-  """The config of a Base run that learns all classes up to 0-based `task` at once."""
-  c = default()
-  for name in ('data', 'model', 'student', 'bn_gamma_init', 'precision', 'eval_batch_size', 'chunk_steps'):
-    c[name] = config[name]
-  for name in ('checkpoint_seconds', 'devices', 'distributed', 'collapse'):  # change no result
-    c[name] = config[name]
-  classes = sum(tasks.sizes[: task + 1])
-  known = tasks.order[:classes]
-  c.class_order = ','.join(map(str, (*known, *sorted(set(tasks.order) - set(known)))))
-  # Base trains no generator. This one fits the images, and is the same for all runs that share the result.
-  scale = 2 ** len(config.generator.widths)
-  c.generator.latent, c.generator.widths = 1, ()
-  c.generator.start = (*(side * scale for side in config.generator.start[:2]), 1)
-  c.method, c.tasks, c.task_sizes, c.seed = 'base', 1, (classes,), seed
-  return c
-
-
 def upper_bound(config, tasks: Tasks, seed: int, root: Path) -> list[tuple[Config, Path]]:
   """(config, workdir) of the upper bound of each task: a fresh model that learns the images of all classes so far.
 
   Each is an ordinary run: Base, one task. Its folder under `root` is named by all that its result depends on, so
   methods share it, and so do splits into 5, 10 and 20 tasks.
   """
-  found = []
-  for task in range(tasks.num_tasks):
-    part = prefix_config(config, tasks, task, seed)
+  common, found = default(), []
+  for name in ('data', 'model', 'student', 'bn_gamma_init', 'precision', 'eval_batch_size', 'chunk_steps'):
+    common[name] = config[name]
+  for name in ('checkpoint_seconds', 'devices', 'distributed', 'collapse'):  # change no result
+    common[name] = config[name]
+  # Base trains no generator. This one fits the images, and is the same for all runs that share the result.
+  scale = 2 ** len(config.generator.widths)
+  common.generator.latent, common.generator.widths = 1, ()
+  common.generator.start = (*(side * scale for side in config.generator.start[:2]), 1)
+  for classes in itertools.accumulate(tasks.sizes):
+    known = tasks.order[:classes]
+    order = ','.join(map(str, (*known, *sorted(set(tasks.order) - set(known)))))
+    own = {'method': 'base', 'tasks': 1, 'task_sizes': (classes,), 'seed': seed, 'class_order': order}
+    part = changed(common, own)
     fields = {name: value for name, value in flatten(part.to_dict()).items() if name not in FREE_FIELDS}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
-    found.append((part, root / f'{part.data.name}_{part.task_sizes[0]}_{digest}'))
+    found.append((part, root / f'{part.data.name}_{classes}_{digest}'))
   return found

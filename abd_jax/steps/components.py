@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from abd_jax.data.augment import Augment, make_augment
+from abd_jax.data.augment import Augment
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
 from abd_jax.models import BACKBONES
@@ -18,6 +18,8 @@ from abd_jax.models.resnet import Classifier
 from abd_jax.state import FrozenModel, TrainState
 
 PyTree = Any
+# Fields of config.data.
+_AUGMENTATION = ('max_value', 'mean', 'std', 'pad', 'pad_value', 'flip', 'brightness', 'contrast')
 
 
 class Components(NamedTuple):
@@ -101,18 +103,7 @@ def make_components(
     # Weight decay is coupled, on all parameters (paper, section 7).
     sgd=optax.chain(optax.add_decayed_weights(config.student.weight_decay), optax.trace(config.student.momentum)),
     adam=optax.scale_by_adam(),
-    images=make_augment(
-      max_value=data.max_value,
-      mean=data.mean,
-      std=data.std,
-      pad=data.pad,
-      pad_value=data.pad_value,
-      flip=data.flip,
-      brightness=data.brightness,
-      contrast=data.contrast,
-      crop=kernels.crop,
-      dtype=wide,
-    ),
+    images=Augment(**{name: data[name] for name in _AUGMENTATION}, crop=kernels.crop, dtype=wide),
     constrain=mesh.constrain if mesh else lambda batch: batch,
     dtype=dtype,
     rate_of=lambda part: net.trunk_rate if part.startswith(learning) else 0.0,

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import ImageEnhance
 
-from abd_jax.data.augment import jitter, make_augment
+from abd_jax.data.augment import Augment, jitter
 from abd_jax.data.images import from_array, pixels
 
 HEIGHT, WIDTH, PAD = 6, 5, 2
@@ -37,7 +37,7 @@ def test_draws_are_uniform_and_independent(pad, flip):
   n, side = 20_000, 2 * pad + 1
   draws = [(flipped, top, left) for flipped in range(1 + flip) for top in range(side) for left in range(side)]
   candidates = np.stack([crop(CODED, *draw, pad) for draw in draws]).reshape(len(draws), -1)
-  augment = jax.jit(make_augment(**UNSCALED, pad=pad, flip=flip).augment)
+  augment = jax.jit(Augment(**UNSCALED, pad=pad, flip=flip).augment)
   out = np.asarray(augment(jax.random.key(0), np.broadcast_to(CODED, (n, *CODED.shape)))).reshape(n, -1)
 
   matches = (out[:, None] == candidates).all(-1)
@@ -53,11 +53,11 @@ def test_draws_are_uniform_and_independent(pad, flip):
 
 def test_images_are_normalised_after_the_black_border_and_back():
   images, key = random_images((32, HEIGHT, WIDTH, 3)), jax.random.key(1)
-  raw = np.asarray(make_augment(**UNSCALED, pad=PAD, flip=True).augment(key, images))
-  out = make_augment(**RGB, pad=PAD, flip=True).augment(key, images)
+  raw = np.asarray(Augment(**UNSCALED, pad=PAD, flip=True).augment(key, images))
+  out = Augment(**RGB, pad=PAD, flip=True).augment(key, images)
   assert out.dtype == np.float32 and (raw == 0).all(-1).any()
   np.testing.assert_allclose(out, (raw / 255 - RGB['mean']) / RGB['std'], atol=1e-5)
-  tools = make_augment(**RGB, pad=0, flip=False)
+  tools = Augment(**RGB, pad=0, flip=False)
   normal = tools.normalise(images)
   np.testing.assert_array_equal(tools.augment(key, images), normal)
   np.testing.assert_allclose(tools.denormalise(normal), images / 255, atol=1e-6)
@@ -67,12 +67,12 @@ def test_images_are_normalised_after_the_black_border_and_back():
 
 def test_draws_are_the_same_in_every_precision():
   images, key = random_images((16, HEIGHT, WIDTH, 3)), jax.random.key(3)
-  plain = make_augment(**FULL).augment(key, images)
-  half = make_augment(**FULL, dtype=jnp.bfloat16).augment(key, images)
+  plain = Augment(**FULL).augment(key, images)
+  half = Augment(**FULL, dtype=jnp.bfloat16).augment(key, images)
   np.testing.assert_array_equal(half, plain.astype(jnp.bfloat16), strict=True)  # rounded once
   with jax.enable_x64(True):
-    single = jax.jit(make_augment(**FULL).augment)(key, images)
-    double = make_augment(**FULL, dtype=jnp.float64).augment(key, images)
+    single = jax.jit(Augment(**FULL).augment)(key, images)
+    double = Augment(**FULL, dtype=jnp.float64).augment(key, images)
   assert single.dtype == jnp.float32 and double.dtype == jnp.float64
   np.testing.assert_allclose(single, plain, atol=1e-6)
   np.testing.assert_allclose(double, plain, atol=1e-5)
@@ -83,7 +83,7 @@ def test_sharded_batch_stays_sharded():
   batch = NamedSharding(mesh, PartitionSpec('batch'))
   images = random_images((8 * jax.device_count(), HEIGHT, WIDTH, 3))
   key = jax.device_put(jax.random.key(0), NamedSharding(mesh, PartitionSpec()))
-  augment = make_augment(**FULL).augment
+  augment = Augment(**FULL).augment
   sharded = jax.jit(augment, out_shardings=batch)
   hlo = sharded.lower(key, jax.device_put(images, batch)).compile().as_text()
   assert not any(name in hlo for name in ('all-gather', 'all-to-all', 'all-reduce', 'collective-permute'))
@@ -92,7 +92,7 @@ def test_sharded_batch_stays_sharded():
 
 def test_padding_with_the_mean_is_zero_after_normalising():
   images = np.full((64, 4, 4, 1), 255, np.uint8)
-  made = lambda word: make_augment(max_value=255, mean=0.5, std=0.5, pad=2, pad_value=word, flip=False).augment
+  made = lambda word: Augment(max_value=255, mean=0.5, std=0.5, pad=2, pad_value=word, flip=False).augment
   black, mean = (np.asarray(jax.jit(made(word))(jax.random.key(0), images)) for word in ('black', 'mean'))
   assert set(np.unique(black)) == {-1.0, 1.0} and set(np.unique(mean)) == {0.0, 1.0}
   np.testing.assert_array_equal(mean == 1, black == 1)  # the same crops
@@ -194,10 +194,10 @@ def test_factors_and_orders_are_uniform_and_independent(monkeypatch):
 def test_jitter_comes_before_the_black_border_and_leaves_flips_and_crops_as_they_were():
   """Contrast leaves an image of one colour as it is, unless it sees a border around it."""
   images, key = np.full((64, 8, 8, 3), 100, np.uint8), jax.random.key(5)
-  out = make_augment(**UNSCALED, pad=4, flip=True, contrast=0.8).augment(key, images)
+  out = Augment(**UNSCALED, pad=4, flip=True, contrast=0.8).augment(key, images)
   assert set(np.unique(out)) == {0, 100}
   images = np.where(np.random.default_rng(0).random((64, 8, 8, 3)) < 0.5, 0, 200).astype(np.uint8)
-  without = make_augment(**UNSCALED, pad=2, flip=True).augment(key, images)
-  jittered = make_augment(**UNSCALED, pad=2, flip=True, brightness=0.2).augment(key, images)
+  without = Augment(**UNSCALED, pad=2, flip=True).augment(key, images)
+  jittered = Augment(**UNSCALED, pad=2, flip=True, brightness=0.2).augment(key, images)
   np.testing.assert_array_equal(jittered == 0, without == 0)
   assert len(np.unique(jittered)) > 20

@@ -186,7 +186,7 @@ def test_the_old_model_is_that_of_the_task_before_also_where_a_phase_freezes_ano
 
 
 def test_an_upper_bound_has_no_such_head():
-  with pytest.raises(UserError, match=r'oracle.*expected config\.head=trained'):
+  with pytest.raises(UserError, match=r'upper bound.*expected config\.head=trained'):
     methods.get(load_config('digits:method=oracle', head='gaussians'))
 
 

@@ -93,13 +93,13 @@ class Photographs:
 def test_the_file_decides_what_is_left_open_and_a_line_says_what_it_does_not(method, told, weights, capsys):
   file = weights(channels=3)
   given = load_config(f'cifar100_small:method={method}', **{'model.init': str(file)})
-  config = infer_config(given, Photographs(), (0,), pretrained.of(given))
+  config = infer_config(given, Photographs(), (0,), pretrained.of(given.model, False))
   assert (config.model.variant, config.model.blocks, config.model.widths) == ('abd', (1,), (4,))
   assert (config.data.mean == pretrained.MEAN) == (config.data.std == pretrained.STD) == (method != 'dgr')
   printed = capsys.readouterr().err
   assert told in printed and len(printed.splitlines()) == bool(told) and (str(file) in printed or not told)
   mine = load_config('cifar100_small', **{'model.init': str(file), 'data.mean': (0.5,) * 3, 'data.std': (0.2,) * 3})
-  assert infer_config(mine, Photographs(), (0,), pretrained.of(mine)).data.mean == (0.5, 0.5, 0.5)
+  assert infer_config(mine, Photographs(), (0,), pretrained.of(mine.model, False)).data.mean == (0.5, 0.5, 0.5)
 
 
 def test_weights_on_the_hub_without_a_network_are_to_be_placed_by_hand(monkeypatch):

@@ -73,7 +73,7 @@ def test_whatever_changes_the_result_changes_the_place(fields):
 def test_an_upper_bound_is_an_ordinary_run_of_base_on_all_classes_so_far():
   fields = {'method': 'oracle', 'student.lr': 0.3, 'data.dir': '/there', 'model.widths': (4, 8, 16)}
   fields |= {'eval_batch_size': 8, 'precision': 'bfloat16', 'collapse': 'tell', 'max_seconds': 5.0}
-  part = queue.prefix_config(changed(default(), fields), Tasks(ORDER, (10, 20, 70)), 1, 4)
+  part, _ = queue.upper_bound(changed(default(), fields), Tasks(ORDER, (10, 20, 70)), 4, Path('oracles'))[1]
   check(part)
   assert (part.method, part.tasks, tuple(part.task_sizes), part.seed) == ('base', 1, (30,), 4)
   order = tuple(map(int, part.class_order.split(',')))
