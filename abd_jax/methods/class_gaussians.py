@@ -5,6 +5,9 @@ they are carried to the new model by a weighted linear regression from old to ne
 make of the new images, of their augmented copies, and of dreams, which lie where the old classes are. Linear
 discriminant analysis on the carried Gaussians replaces the trained head. `with_gaussians` does this for any method.
 
+With turns='first' the features of the first task also tell by how much an image is turned, as in PASS (Zhu et al., CVPR
+2021): a class turned by 90, 180 or 270 degrees counts as another class, with a head of its own that nobody reads later.
+
 Near relatives carry class means alone, as semantic drift compensation (Yu et al., CVPR 2020), or by the new images
 alone.
 """
@@ -17,13 +20,16 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
+from abd_jax import losses
 from abd_jax.errors import UserError
 from abd_jax.fields import Choice
 from abd_jax.methods import abd, base, lwf
-from abd_jax.methods.types import Method, TaskEnd
+from abd_jax.methods.types import LossInputs, Method, TaskEnd
+from abd_jax.models.resnet import fan_in_uniform
 
 SETTINGS = {
   'trunk': Choice('abd', 'lwf'),  # whose training
+  'turns': Choice('none', 'first'),  # 'first': the first task also learns its images turned, four times as many
 }
 READS = ('abd', 'lwf')
 RECIPE = {'head': 'gaussians', 'lwf.weight': 3.0, 'lwf.local_classes': 'new'}
@@ -33,7 +39,27 @@ ZERO = 1e-20  # a smaller mean of variances or median of distances counts as non
 
 
 def make(config) -> Method:
-  return {'abd': abd, 'lwf': lwf}[config.class_gaussians.trunk].make(config)
+  method = {'abd': abd, 'lwf': lwf}[config.class_gaussians.trunk].make(config)
+  if config.class_gaussians.turns == 'none':
+    return method
+  first = replace(method.first[0], loss=turned_loss, turns=True, trainable=('backbone', 'head', 'turned'))
+  return replace(method, first=(first,), extra_init=partial(turned_head, config.model.widths[-1]))
+
+
+def turned_head(width: int, key: jax.Array, classes: int) -> dict[str, dict[str, jax.Array]]:
+  """The head of the classes turned by 90, 180 and 270 degrees: a kernel f[d, 3c] and a bias f[3c]."""
+  keys, init = jax.random.split(key), fan_in_uniform(width)
+  return {'turned': {'kernel': init(keys[0], (width, 3 * classes)), 'bias': init(keys[1], (3 * classes,))}}
+
+
+def turned_loss(inputs: LossInputs):
+  """Cross-entropy over the classes seen, each four times: upright and turned."""
+  student, turn = inputs.student, jnp.arange(len(inputs.labels)) % 4
+  of_turned = student.features @ student.extra['turned']['kernel'] + student.extra['turned']['bias'][None]
+  logits = jnp.concatenate([student.logits, of_turned], axis=1)
+  labels = inputs.labels + turn * student.logits.shape[1]
+  ce = jnp.mean(losses.cross_entropy(logits, labels, jnp.tile(inputs.classes.seen, 4)))
+  return ce, {'ce': ce}
 
 
 def with_gaussians(method: Method, settings, still: bool) -> Method:

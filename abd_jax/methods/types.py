@@ -48,7 +48,7 @@ class LossInputs(NamedTuple):
   student: Output
   teachers: tuple[Output, ...]  # newest first; no gradient flows into them
   labels: jax.Array  # i32[n], in learning order
-  is_real: jax.Array  # bool[n]
+  is_real: jax.Array  # bool[n], neither a dream nor turned
   classes: Classes
   key: jax.Array  # for losses that draw
 
@@ -84,6 +84,7 @@ class Phase:
   teachers: int = 0  # how many of the newest frozen models the loss sees
   dreams: bool = False  # adds to each real batch as many dreamed images, labelled by the newest teacher
   dreamer: Callable[[FrozenModel, jax.Array, int], jax.Array] | None = None  # (.., key, size); None: a generator's
+  turns: bool = False  # each real image is followed by itself turned by 90, 180 and 270 degrees; not with dreams
   joint_bn: bool = True  # real and dreamed images share batch norm's moments
   bn_passes: int = 1  # times each batch is folded into the running statistics; 0: they are used, and left alone
   trainable: tuple[str, ...] = ('backbone', 'head')  # groups of parameters: these, and the keys of `extra`
@@ -92,8 +93,8 @@ class Phase:
   freeze_after: bool = False  # the model as it then is becomes the newest teacher, and the memory is refreshed
 
   def __post_init__(self) -> None:
-    if self.dreams and not self.teachers:
-      raise ValueError('dreams=True needs teachers=1: the newest teacher labels what is dreamed')
+    if self.dreams and (self.turns or not self.teachers):
+      raise ValueError('dreams=True needs teachers=1, for the newest teacher labels what is dreamed, and turns=False')
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from abd_jax.errors import UserError
 from abd_jax.losses import mask_logits
 from abd_jax.methods.types import LossInputs, Method, Output, Phase, StartTask
 from abd_jax.models.cast_and_fold import Narrow, with_narrow
@@ -71,7 +72,7 @@ def make_train_step(components: Components, phase: Phase) -> Step:
     direction, opt_state = components.sgd.update(in_precision_of(trained, grads), state.opt_state, trained)
     trained = apply_update(trained, components.slowed(mask_updates(phase.trainable, direction)), inputs.lr)
     hits = jnp.argmax(mask_logits(logits, data.classes.seen), axis=-1) == labels
-    metrics = metrics | {'accuracy': jnp.sum(hits & is_real) / (len(labels) // (1 + phase.dreams))}
+    metrics = metrics | {'accuracy': jnp.sum(hits & is_real) / jnp.sum(is_real)}
     if phase.observe:
       trained = trained | {'extra': phase.observe(trained['extra'], labels)}
     state = state.replace(**trained, batch_stats=batch_stats, opt_state=opt_state, step=state.step + 1)
@@ -99,6 +100,8 @@ def _joined_batch(components: Components, phase: Phase, key: jax.Array, inputs: 
   images, labels = _real_batch(components, inputs, given.data)
   images = components.constrain(components.images.augment(augment_key, images))
   is_real = jnp.ones(labels.shape, bool)
+  if phase.turns:
+    return turned(images), jnp.repeat(labels, 4), jnp.arange(4 * len(labels)) % 4 == 0
   if not phase.dreams:
     return images, labels, is_real
   if phase.dreamer is None:
@@ -117,6 +120,17 @@ def _real_batch(components: Components, inputs: StudentInputs, data: PhaseData) 
   assert inputs.index is not None and data.images is not None and data.labels is not None, 'neither images nor rows'
   index = components.constrain(inputs.index)
   return data.images[index], data.labels[index]
+
+
+def turned(images: jax.Array) -> jax.Array:
+  """f[4n, h, w, c]: each of f[n, h, w, c], then the same turned by 90, 180 and 270 degrees.
+
+  Raises UserError unless h = w.
+  """
+  height, width = images.shape[1:3]
+  if height != width:
+    raise UserError(f'only square images can be turned, not {height}x{width}. Set config.class_gaussians.turns=none.')
+  return jnp.stack([jnp.rot90(images, k, (1, 2)) for k in range(4)], axis=1).reshape(-1, *images.shape[1:])
 
 
 def interleave(a: jax.Array, b: jax.Array) -> jax.Array:

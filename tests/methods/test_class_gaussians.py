@@ -10,6 +10,7 @@ import pytest
 import reference
 from conftest import SMALLEST
 from jax import export
+from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 from abd_jax import methods, train
@@ -20,16 +21,18 @@ from abd_jax.config import load_config
 from abd_jax.errors import UserError
 from abd_jax.files import read_json
 from abd_jax.methods import class_gaussians
-from abd_jax.methods.types import TaskEnd
+from abd_jax.methods.types import LossInputs, Output, TaskEnd
 from abd_jax.run.checkpoint import as_stored
 from abd_jax.run.extend import extended_config, stream_of_run
 from abd_jax.run.load import load_model, load_snapshot
 from abd_jax.state import Classes, FrozenModel
 from abd_jax.steps.inputs import rows_of_task
+from abd_jax.steps.rng import stream
 
 SETTINGS = dict(dreams=0.5, distance_shrinkage=0.1, ridge=1e-2, head_shrinkage=0.1)
 TASK_OF_CLASS = np.array([0, 0, 1, 1, 2, 3], np.int32)
 WIDTH, MOST = 5, 40
+KEY = jax.random.key(0)
 
 
 @partial(jax.jit, static_argnames=('measured', 'own_share'))
@@ -110,6 +113,29 @@ def test_little_data_give_finite_statistics(name):
   for own_share in (0.0, 0.2):
     found = learnt(3, lambda task: HARD[name](*made_up(task)), own_share=own_share)
     assert all(np.isfinite(value).all() for value in found.values())
+
+
+def test_a_class_turned_is_a_class_of_its_own():
+  rng = np.random.default_rng(0)
+  features, kernel, more = rng.normal(size=(8, WIDTH)), rng.normal(size=(WIDTH, 6)), rng.normal(size=(WIDTH, 18))
+  bias, offset, labels = rng.normal(size=6), rng.normal(size=18), np.repeat([2, 0], 4)
+  student = Output(features, features @ kernel + bias, kernel, bias, {'turned': {'kernel': more, 'bias': offset}}, {})
+  classes = Classes(TASK_OF_CLASS, np.int32(1))
+  value, _ = class_gaussians.turned_loss(LossInputs(features, student, (), labels, labels >= 0, classes, KEY))
+  logits = np.split(np.hstack([student.logits, features @ more + offset]), 4, axis=1)
+  seen = np.hstack([one[:, :4] for one in logits])
+  picked = [logits[row % 4][row, label] for row, label in enumerate(labels)]
+  np.testing.assert_allclose(value, np.mean(logsumexp(seen, axis=1) - picked), rtol=1e-5)
+
+
+def test_only_the_first_task_learns_turned_images(learnt):
+  path = learnt('class_gaussians', **SMALLEST, class_gaussians__turns='first')
+  first, last = (load_snapshot(path, task)[2].model.extra['turned'] for task in (0, 1))
+  _, key = jax.random.split(stream(0, 'student_init'))
+  untrained = class_gaussians.turned_head(4, key, 4)['turned']
+  jax.tree.map(np.testing.assert_array_equal, first, last)
+  old, new = (np.reshape(one['kernel'], (4, 3, -1))[:, :, :2] for one in (untrained, first))  # the first task's
+  assert np.all(old != new)
 
 
 # A run on the smallest networks.

@@ -12,6 +12,7 @@ import pytest
 import reference
 
 from abd_jax.config import default
+from abd_jax.errors import UserError
 from abd_jax.losses import NEVER
 from abd_jax.methods import abd, base, lwf
 from abd_jax.methods.types import Method, Phase
@@ -273,6 +274,19 @@ def test_a_phase_may_dream_with_something_else_than_a_generator(x64):
   key = jax.random.fold_in(stream(at.data.seed, 'student'), at.state.step)
   images[1::2] = dreamer(at.data.teachers[0], jax.random.split(key)[1], BATCH)
   np.testing.assert_allclose(metrics['images'], images, **EXACT)
+
+
+def test_each_image_is_followed_by_itself_turned(x64):
+  at = scene()
+  given = lambda of: {'images': of.images, 'labels': of.labels, 'is_real': of.is_real}
+  _, found = run(at, Phase(lambda of: (jnp.sum(of.student.logits), given(of)), epochs=1, lr=0.1, turns=True))
+  images, labels = at.joined(dreams=False)
+  for k in range(4):
+    np.testing.assert_array_equal(found['images'][k::4], np.rot90(images, k, (1, 2)))
+    np.testing.assert_array_equal(found['labels'][k::4], labels)
+    assert np.all(found['is_real'][k::4] == (k == 0))
+  with pytest.raises(UserError, match='not 8x6'):
+    student.turned(jnp.zeros((1, 8, 6, 3)))
 
 
 def test_a_phase_may_keep_count_of_its_labels(x64):
