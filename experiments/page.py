@@ -28,6 +28,7 @@ SHOWN = (
   ('orders', 'digits'),
   ('small', 'cifar100_small'),
   ('pretrained', 'cifar100_small'),
+  ('pretrained_abd', 'cifar100_small'),
   ('3', 'cifar100_small'),
   ('C', 'tiny_imagenet_small'),
   *((name, TABLES[name].config) for name in ('A', 'B', '3', 'orders', 'C', 'D', 'E')),
