@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from abd_jax.config import FREE_FIELDS, Config, changed, default, flatten
+from abd_jax.config import Config, changed, default
 from abd_jax.errors import Diverged, InUse, Paused, PauseSignals, UserError
 from abd_jax.protocol.tasks import Tasks
+from abd_jax.run.workdir import fixed
 
 
 class Job(NamedTuple):
@@ -195,7 +196,6 @@ def upper_bound(config, tasks: Tasks, seed: int, root: Path) -> list[tuple[Confi
     order = ','.join(map(str, (*known, *sorted(set(tasks.order) - set(known)))))
     own = {'method': 'base', 'tasks': 1, 'task_sizes': (classes,), 'seed': seed, 'class_order': order}
     part = changed(common, own)
-    fields = {name: value for name, value in flatten(part.to_dict()).items() if name not in FREE_FIELDS}
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps(fixed(part.to_dict()), sort_keys=True).encode()).hexdigest()[:12]
     found.append((part, root / f'{part.data.name}_{classes}_{digest}'))
   return found

@@ -52,6 +52,12 @@ def test_what_base_does_not_depend_on_leaves_the_place_as_it_is():
   assert folders((10, 20, 70), **fields) == folders((10, 20, 70))
 
 
+def test_a_setting_that_another_method_gains_leaves_the_place_as_it_is(monkeypatch):
+  here, gained = folders((10, 20, 70)), changed(default(), {'abd.kd_weight': 5.0}).unlock()
+  monkeypatch.setattr(queue, 'default', lambda: gained)
+  assert folders((10, 20, 70)) == here
+
+
 @pytest.mark.parametrize(
   'fields',
   [
