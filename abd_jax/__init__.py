@@ -5,12 +5,13 @@ returns, `UserError` and `Paused`, the fields of the config, results.json and th
 Everything else in this package may change from one version to the next.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes long to import
 __version__ = '0.1.0'
 __all__ = ['Paused', 'UserError', '__version__', 'load_config', 'load_model', 'train_and_evaluate']
 
 if TYPE_CHECKING:
+  from typing import Any
+
   from abd_jax.config import load_config
   from abd_jax.errors import Paused, UserError
   from abd_jax.run.load import load_model
@@ -22,7 +23,7 @@ _HOMES = {
 }  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> 'Any':
   """Imports what is asked for when it is asked for, so that the command line answers before JAX is there."""
   if name not in _HOMES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
