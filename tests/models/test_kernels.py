@@ -120,6 +120,18 @@ def test_convolutions_and_their_gradients_are_the_plain_one_of_prepared_images(c
   chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_in_bfloat16_gradients_are_those_of_float32_to_its_rounding():
+  rng = np.random.default_rng(0)
+  images, kernel = (rng.normal(size=shape).astype(jnp.bfloat16) for shape in ((PIECE + 3, 4, 5, 2), (3, 3, 2, 4)))
+  for form in (lambda conv: conv, upsample_conv_of_four):  # the second pads the sides of a smaller kernel unequally
+    wide, narrow = (
+      outputs_and_gradients(form(conv), images.astype(dtype), kernel.astype(dtype), 1)[1]
+      for conv, dtype in ((plain_conv, np.float32), (conv_on_cpu, jnp.bfloat16))
+    )
+    for expected, found in zip(wide, narrow, strict=True):
+      assert np.linalg.norm(found.astype(np.float32) - expected) < 0.02 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize('variant', ['abd', 'rdfcil', 'imagenet', 'bottleneck'])
 def test_a_folded_classifier_says_what_the_whole_one_does(variant):
   with jax.enable_x64(True):
