@@ -86,9 +86,9 @@ FIELDS: dict[str, Field] = {
   'gaussians.dreams': weight(1.0),  # of a dream among the samples that show where features went; an image has 1
   'gaussians.measured': Choice('images', 'copies'),  # what means and covariances are of; 'copies': copies as well
   'gaussians.distance_shrinkage': Number(0.1, 0, 1e3, above=True),  # of a class's covariance, for distances to it
-  'gaussians.ridge': Number(1e-2, 0, 1e3, above=True),  # of the regression, times the mean variance
-  'gaussians.own_share': Number(0.0, 0, 1),  # of a class's own covariance in its density; the rest: the mean's
-  'gaussians.head_shrinkage': Number(0.1, 0, 1, above=True),  # of that covariance, for the head
+  'gaussians.ridge': Number(1e-3, 0, 1e3, above=True),  # of the regression, times the mean variance
+  'gaussians.own_share': Number(0.1, 0, 1),  # of a class's own covariance in its density; the rest: the mean's
+  'gaussians.head_shrinkage': Number(0.03, 0, 1, above=True),  # of that covariance, for the head
   # The student, task by task.
   'student.batch_size': count(128),  # real images, over all devices; as many dreams are added
   'student.epochs': count(250),

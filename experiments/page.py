@@ -27,6 +27,7 @@ SHOWN = (
   ('3', 'digits'),
   ('orders', 'digits'),
   ('small', 'cifar100_small'),
+  ('small_bfloat16', 'cifar100_small'),
   ('pretrained', 'cifar100_small'),
   ('pretrained_abd', 'cifar100_small'),
   ('3', 'cifar100_small'),

@@ -28,6 +28,7 @@ class Table(NamedTuple):
   rows: tuple[Row, ...]
   trials: int = 3
   metric: str = 'final_accuracy'
+  skipped: tuple[int, ...] = ()  # trials that are not run, for settings were chosen on them
   both_weights: bool = False  # its rows of ABD also under the weight of Eq. 11 that the config does not have
 
 
@@ -80,7 +81,8 @@ def _rows(table: dict[str, Any]) -> tuple[Row, ...]:
 
 def _table(table: dict[str, Any]) -> Table:
   given = {key: table[key] for key in Table._fields if key in table and key != 'rows'}
-  return Table(rows=_rows(table), **given)
+  common = tuple(table.get('fields', {}).items())
+  return Table(rows=tuple(row._replace(overrides=row.overrides + common) for row in _rows(table)), **given)
 
 
 TABLES = {name: _table(table) for name, table in _DATA['tables'].items()}

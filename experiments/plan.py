@@ -1,6 +1,7 @@
 """The runs behind a table."""
 
 from collections.abc import Iterable
+from hashlib import sha256
 from shlex import quote
 from typing import NamedTuple
 
@@ -33,8 +34,11 @@ class Planned(NamedTuple):
   @property
   def name(self) -> str:
     """The name of its workdir and of its line of results: what it runs."""
-    words = [self._data, self.row.method, *(f'{k}={v}' for k, v in self.row.overrides)]
-    return '-'.join([*words, f'tasks={self.tasks}', f'trial={self.trial}'])
+    fields = '-'.join(f'{k}={v}' for k, v in self.row.overrides)
+    if len(fields) > 160:  # a name of a file has at most 255 bytes
+      fields = sha256(fields.encode()).hexdigest()[:16]
+    words = [self._data, self.row.method, *filter(None, [fields]), f'tasks={self.tasks}', f'trial={self.trial}']
+    return '-'.join(words)
 
   @property
   def option(self) -> str:
@@ -62,7 +66,8 @@ def rows_on(table: Table, config: str) -> tuple[Row, ...]:
 def plan(table: Table, config: str, trials: int, variant: str = '') -> list[Planned]:
   """Every run behind a table, trial by trial, so that a first trial of all rows comes before a second of any."""
   rows, splits = rows_on(table, config), table.splits if config == table.config else SPLITS[config]
-  return [Planned(row, tasks, trial, config, variant) for trial in range(trials) for tasks in splits for row in rows]
+  chosen = [trial for trial in range(trials) if trial not in table.skipped]
+  return [Planned(row, tasks, trial, config, variant) for trial in chosen for tasks in splits for row in rows]
 
 
 def ad_hoc(methods: Iterable[str], config: str, overrides: Overrides = ()) -> Table:

@@ -2,8 +2,8 @@
 
 While a class's images are there, the mean and covariance of its features are measured. At the end of every later task
 they are carried to the new model by a weighted linear regression from old to new features. It sees what both models
-make of the new images, of their augmented copies, and of dreams, which lie where the old classes are. Linear
-discriminant analysis on the carried Gaussians replaces the trained head. `with_gaussians` does this for any method.
+make of the new images, of their augmented copies, and of dreams, which lie where the old classes are. Discriminant
+analysis on the carried Gaussians replaces the trained head. `with_gaussians` does this for any method.
 
 With turns='first' the features of the first task also tell by how much an image is turned, as in PASS (Zhu et al., CVPR
 2021): a class turned by 90, 180 or 270 degrees counts as another class, with a head of its own that nobody reads later.
@@ -29,7 +29,7 @@ from abd_jax.models.resnet import fan_in_uniform
 
 SETTINGS = {
   'trunk': Choice('abd', 'lwf'),  # whose training
-  'turns': Choice('none', 'first'),  # 'first': the first task also learns its images turned, four times as many
+  'turns': Choice('first', 'none'),  # 'first': the first task also learns its images turned, four times as many
 }
 READS = ('abd', 'lwf')
 RECIPE = {'head': 'gaussians', 'lwf.weight': 3.0, 'lwf.local_classes': 'new'}
