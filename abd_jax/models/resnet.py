@@ -138,6 +138,8 @@ class ResNet(nn.Module):
       for j in range(count):
         stride = 2 if i > 0 and j == 0 else 1
         x = Block(width, stride, conv, norm, self.variant, name=f'stage{i}_block{j}')(x, train)
+    if x.dtype != self.param_dtype:  # XLA of jaxlib 0.11.2 gives garbage on a CPU if it fuses bfloat16 into the mean
+      x = jax.lax.optimization_barrier(x)
     return x.astype(self.param_dtype).mean((1, 2))
 
 

@@ -186,6 +186,15 @@ def test_resnet_equals_the_restatement(train):
       np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize('variant', ['abd', 'rdfcil', 'bottleneck'])
+def test_features_in_bfloat16_are_those_of_float32_to_its_rounding(variant):
+  images = jax.random.normal(KEY, (16, *CIFAR))
+  wide, narrow = (ResNet((1, 1, 1), (16, 32, 64), variant, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
+  variables = wide.init(KEY, images[:1], train=False)
+  expected, found = (jax.jit(partial(model.apply, train=False))(variables, images) for model in (wide, narrow))
+  assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize('train', [True, False])
 def test_generator_equals_the_restatement(train):
   with jax.enable_x64(True):
