@@ -52,7 +52,9 @@ def count_traces(monkeypatch, config):
   noted = lambda name, function: lambda *args: (traces.append(name), function(*args))[1]
   monkeypatch.setattr(methods, 'get', get)
   monkeypatch.setattr(student, 'embed_by_both', noted('features', student.embed_by_both))
-  monkeypatch.setattr(class_gaussians, 'discriminant', noted('end of task', class_gaussians.discriminant))
+  monkeypatch.setattr(
+    class_gaussians, 'quadratic_discriminant', noted('end of task', class_gaussians.quadratic_discriminant)
+  )
   monkeypatch.setattr(losses, 'smoothness', lambda *args: (traces.append('inversion'), real_prior(*args))[1])
   return traces
 
