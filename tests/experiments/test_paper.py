@@ -29,6 +29,18 @@ def test_every_row_names_a_method_known_fields_and_a_row_to_compare_with():
         load_config(f'{config}:tasks={tasks},method={row.method}', **dict(row.overrides))
 
 
+def test_runs_have_names_of_their_own_that_fit_a_file_system():
+  runs = [one for table in TABLES.values() for one in plan(table, table.config, 1)]
+  names = {(one.file, one.row.method, one.row.overrides, one.tasks): one.name for one in runs}
+  assert len(set(names.values())) == len(names) and max(map(len, names.values())) < 200
+
+
+def test_a_table_may_give_fields_to_all_its_rows_and_leave_trials_out():
+  table = TABLES['small_bfloat16']
+  assert all(row.overrides[-1] == ('precision', 'bfloat16') for row in table.rows)
+  assert {one.trial for one in plan(table, table.config, table.trials)} == {0, 1, 2, 6, 7, 8}
+
+
 def test_paper_numbers_are_those_of_its_text():
   ours = next(row for row in TABLES['1'].rows if row.method == 'abd')
   assert ours.paper == ((43.9, 0.9, 78.6, 1.1), (33.7, 1.2, 69.6, 1.6), (20.0, 1.4, 52.5, 2.5))
