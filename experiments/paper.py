@@ -59,10 +59,12 @@ def _row(name: str) -> Row:
 
 def _rows(table: dict[str, Any]) -> tuple[Row, ...]:
   """First the rows as the paper ran them, with its numbers, then corrected ones and others."""
-  papers, corrected = [], []
+  papers, corrected, numbers = [], [], _DATA['numbers'].get(table['config'], {})
+  reported = [numbers.get('splits', table['splits']).index(tasks) for tasks in table['splits']]
   for name in table.get('rows', ()):
     row, released = _row(name), _DATA['rows'][name].get('released', {})
-    papers.append(row._replace(overrides=tuple(released.items()), paper=_DATA['numbers'][table['config']][name]))
+    paper = tuple(numbers[name][i] for i in reported)
+    papers.append(row._replace(overrides=tuple(released.items()), paper=paper))
     if released:
       corrected.append(row._replace(name=f'{row.name}, corrected'))
   ablations = [
