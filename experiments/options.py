@@ -49,7 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
   'rows': dict(type=names, default=(), metavar='METHODS', help='files in abd_jax/methods, as in abd,lwf,mine'),
   'data_dir': dict(default='', metavar='DIR', help="prepared data; default: TFDS's"),
   'trials': dict(type=at_least(1), default=0, metavar='N', help='trials 0 to N-1'),
-  'variant': dict(default='', choices=('quick', 'short'), help="the config's option of that name: a shorter run"),
+  'variant': dict(default='', choices=('quick', 'short', 'short=16'), help="the config's option: a shorter run"),
   'max_seconds': dict(
     type=at_least(0.0), default=0.0, metavar='S', help='stop after this long, all saved; 0: no limit'
   ),

@@ -19,7 +19,7 @@ class Planned(NamedTuple):
   tasks: int
   trial: int
   config: str  # a file in configs/
-  variant: str = ''  # 'quick', 'short' or ''
+  variant: str = ''  # an option of the config that makes the run shorter, or ''
   fingerprint: str = ''  # of a folder of photographs, which has no name
 
   @property
