@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from abd_jax.config import Config, changed, default, flatten, reads
+from abd_jax.config import Config, changed, default, flatten
 from abd_jax.devices.backend import use_compilation_cache
 from abd_jax.run import queue
 from abd_jax.run.queue import Job
-from abd_jax.run.workdir import FREE_FIELDS
+from abd_jax.run.workdir import FREE_FIELDS, fixed
 from abd_jax.train import train_and_evaluate
 from experiments import options
 from experiments.plan import Planned
@@ -70,11 +70,9 @@ def unusable(planned: Planned, found: dict) -> str:
   if (version := found.get('schema_version')) != SCHEMA:
     return f'has schema {version}, expected {SCHEMA}'
   # A field that the results lack was added later and counts as its default.
-  asked, ran = fields_of(planned.load({})), fields_of(default()) | found['config']
-  trained = asked['head'] == 'trained'  # then nothing reads what says how Gaussians are carried
-  read = lambda name: reads(planned.row.method, name) and not (trained and name.startswith('gaussians.'))
-  names = [name for name in sorted(asked) if ran[name] != asked[name] and read(name)]
-  return f'ran with config.{names[0]}={ran[names[0]]!r}, expected {asked[names[0]]!r}' if names else ''
+  asked, ran = fixed(planned.load({}).to_dict()), fixed(flatten(default().to_dict()) | found['config'])
+  names = [name for name in sorted(asked) if ran.get(name) != asked[name]]
+  return f'ran with config.{names[0]}={ran.get(names[0])!r}, expected {asked[names[0]]!r}' if names else ''
 
 
 def fields_of(config: Config) -> dict:

@@ -25,7 +25,7 @@ from abd_jax.run.schedule import TeacherId
 SHARED_WITHIN = 20.0  # seconds in which what one host writes is seen by the others
 _KEPT = ('teachers', 'results.json', 'checkpoints', 'metrics.jsonl')  # what a new run would write over
 # If several fields differ, report these first; they explain the rest.
-FIRST_REPORTED = ('extends', 'data.name', 'method', 'trial', 'seed', 'tasks', 'task_sizes')
+FIRST_REPORTED = ('extends', 'data.name', 'method', 'head', 'trial', 'seed', 'tasks', 'task_sizes')
 
 
 class Workdir(AbstractContextManager):
@@ -219,11 +219,16 @@ def resolve(config: Config, workdir: str | Path = '') -> Config:
 def fixed(fields: dict) -> dict:
   """Dotted name -> value of the fields that may not change when a run is resumed. fields: a config as a dict.
 
-  Settings of other methods may change: whoever develops a method changes them.
+  Settings of other methods may change, and those of Gaussians that are not carried: whoever develops them does so.
   """
   flat = flatten(as_json(fields))
   method = flat.get('method', '')
-  return {name: value for name, value in flat.items() if name not in FREE_FIELDS and reads(method, name)}
+  unread = ('gaussians.',) if flat.get('head') == 'trained' else ()
+  return {
+    name: value
+    for name, value in flat.items()
+    if name not in FREE_FIELDS and reads(method, name) and not name.startswith(unread)
+  }
 
 
 def check_same_config(folder: Path, fields: dict) -> None:
@@ -232,7 +237,8 @@ def check_same_config(folder: Path, fields: dict) -> None:
   Ignores groups that exist only there: they belong to methods that were added on another branch.
   """
   here = fixed(fields)
-  defaults = fixed(default().to_dict() | {'method': here.get('method')})  # of fields that are newer than the run
+  asked = {name: here.get(name) for name in ('method', 'head')}
+  defaults = fixed(default().to_dict() | asked)  # of fields that are newer than the run
   there = {name: value for name, value in defaults.items() if name in here} | fixed(read_json(folder / 'config.json'))
   rank, groups = {name: k for k, name in enumerate(FIRST_REPORTED)}, {name.rpartition('.')[0] for name in here}
   compared = {name for name in there.keys() | here.keys() if name.rpartition('.')[0] in groups} - left_open(here)

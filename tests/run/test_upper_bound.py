@@ -52,8 +52,9 @@ def test_what_base_does_not_depend_on_leaves_the_place_as_it_is():
   assert folders((10, 20, 70), **fields) == folders((10, 20, 70))
 
 
-def test_a_setting_that_another_method_gains_leaves_the_place_as_it_is(monkeypatch):
-  here, gained = folders((10, 20, 70)), changed(default(), {'abd.kd_weight': 5.0}).unlock()
+@pytest.mark.parametrize('field', ['abd.kd_weight', 'gaussians.dreams'])
+def test_a_setting_that_base_does_not_read_leaves_the_place_as_it_is(field, monkeypatch):
+  here, gained = folders((10, 20, 70)), changed(default(), {field: 5.0}).unlock()
   monkeypatch.setattr(queue, 'default', lambda: gained)
   assert folders((10, 20, 70)) == here
 
