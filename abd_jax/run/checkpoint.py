@@ -15,12 +15,8 @@ from flax.struct import PyTreeNode
 from abd_jax.devices import hosts
 from abd_jax.errors import Damaged, reason
 from abd_jax.files import checksum_of_arrays, checksum_of_file, is_intact, read_sealed, sealed, write_sealed
-from abd_jax.methods.types import Method
 from abd_jax.run.progress import Progress, progress_from
-from abd_jax.state import TaskSnapshot
-from abd_jax.steps.components import Components
-from abd_jax.steps.inversion import init_generator
-from abd_jax.steps.student import init_student
+from abd_jax.state import FrozenModel, TaskSnapshot
 
 SCHEMA = 1
 
@@ -114,10 +110,10 @@ class Checkpoints:
     items = ocp.args.Composite(state=state, progress=ocp.args.JsonSave(sealed(progress)))
     self._managers[kind].save(progress['saves'][kind], args=items)
 
-  def restore(self, abstract: dict[str, PyTree]) -> tuple[dict[str, PyTree], Progress | None]:
+  def restore(self, abstract: Callable[[str], PyTree]) -> tuple[dict[str, PyTree], Progress | None]:
     """(newest state of each kind that was saved, newest progress or None).
 
-    abstract: shapes, dtypes and shardings by kind. Raises Damaged if a checkpoint cannot be read.
+    abstract: a kind -> shapes, dtypes and shardings of its state. Raises Damaged if a checkpoint cannot be read.
     """
     newest = {kind: manager.latest_step() for kind, manager in self._managers.items()}
     newest = {kind: number for kind, number in newest.items() if number is not None}
@@ -131,8 +127,9 @@ class Checkpoints:
     del saved['checksum']
     progress, states = progress_from(saved, f'checkpoint {folder}'), {}
     for kind, number in progress.saves.items():
-      args = ocp.args.StandardRestore(as_stored(abstract[kind]))
-      states[kind] = as_given(self._restore(kind, number, 'state', args), abstract[kind])
+      like = abstract(kind)
+      stored = self._restore(kind, number, 'state', ocp.args.StandardRestore(as_stored(like)))
+      states[kind] = as_given(stored, like)
       if checksum_of_arrays(states[kind]) != progress.checksums.get(kind):
         raise self._damaged(kind, number, 'its arrays have changed since they were saved')
     return states, progress
@@ -175,19 +172,22 @@ def write_model(folder: Path, snapshot: TaskSnapshot, description: dict) -> None
   hosts.barrier(f'teacher {folder.name}')
 
 
-def read_model(folder: Path, abstract: TaskSnapshot) -> TaskSnapshot:
-  """The arrays in teachers/<name>/; this host does not wait for others. Call `read_manifest` first.
+def read_model(folder: Path, sharding: Any) -> TaskSnapshot:
+  """The arrays in teachers/<name>/, placed by `sharding`; this host does not wait for others.
 
-  abstract: shapes, dtypes and shardings. Raises Damaged if the arrays cannot be read.
+  Call `read_manifest` first. Raises Damaged if the arrays cannot be read.
   """
   me = jax.process_index()
   alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+  place = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
   try:
     with (
       without_name(folder) as nameless,
       ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer,
     ):
-      return as_given(checkpointer.restore(nameless, as_stored(abstract)), abstract)
+      metadata: Any = checkpointer.metadata(nameless).item_metadata
+      stored = checkpointer.restore(nameless, jax.tree.map(place, metadata.tree))
+      return TaskSnapshot(FrozenModel(**stored['model']), stored['memory'])
   except Exception as error:  # as in Checkpoints._restore
     raise _unreadable(folder, _reason(error)) from error
 
@@ -211,17 +211,3 @@ def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
     return {name(path): jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays}
   except Exception as error:  # of many kinds; if the index is missing, orbax returns no metadata
     raise Damaged(f'cannot read the arrays in {folder}. Put the folder back as it was, or delete it.') from error
-
-
-def abstract_like(init: Callable[[], PyTree], sharding: Any) -> PyTree:
-  """Shapes and dtypes of what `init()` would return, each placed by `sharding`."""
-  place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-  return jax.tree.map(place, jax.eval_shape(init))
-
-
-def abstract_states(components: Components, image_shape: tuple[int, ...], method: Method, sharding: Any) -> dict:
-  """Kind -> shapes, dtypes and placement of its state."""
-  return {
-    'student': abstract_like(lambda: init_student(components, image_shape, method, 0), sharding),
-    'generator': abstract_like(lambda: init_generator(components, 0, 0), sharding),
-  }

@@ -18,7 +18,7 @@ from abd_jax import methods
 from abd_jax.config import Config, changed, default, restored
 from abd_jax.data import folders, prepare
 from abd_jax.data.images import Reading, threads
-from abd_jax.data.memory import capacity, empty, pad
+from abd_jax.data.memory import capacity
 from abd_jax.devices.backend import devices, full_precision_matmul, pin_numbers
 from abd_jax.devices.mesh import DataMesh
 from abd_jax.errors import UserError
@@ -26,9 +26,9 @@ from abd_jax.files import read_json
 from abd_jax.models import pretrained
 from abd_jax.models.kernels import Kernels
 from abd_jax.protocol.tasks import Tasks
-from abd_jax.run.checkpoint import abstract_like, abstract_states, manifest_file, read_manifest, read_model
+from abd_jax.run.checkpoint import manifest_file, read_manifest, read_model
 from abd_jax.run.schedule import TeacherId
-from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot, freeze
+from abd_jax.state import Classes, FrozenModel, PhaseData, TaskSnapshot
 from abd_jax.steps import chunks
 from abd_jax.steps.components import make_components
 from abd_jax.steps.inputs import inversion_inputs
@@ -342,22 +342,8 @@ def load_teacher(workdir: str | Path, one: TeacherId) -> tuple[Config, dict, Tas
   pin_numbers()  # dreams depend on them
   folder = Path(workdir).absolute() / 'teachers' / one.folder
   manifest = read_manifest(folder)
-  config = restored(manifest['config'])
-  return config, manifest, read_model(folder, _abstract(config, manifest, one))
-
-
-def _abstract(config: Config, manifest: dict, one: TeacherId) -> TaskSnapshot:
-  """Shapes, dtypes and placement of a frozen model, without its data set."""
-  image_shape, method = tuple(manifest['image_shape']), methods.get(config)
-  sharding = DataMesh(devices(local=True)[:1]).replicated
-  components = make_components(config, len(manifest['class_order']['names']), image_shape, None)
-  states = abstract_states(components, image_shape, method, sharding)
-  dreamed = one.phase is None and method.inverts and one.task + 1 < len(manifest['task_sizes'])
-  memory = {}
-  if method.memory:
-    nothing = pad(empty(image_shape), capacity(config.memory, sum(manifest['task_sizes'])))
-    memory = abstract_like(lambda: nothing, sharding)
-  return TaskSnapshot(freeze(states['student'], states['generator'] if dreamed else None), memory)
+  here = DataMesh(devices(local=True)[:1]).replicated
+  return restored(manifest['config']), manifest, read_model(folder, here)
 
 
 def _why_none(folder: Path) -> str:

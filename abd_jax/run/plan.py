@@ -3,8 +3,10 @@
 import math
 import sys
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -24,7 +26,7 @@ from abd_jax.methods.types import Method
 from abd_jax.models import pretrained
 from abd_jax.models.pretrained import Pretrained
 from abd_jax.protocol import metrics
-from abd_jax.run.checkpoint import SCHEMA, abstract_states
+from abd_jax.run.checkpoint import SCHEMA
 from abd_jax.run.extend import Base, grown, open_stream, read_base
 from abd_jax.run.progress import EvalHistory, Progress
 from abd_jax.run.schedule import BASE, Schedule, TeacherId
@@ -128,13 +130,18 @@ class Plan(NamedTuple):
   mesh: DataMesh
   steps: CompiledSteps
   schedule: Schedule
-  abstract: dict[str, PyTree]  # shapes, dtypes and placement of 'student' and 'generator'
   base: Base | None  # the run that this one extends
   weights: Pretrained | None  # of config.model.init, if its file is there
 
   @property
   def seed(self) -> int:
     return self.schedule.seed
+
+  def abstract(self, kind: str) -> PyTree:
+    """Shapes, dtypes and placement of the student's state or the generator's."""
+    init = self.steps.new_student if kind == 'student' else partial(self.steps.new_generator, 0)
+    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.mesh.replicated)
+    return jax.tree.map(place, jax.eval_shape(init))
 
   def class_order(self) -> dict[str, list]:
     """Names and original ids of the classes in learning order."""
@@ -249,8 +256,7 @@ def build(config) -> Plan:
   schedule.total_steps(stream.labels)  # raises now if a phase cannot work
   components = make_components(config, stream.tasks.num_classes, stream.image_shape, mesh)
   steps = compile_steps(config, components, method, stream.image_shape, seed, mesh)
-  abstract = abstract_states(components, stream.image_shape, method, mesh.replicated)
-  plan = Plan(config, method, stream, mesh, steps, schedule, abstract, base, weights)
+  plan = Plan(config, method, stream, mesh, steps, schedule, base, weights)
   check_memory(plan.image_bytes())
   return plan
 
