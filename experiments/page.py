@@ -12,6 +12,7 @@ from abd_jax.config import READERS, load_config
 from abd_jax.errors import UserError
 from abd_jax.files import read_json
 from abd_jax.report import charts, figures
+from abd_jax.report.runs import Group, RunRecord
 from abd_jax.report.tables import table as markdown
 from experiments import ahead, diagnosis, hardware, pytorch, runs, search
 from experiments.paper import TABLES
@@ -32,10 +33,12 @@ SHOWN = (
   ('pretrained_abd', 'cifar100_small'),
   ('3', 'cifar100_small'),
   ('C', 'tiny_imagenet_small'),
+  ('whole', 'cifar100'),
   *((name, TABLES[name].config) for name in ('A', 'B', '3', 'orders', 'C', 'D', 'E')),
 )
-# Trials shown, where more have run than a table asks for.
+# Trials shown, where more have run than a table asks for, and the options of the config with which it ran.
 TRIALS = dict.fromkeys((('methods', 'digits'), ('3', 'digits')), 10)
+VARIANTS = {('whole', 'cifar100'): 'short=16'}
 DIAGNOSED = ('digits', 'cifar100_small')  # whose frozen models are shown, here and in docs/report.md
 COMPILED = ('h100', 'h100x8', 'v5e_1x1', 'v5e_2x4', 'v6e_4x4')  # topologies that docs/compile.md shows
 COLUMNS = (
@@ -58,7 +61,7 @@ STEPS = 'Steps of CIFAR-100 on two CPU cores, batch 128. `python -m experiments 
 def planned_runs(name: str, config: str) -> list[Planned]:
   """The runs of a table, as many trials of each as are shown."""
   table = TABLES[name]
-  return plan(table, config, TRIALS.get((name, config), table.trials))
+  return plan(table, config, TRIALS.get((name, config), table.trials), VARIANTS.get((name, config), ''))
 
 
 def gathered(name: str, config: str) -> tuple[list[dict], list[str]]:
@@ -72,6 +75,15 @@ def on_digits(name: str, columns: tuple[str, ...]) -> str:
   """A table of the README, without variants of methods."""
   lines, _ = gathered(name, 'digits')
   return as_markdown([line for line in lines if line['n'] and ' --config.' not in line['command']], columns)
+
+
+def whole_picture() -> str:
+  """Accuracy after each task of CIFAR-100, a line for each method of that table."""
+  planned, of = planned_runs('whole', 'cifar100'), []
+  for one, trials in by_cell(planned, runs.gather(planned, RESULTS)[0]).items():
+    if trials:
+      of.append(Group(one.row.name, [RunRecord('', {}, results) for results in trials.values()], len(of)))
+  return charts.standalone(figures.accuracy_curves(of))
 
 
 def picture() -> str:
@@ -118,8 +130,9 @@ def page() -> str:
 def _table(name: str, config: str) -> tuple[list[str], list[str]]:
   """(the section of a table with the rows that have run, a line about rows that have not)."""
   table = TABLES[name]
-  trials = TRIALS.get((name, config))
+  trials, variant = TRIALS.get((name, config)), VARIANTS.get((name, config))
   options = f' --config={config}' * (config != table.config) + f' --trials={trials}' * (trials is not None)
+  options += f' --variant={variant}' * (variant is not None)
   command = f'`python -m experiments table --table={name}{options}`'
   lines, complaints = gathered(name, config)
   ran = [line for line in lines if line['n']]
@@ -152,9 +165,11 @@ def _searches() -> list[str]:
 def blocks() -> dict[str, dict[str, Callable[[], str]]]:
   """Document -> name of a block in it -> what renders the block."""
   columns = ('method', 'replay', 'final accuracy %', 'Omega %', 'difference (pairs)')
+  of_whole = ('method', 'replay', 'n', 'final accuracy %', 'paper', 's a run', 'on', 'commit')
+  ran = [line for line in gathered('whole', 'cifar100')[0] if line['n']]
   stored = lambda name: read_json(RESULTS / f'{name}.json')
   return {
-    'README.md': {'methods': lambda: on_digits('methods', columns)},
+    'README.md': {'methods': lambda: on_digits('methods', columns), 'whole': lambda: as_markdown(ran, of_whole)},
     'docs/running.md': {'pytorch': lambda: pytorch.render(stored('torch_cpu'))},
     'docs/methods.md': {'table': methods_table},
     'docs/compile.md': {'compiled': lambda: ahead.render([stored(f'hardware_{name}') for name in COMPILED])},
@@ -194,7 +209,7 @@ def with_block(text: str, name: str, content: str) -> str:
 
 def rendered() -> dict[Path, str]:
   """Every file that this verb writes -> its content."""
-  files = {PAGE: page(), FIGURES / 'results.svg': picture()}
+  files = {PAGE: page(), FIGURES / 'results.svg': picture(), FIGURES / 'whole.svg': whole_picture()}
   files |= {FIGURES / name: svg for name, svg in figures_of_models().items()}
   for document, renderers in blocks().items():
     text = (ROOT / document).read_text()

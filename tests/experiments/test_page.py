@@ -11,7 +11,7 @@ from experiments import page
 from experiments.paper import TABLES
 from experiments.plan import plan
 
-DATA = ('digits', 'cifar100_small', 'tiny_imagenet_small')
+DATA = ('digits', 'cifar100_small', 'tiny_imagenet_small', 'cifar100_short=16')
 
 
 @pytest.fixture
@@ -50,14 +50,17 @@ def test_blocks_are_exchanged_and_nothing_else_or_nothing_is_written(results, tm
   assert not (tmp_path / 'page.md').exists()
   documents['docs/compile.md'].write_text(whole)
   write(results, plan(TABLES['methods'], 'digits', 1)[0], 0.5)
+  write(results, page.planned_runs('whole', 'cifar100')[0], 0.25)
   command.run(['page'])
   texts = {name: file.read_text() for name, file in documents.items()}
   assert all('\nold\n' not in text and text.startswith('before\n<!--') for text in texts.values())
   methods = texts['README.md'].partition('<!-- end methods -->')[0]
   assert '| Upper bound | none ' in methods and '| 50.0 ' in methods and 'Base' not in methods
+  assert '| Base   | none   | 1 | 25.0             | 8.8 ± 0.1 |' in texts['README.md']
+  assert 'Base' in (tmp_path / 'images/whole.svg').read_text()
   assert '| h100 ' in texts['docs/compile.md']
   assert page.page().count('| Always Be Dreaming ') > 4
   assert (tmp_path / 'page.md').read_text() == page.page()
-  assert len(list((tmp_path / 'images').glob('*.svg'))) == 1 + 2 * 6
+  assert len(list((tmp_path / 'images').glob('*.svg'))) == 2 + 2 * 6
   command.run(['page'])
   assert texts == {name: file.read_text() for name, file in documents.items()}

@@ -45,6 +45,7 @@ def test_paper_numbers_are_those_of_its_text():
   ours = next(row for row in TABLES['1'].rows if row.method == 'abd')
   assert ours.paper == ((43.9, 0.9, 78.6, 1.1), (33.7, 1.2, 69.6, 1.6), (20.0, 1.4, 52.5, 2.5))
   assert [row.paper[0][0] for row in TABLES['3'].rows[1:]] == [33.7, 23.4, 16.5, 15.9, 12.7, 9.8]
+  assert [row.paper for row in TABLES['whole'].rows if row.paper] == [((8.8, 0.1, 32.1, 1.1),), ours.paper[1:2]]
 
 
 def test_rows_with_the_papers_numbers_run_as_the_released_code_and_corrected_ones_follow():
