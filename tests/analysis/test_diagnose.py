@@ -23,7 +23,7 @@ def test_a_run_that_dreams(diagnosed):
   assert [entry['task'] for entry in found['distances']] == [1, 2]
   assert [entry['task'] for entry in found['dreams']] == [0, 1]
   layers = found['distances'][0]['layers']
-  assert list(layers) == ['stem', 'stage0_block0', 'stage1_block0']
+  assert list(layers) == ['stem', 'stage0_block0', 'stage1_block0', 'stage2_block0']
   assert layers['stem']['mid']['dreamed'] > 0 and layers['stem']['features'] == 4
   counts = np.cumsum(results['test_images'])
   assert [entry['images'] for entry in found['distances']] == [
@@ -61,7 +61,7 @@ def test_it_is_kept_until_the_models_change(diagnosed, tmp_path, monkeypatch):
 def test_a_run_without_dreams_has_distances_to_new_classes_only_and_says_what_it_keeps(learn, few_dreams, tmp_path):
   learn(tmp_path, method='rehearsal', memory__size=30)
   found, _ = diagnose(tmp_path)
-  final = found['distances'][0]['layers']['stage1_block0']
+  final = found['distances'][0]['layers']['stage2_block0']
   assert final['mid']['dreamed'] is None and final['mid']['new'] > 0 and found['dreams'] == []
   assert 'dreamed' not in found['plane'] and 'generator' not in found['kept_bytes']
   assert found['kept_images'] == 30 and found['kept_bytes']['images'] == 30 * (8 * 8 + 4)

@@ -56,7 +56,7 @@ def test_models_are_measured_once_and_figures_need_no_workdir_after(ask, diagnos
   shutil.copytree(diagnosed, tmp_path / 'runs' / ABD)  # as the command would leave it
   printed = ask('2', f'--only={ABD}')
   found = json.loads((diagnosed / 'diagnosis' / 'diagnosis.json').read_text())
-  final = found['distances'][0]['layers']['stage1_block0']['mid']
+  final = found['distances'][0]['layers']['stage2_block0']['mid']
   (row,) = [line for line in printed.splitlines() if line.startswith('| Always Be Dreaming')]
   cells = [cell.strip() for cell in row.split('|')[2:-1]]
   assert cells == [*(f'{value:.2f}' for value in (final['dreamed'], final['new'], final['dreamed'] / final['new'])),
