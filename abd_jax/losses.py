@@ -162,6 +162,11 @@ def local_cross_entropy(logits: Array, labels: Array, is_real: Array, new: Array
   return mean_over(cross_entropy(logits, labels, new), is_real)
 
 
+def feature_distillation(features: Array, teacher_features: Array) -> Array:
+  """Eq. 12: squared distance of features f[n, d] to the teacher's, mean over the batch; f[]."""
+  return jnp.mean(jnp.sum(jnp.square(features - teacher_features), axis=-1))
+
+
 def weighted_feature_distillation(
   features: Array,
   teacher_features: Array,
