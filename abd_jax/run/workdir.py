@@ -219,7 +219,8 @@ def resolve(config: Config, workdir: str | Path = '') -> Config:
 def fixed(fields: dict) -> dict:
   """Dotted name -> value of the fields that may not change when a run is resumed. fields: a config as a dict.
 
-  Settings of other methods may change, and those of Gaussians that are not carried: whoever develops them does so.
+  Settings of other methods may change: whoever develops a method changes them. So may config.gaussians if the head is
+  trained: it does not read them.
   """
   flat = flatten(as_json(fields))
   method = flat.get('method', '')
