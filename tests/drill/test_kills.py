@@ -35,9 +35,12 @@ def start(cli_env, tmp_path):
 
 
 def ended(process):
-  """(exit code, stderr) of a process that ends without a traceback through this package: Python may still start."""
+  """(exit code, stderr) of a process that ends without a traceback through this package: Python may still start.
+
+  Then its traceback may name the file by which pip finds this package, in another folder.
+  """
   stderr = process.communicate(timeout=PATIENCE)[1]
-  assert 'Traceback' not in stderr or 'abd_jax' not in stderr, stderr
+  assert f'"{REPO / "abd_jax"}/' not in stderr, stderr
   return process.returncode, stderr
 
 
