@@ -65,7 +65,8 @@ def count_traces(monkeypatch, config):
     ('class_gaussians', ['first', 'inversion', 'later', 'features', 'end of task']),
     pytest.param('lwf', ['first', 'later'], marks=pytest.mark.slow),
     pytest.param('base', ['student'], marks=pytest.mark.slow),
-    ('e2e', ['first', 'later', 'later']),  # two phases, which differ in their data and in what they train
+    # Two phases, which differ in their data and in what they train.
+    pytest.param('e2e', ['first', 'later', 'later'], marks=pytest.mark.slow),
     pytest.param('rdfcil', ['first', 'inversion', 'later', 'later'], marks=pytest.mark.slow),
   ],
 )

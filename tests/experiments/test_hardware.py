@@ -16,8 +16,8 @@ from experiments import ahead, hardware, hlo, steps
 from experiments.store import RESULTS
 
 NETWORKS = {
-  'model.blocks': (1, 1, 1), 'model.widths': (4, 4, 4), 'generator.latent': 8, 'generator.start': (8, 8, 4),
-  'generator.widths': (4, 4), 'student.batch_size': 8, 'inversion.batch_size': 8,
+  'model.blocks': (1,), 'model.widths': (4,), 'generator.latent': 8, 'generator.start': (16, 16, 4),
+  'generator.widths': (4,), 'student.batch_size': 8, 'inversion.batch_size': 8,
 }  # fmt: skip
 
 # A chunk: the loop over steps, and in it a smaller loop and a collective in two halves.

@@ -133,10 +133,8 @@ def test_kill_dash_nine_at_two_random_moments_changes_nothing(finished, cli_env,
   'method',
   [
     'e2e',
-    'rdfcil',
     'class_gaussians',
-    pytest.param('bic', marks=pytest.mark.slow),
-    pytest.param('dgr', marks=pytest.mark.slow),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('bic', 'dgr', 'rdfcil')),
   ],
 )
 def test_methods_with_state_of_their_own_resume_from_every_checkpoint(method, learn, tmp_path):
