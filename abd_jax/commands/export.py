@@ -157,7 +157,10 @@ def quantise(content: bytes, images: np.ndarray) -> bytes:
   with tempfile.TemporaryDirectory() as folder, _quietly():
     given, made = Path(folder, 'given.onnx'), Path(folder, 'made.onnx')
     given.write_bytes(content)
-    quantization.quantize_static(str(given), str(made), Reader(), op_types_to_quantize=[*QUANTISED], per_channel=True)
+    # Weights of 7 bits: with 8, sums overflow on x86 without VNNI. A ResNet-32 then names 7 % of photographs otherwise.
+    quantization.quantize_static(
+      str(given), str(made), Reader(), op_types_to_quantize=[*QUANTISED], per_channel=True, reduce_range=True
+    )
     return made.read_bytes()
 
 

@@ -17,6 +17,7 @@ from conftest import snapshot
 from jax import export as jax_export
 from made_up import write
 from onnx import load_from_string as load_onnx
+from onnx.numpy_helper import to_array
 from PIL import Image
 
 import abd_jax
@@ -297,6 +298,9 @@ def test_an_onnx_file_says_the_same_and_its_int8_form_nearly_so(trained, tmp_pat
   small = (tmp_path / 'small').read_bytes()
   kinds = {node.op_type for node in load_onnx(small).graph.node}
   assert {'QuantizeLinear', 'DequantizeLinear'} <= kinds and not kinds & {'BatchNormalization', 'Sqrt'}
+  arrays = map(to_array, load_onnx(small).graph.initializer)
+  weights = [array.astype(int) for array in arrays if array.dtype == np.int8 and array.ndim > 1]
+  assert 32 < max(np.abs(array).max() for array in weights) <= 64  # 7 bits: no CPU's sums overflow
   close = export.run_onnx(export.quantise(content, images), images)  # calibrated on the images that it predicts
   assert 0 < np.abs(close - expected).max() < 0.1
 
