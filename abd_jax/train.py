@@ -136,6 +136,7 @@ def _upper_bound(plan: Plan, files: Workdir) -> dict:
     history.class_accuracy, history.class_top5_accuracy = part['class_accuracy'], part['class_top5_accuracy']
     history.accuracy.append(metrics.by_task(history.class_accuracy, labels, tasks.task_of_class))
     history.top5_accuracy.append(metrics.by_task(history.class_top5_accuracy, labels, tasks.task_of_class))
+    history.task_aware_accuracy.append([None] * (task + 1))  # a model that knows one task cannot say
   total: Any = lambda name: {key: sum(part[name][key] for part in parts) for key in parts[0][name]}
   progress.seconds = total('seconds')
   return results_of(plan, progress, total('steps'))

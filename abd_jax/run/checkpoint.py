@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax.struct import PyTreeNode
+from flax.serialization import from_state_dict, to_state_dict
 
 from abd_jax.devices import hosts
 from abd_jax.errors import Damaged, reason
@@ -70,21 +70,6 @@ PyTree = Any
 KINDS = ('student', 'generator')
 
 
-def as_stored(tree: PyTree) -> PyTree:
-  """A state or a frozen model as nested dicts. Without empty statistics, which older saves lack."""
-  if not isinstance(tree, PyTreeNode):
-    return tree
-  fields = {name: as_stored(value) for name, value in vars(tree).items()}
-  return {name: value for name, value in fields.items() if name != 'statistics' or value}
-
-
-def as_given(tree: PyTree, like: PyTree) -> PyTree:
-  """The inverse of `as_stored`, for a tree of the classes that `like` has."""
-  if not isinstance(like, PyTreeNode):
-    return tree
-  return like.replace(**{name: as_given(value, getattr(like, name)) for name, value in tree.items()})
-
-
 class Checkpoints:
   """`checkpoints/<kind>/<number>/` in a workdir, for the one process that trains there.
 
@@ -106,8 +91,8 @@ class Checkpoints:
   def save(self, kind: str, state: PyTree, progress: dict) -> None:
     """Starts to write `state` as number progress['saves'][kind]. Ends in the background, and is atomic."""
     self.wait()  # so that no earlier save of the other kind ends after this one
-    state = ocp.args.StandardSave(as_stored(state))
-    items = ocp.args.Composite(state=state, progress=ocp.args.JsonSave(sealed(progress)))
+    arrays = ocp.args.StandardSave(to_state_dict(state))
+    items = ocp.args.Composite(state=arrays, progress=ocp.args.JsonSave(sealed(progress)))
     self._managers[kind].save(progress['saves'][kind], args=items)
 
   def restore(self, abstract: Callable[[str], PyTree]) -> tuple[dict[str, PyTree], Progress | None]:
@@ -128,8 +113,8 @@ class Checkpoints:
     progress, states = progress_from(saved, f'checkpoint {folder}'), {}
     for kind, number in progress.saves.items():
       like = abstract(kind)
-      stored = self._restore(kind, number, 'state', ocp.args.StandardRestore(as_stored(like)))
-      states[kind] = as_given(stored, like)
+      stored = self._restore(kind, number, 'state', ocp.args.StandardRestore(to_state_dict(like)))
+      states[kind] = from_state_dict(like, stored)
       if checksum_of_arrays(states[kind]) != progress.checksums.get(kind):
         raise self._damaged(kind, number, 'its arrays have changed since they were saved')
     return states, progress
@@ -163,7 +148,7 @@ def write_model(folder: Path, snapshot: TaskSnapshot, description: dict) -> None
   """
   fresh = f'{folder.name}.new'
   with without_name(folder.parent.parent) as workdir, ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(workdir / 'teachers' / fresh, as_stored(snapshot), force=True)
+    checkpointer.save(workdir / 'teachers' / fresh, to_state_dict(snapshot), force=True)
     checkpointer.wait_until_finished()
   if hosts.is_main():
     shutil.rmtree(folder, ignore_errors=True)

@@ -163,11 +163,9 @@ class Plan(NamedTuple):
   def begin(self) -> Progress:
     """Where the run stands before its first step."""
     task, phase = self.schedule.start
-    rows = lambda name: list(self.base.results.get(name, [])) if self.base else []  # a base may be older than a key
-    known = rows('accuracy_matrix'), rows('top5_accuracy_matrix')
-    return Progress(
-      task=task, phase=phase, history=EvalHistory(*known, task_aware_accuracy=rows('task_aware_accuracy_matrix'))
-    )
+    names = 'accuracy', 'top5_accuracy', 'task_aware_accuracy'
+    known = {name: list(self.base.results[f'{name}_matrix']) for name in names} if self.base else {}
+    return Progress(task=task, phase=phase, history=EvalHistory(**known))
 
   def tests_at_hand(self) -> list[int]:
     """How many test images of each task exist now."""
@@ -178,7 +176,7 @@ class Plan(NamedTuple):
   def test_counts(self) -> list[int]:
     """How many test images each task has. If they are missing: how many the run had that this one extends."""
     counts = self.tests_at_hand()
-    before = self.base.results.get('test_images', counts) if self.base else counts
+    before = self.base.results['test_images'] if self.base else counts
     return [count or before[task] for task, count in enumerate(counts)]
 
   def superseded(self, task: int, name: str, needed: int = 0) -> list[TeacherId]:
@@ -304,8 +302,6 @@ def _check_batches(flat: dict[str, Any], images: Sequence[int], devices: int) ->
 def results_of(plan: Plan, progress: Progress, steps: dict[str, int]) -> dict[str, Any]:
   """The keys of results.json; docs/results.md documents them. steps: of the student and of the generator."""
   history, counts = progress.history, plan.test_counts()
-  unknown = [[None] * (row + 1) for row in range(len(history.accuracy) - len(history.task_aware_accuracy))]
-  task_aware = unknown + history.task_aware_accuracy
   return {
     'schema_version': RESULTS_SCHEMA,
     'method': plan.config.method,
@@ -315,8 +311,8 @@ def results_of(plan: Plan, progress: Progress, steps: dict[str, int]) -> dict[st
     **metrics.summary(history.accuracy, counts),
     'top5_accuracy_matrix': history.top5_accuracy,
     'final_top5_accuracy': metrics.final_accuracy(history.top5_accuracy, counts),
-    'task_aware_accuracy_matrix': task_aware,
-    'final_task_aware_accuracy': metrics.final_accuracy(task_aware, counts),
+    'task_aware_accuracy_matrix': history.task_aware_accuracy,
+    'final_task_aware_accuracy': metrics.final_accuracy(history.task_aware_accuracy, counts),
     'class_accuracy': history.class_accuracy,
     'class_top5_accuracy': history.class_top5_accuracy,
     'seconds': progress.seconds,

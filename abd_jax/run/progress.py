@@ -6,7 +6,7 @@ from typing import Any
 from abd_jax.errors import UserError
 from abd_jax.protocol.metrics import Evaluation
 
-SCHEMA = 3
+SCHEMA = 4
 SPENT = ('compile', 'train', 'invert', 'evaluate')  # on which seconds are counted
 Row = list[float | None]
 
@@ -20,9 +20,9 @@ class EvalHistory:
 
   accuracy: list[Row] = field(default_factory=list)
   top5_accuracy: list[Row] = field(default_factory=list)
+  task_aware_accuracy: list[Row] = field(default_factory=list)
   class_accuracy: Row = field(default_factory=list)
   class_top5_accuracy: Row = field(default_factory=list)
-  task_aware_accuracy: list[Row] = field(default_factory=list)  # lacks the first rows if an older version began the run
 
   def add(self, found: Evaluation) -> None:
     """Adds the evaluation after one more task."""

@@ -22,10 +22,9 @@ from abd_jax.errors import UserError
 from abd_jax.files import read_json
 from abd_jax.methods import class_gaussians
 from abd_jax.methods.types import LossInputs, Output, TaskEnd
-from abd_jax.run.checkpoint import as_stored
 from abd_jax.run.extend import extended_config, stream_of_run
 from abd_jax.run.load import load_model, load_snapshot
-from abd_jax.state import Classes, FrozenModel
+from abd_jax.state import Classes
 from abd_jax.steps.inputs import rows_of_task
 from abd_jax.steps.rng import stream
 
@@ -215,7 +214,3 @@ def test_the_old_model_is_that_of_the_task_before_also_where_a_phase_freezes_ano
 def test_an_upper_bound_has_no_such_head():
   with pytest.raises(UserError, match=r'upper bound.*expected config\.head=trained'):
     methods.get(load_config('digits:method=oracle', head='gaussians'))
-
-
-def test_models_without_statistics_are_written_as_they_always_were():
-  assert set(as_stored(FrozenModel({}, {}, {}, {}))) == {'params', 'batch_stats', 'extra', 'generator'}

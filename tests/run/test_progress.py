@@ -9,9 +9,3 @@ from abd_jax.run.progress import Progress, progress_from
 def test_progress_of_another_version_is_refused():
   with pytest.raises(UserError, match='here has schema 1, expected'):
     progress_from(Progress().next_save('student', 'a') | {'schema_version': 1}, 'here')
-
-
-def test_progress_of_a_version_without_task_aware_accuracy_resumes():
-  saved = Progress().next_save('student', 'a')
-  del saved['history']['task_aware_accuracy']
-  assert progress_from(saved, 'here').history == Progress().history

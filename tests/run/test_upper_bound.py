@@ -116,7 +116,6 @@ def test_every_row_is_that_of_a_model_of_its_own(results, path):
   parts = parts_of(path.parent / 'oracles')  # beside the workdir, if config.oracle_dir names no place
   assert sorted(parts) == [2, 4, 6]
   matrix, counts = results['accuracy_matrix'], results['test_images']
-  # A model that knows one task cannot say; as in a run that an older version began.
   assert results['task_aware_accuracy_matrix'] == [[None] * k for k in (1, 2, 3)]
   assert results['final_task_aware_accuracy'] is None
   assert results['method'] == 'oracle' and results['task_sizes'] == [2, 2, 2] and len(counts) == 3
