@@ -160,10 +160,11 @@ def _labels(builder: Any, split: str, scan: Callable[[], np.ndarray]) -> np.ndar
   folder = Path(builder.data_path)
   files = [Path(path) for path in builder.info.splits[split].filepaths] + [folder / 'features.json']
   stamp = repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-  saved = folder / f'abd_jax_labels_{split}_{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npy'
-  with suppress(OSError, ValueError):  # there is no such file, or it is damaged
-    return np.load(saved, allow_pickle=False)
+  saved = folder / f'abd_jax_labels_{split}_{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npz'
+  # There is no such file, or it is damaged: NumPy and zipfile, which compares checksums, raise many kinds of errors.
+  with suppress(Exception), np.load(saved, allow_pickle=False) as arrays:
+    return arrays['labels']
   labels = scan()
   with suppress(OSError), arriving(saved) as part:  # a folder that may only be read is scanned each time
-    np.save(part, labels)
+    np.savez(part, labels=labels)
   return labels

@@ -100,10 +100,14 @@ def test_labels_are_kept_beside_the_copy_until_it_changes(tmp_path, monkeypatch)
   monkeypatch.setattr(records, '_scan', lambda *args: scans.append(1) or real(*args))
   np.testing.assert_array_equal(opened(tmp_path)[1], train)
   assert not scans  # no record was touched
-  next(folder.glob('abd_jax_labels_train_*.npy')).write_bytes(b'no array')
-  np.testing.assert_array_equal(opened(tmp_path)[1], train)
-  assert len(scans) == 1
+  saved = next(folder.glob('abd_jax_labels_train_*.npz'))
+  flipped, place = bytearray(saved.read_bytes()), saved.read_bytes().index(train.tobytes())
+  flipped[place] ^= 1
+  for number, damaged in enumerate([b'', b'no array', flipped], 1):
+    saved.write_bytes(damaged)
+    np.testing.assert_array_equal(opened(tmp_path)[1], train)
+    assert len(scans) == number
   shutil.rmtree(tmp_path / 'mine')
   prepare(tmp_path, [(one, 2 - label) for one, label in SOUND])
   np.testing.assert_array_equal(opened(tmp_path)[1], 2 - train)
-  assert len(scans) == 3  # of train and test
+  assert len(scans) == 5  # of train and test
