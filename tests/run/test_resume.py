@@ -139,7 +139,7 @@ def test_kill_dash_nine_at_two_random_moments_changes_nothing(finished, cli_env,
 )
 def test_methods_with_state_of_their_own_resume_from_every_checkpoint(method, learn, tmp_path):
   """A memory, bias layers, an autoencoder, label counts, class statistics; a second phase, a model frozen between."""
-  small = {'method': method, 'rdfcil__finetune_epochs': 1} | SMALLEST
+  small = {'method': method, 'rdfcil__finetune_epochs': 1, 'bic__held_out': 0.3} | SMALLEST
   small |= {'tasks': 2, 'student__batch_size': 16, 'chunk_steps': 10}  # R-DFCIL compares all triplets of a batch
   learn(tmp_path / 'undisturbed', **small)
   _, pauses = until_complete(lambda: learn(tmp_path / 'run', **small, max_seconds=1e-9))  # stops after each chunk
