@@ -25,7 +25,7 @@ else:
   os.environ['ABD_JAX_TEST_SCRATCH'] = str(_scratch)
   atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 
-# The older of XLA's two ways to make programs for CPUs takes a third of the time; jaxlib 0.11 has only the newer one.
+# The older of XLA's two ways to make programs for CPUs compiles faster; jaxlib 0.11 has only the newer one.
 OLD_WAY = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
 QUICK = OLD_WAY if version('jaxlib').startswith('0.10.') else ''
 

@@ -157,7 +157,7 @@ def quantise(content: bytes, images: np.ndarray) -> bytes:
   with tempfile.TemporaryDirectory() as folder, _quietly():
     given, made = Path(folder, 'given.onnx'), Path(folder, 'made.onnx')
     given.write_bytes(content)
-    # Weights of 7 bits: with 8, sums overflow on x86 without VNNI. A ResNet-32 then names 7 % of photographs otherwise.
+    # Weights of 7 bits: with 8, onnxruntime's sums overflow on x86 without VNNI.
     quantization.quantize_static(
       str(given), str(made), Reader(), op_types_to_quantize=[*QUANTISED], per_channel=True, reduce_range=True
     )
