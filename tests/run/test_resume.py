@@ -150,11 +150,8 @@ def test_methods_with_state_of_their_own_resume_from_every_checkpoint(method, le
 @pytest.mark.slow
 @pytest.mark.parametrize('method', sorted(set(methods.available()) - {'oracle'}))  # runs of Base, one after another
 def test_kill_dash_nine_in_each_phase_of_every_method_changes_nothing(method, cli_env, tmp_path, digits_data):
-  words = [
-    f'--config=configs/digits.py:tasks=3,method={method}',
-    *flags_of(KILLABLE),
-    '--config.rdfcil.finetune_epochs=3',
-  ]
+  own = {'rdfcil': {'rdfcil.finetune_epochs': 3}}.get(method, {})
+  words = [f'--config=configs/digits.py:tasks=3,method={method}', *flags_of(KILLABLE | own)]
   reference = tmp_path / 'reference'
   subprocess.run(command(*words, f'--workdir={reference}'), env=cli_env, cwd=REPO, check=True, capture_output=True)
   lines = {}
