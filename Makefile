@@ -21,7 +21,7 @@ lint: $(STAMP)
 	$(RUN) -m basedpyright
 
 slow: $(STAMP)
-	$(RUN) -m pytest -m slow --ignore=tests/drill
+	$(RUN) -m pytest $(TWO_AT_ONCE) -m slow --ignore=tests/drill
 
 # Harms small runs in hundreds of ways: docs/drill.md. TIMES=1 tries each random fault once.
 drill: $(STAMP)
